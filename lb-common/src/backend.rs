@@ -1,0 +1,156 @@
+//! Backends and the devices that lead to them.
+
+use crate::{Addr, Port};
+
+/// Names one backend for as long as any flow may remember it: index and generation.
+///
+/// Bits 0–19 are the index in map `BACKENDS`, bits 20–30 a generation that counts
+/// up whenever the index is given to another backend, so that a flow of the old
+/// one never matches the new one. Zero names none: index 0 is never used.
+#[repr(transparent)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BackendId(pub u32);
+
+impl BackendId {
+    /// No backend.
+    pub const NONE: Self = Self(0);
+    /// Number of bits of the index.
+    pub const INDEX_BITS: u32 = 20;
+    /// Generations before the count starts anew.
+    pub const GENERATIONS: u32 = 1 << 11;
+
+    /// The id of `index` in its `generation` (taken modulo [`Self::GENERATIONS`]).
+    #[inline(always)]
+    pub const fn new(index: u32, generation: u32) -> Self {
+        let index = index & ((1 << Self::INDEX_BITS) - 1);
+        Self(index | (generation % Self::GENERATIONS) << Self::INDEX_BITS)
+    }
+
+    /// Index in map `BACKENDS`.
+    #[inline(always)]
+    pub const fn index(self) -> u32 {
+        self.0 & ((1 << Self::INDEX_BITS) - 1)
+    }
+
+    /// How often the index was given out before, modulo [`Self::GENERATIONS`].
+    #[inline(always)]
+    pub const fn generation(self) -> u32 {
+        self.0 >> Self::INDEX_BITS & (Self::GENERATIONS - 1)
+    }
+}
+
+impl core::fmt::Debug for BackendId {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        core::fmt::Display::fmt(self, f)
+    }
+}
+
+/// `index.generation`, as the CLI shows it.
+impl core::fmt::Display for BackendId {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{}.{}", self.index(), self.generation())
+    }
+}
+
+/// How packets reach a backend.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Mode {
+    /// On this node: destination rewritten, the stack delivers, TC egress restores the VIP.
+    #[default]
+    Local = 0,
+    /// Anywhere: destination and source rewritten, the reply comes back to this node.
+    Nat = 1,
+}
+
+impl Mode {
+    /// The name in tables: `local`, `nat`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Nat => "nat",
+        }
+    }
+}
+
+impl core::fmt::Display for Mode {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Value of map `BACKENDS` (key: [`BackendId::index`]), 32 bytes.
+///
+/// Several words: the agent therefore writes an entry only while no slot names
+/// it, and takes a removed backend's index again only after a grace period.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Backend {
+    /// The endpoint's address.
+    pub addr: Addr,
+    /// The endpoint's port.
+    pub port: Port,
+    /// IANA protocol number, see [`crate::Protocol`].
+    pub protocol: u8,
+    /// A [`Mode`] as its number.
+    pub mode: u8,
+    /// The full id, by which an old flow tells that the index was given away.
+    pub id: BackendId,
+    /// 1 while the backend exists; 0 once it is gone and its flows must not be served.
+    pub alive: u32,
+    pad: u32,
+}
+
+impl Backend {
+    /// A live backend with its padding zeroed.
+    pub const fn new(id: BackendId, addr: Addr, port: Port, protocol: u8, mode: Mode) -> Self {
+        Self {
+            addr,
+            port,
+            protocol,
+            mode: mode as u8,
+            id,
+            alive: 1,
+            pad: 0,
+        }
+    }
+
+    /// How packets reach it.
+    #[inline(always)]
+    pub const fn mode(&self) -> Mode {
+        if self.mode == Mode::Nat as u8 {
+            Mode::Nat
+        } else {
+            Mode::Local
+        }
+    }
+
+    /// Whether flows of `id` may still be sent here.
+    #[inline(always)]
+    pub const fn serves(&self, id: BackendId) -> bool {
+        self.alive != 0 && self.id.0 == id.0
+    }
+}
+
+/// Value of map `DEVICES` (key: interface index as `u32`), 36 bytes: an egress that `nat` may use.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Device {
+    /// Source of IPv4 `nat` flows that leave here; unspecified where there is none.
+    pub snat_v4: Addr,
+    /// Source of IPv6 `nat` flows that leave here; unspecified where there is none.
+    pub snat_v6: Addr,
+    /// 1 where XDP may redirect to the device (it runs a native XDP program of ours), else 0.
+    pub xdp_redirect: u32,
+}
+
+impl Device {
+    /// The SNAT source of a flow to `dst`.
+    #[inline(always)]
+    pub const fn snat_source(&self, dst: &Addr) -> Addr {
+        match dst.family() {
+            crate::Family::V4 => self.snat_v4,
+            crate::Family::V6 => self.snat_v6,
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! Constants that the agent sets when it loads the program, by the names of the
+//! program's read-only globals. The verifier folds them, so a switch that is off
+//! costs nothing.
+
+/// `u8`, 1 in the twin that `naru explain` runs: nothing is counted, advanced or recorded.
+pub const DRY_RUN: &str = "DRY_RUN";
+/// `u64`, the seed of the flow hash.
+pub const SEED: &str = "SEED";
+/// `u16` in host order, first SNAT port.
+pub const SNAT_PORT_FIRST: &str = "SNAT_PORT_FIRST";
+/// `u16` in host order, number of SNAT ports.
+pub const SNAT_PORT_COUNT: &str = "SNAT_PORT_COUNT";
+
+/// The default seed: every node computes the same tables and hashes without being told.
+pub const DEFAULT_SEED: u64 = 0x6e61_7275_0000_0001;
+/// Default SNAT ports: above Linux's ephemeral range (32768–60999), clear of NodePorts.
+pub const DEFAULT_SNAT_PORTS: core::ops::RangeInclusive<u16> = 61_001..=65_535;
+
+/// Refusals (RST, ICMP unreachable) that a CPU sends per second at most.
+pub const REFUSALS_PER_SECOND: u32 = 10_000;
+
+/// Entries of map `ADDRESSES`.
+pub const MAX_ADDRESSES: usize = 1 << 17;
+/// Entries of map `FRONTENDS`.
+pub const MAX_FRONTENDS: usize = 1 << 16;
+/// Entries of maps `SERVICES`, `SERVICE_STATS` and `TURNS`.
+pub const MAX_SERVICES: usize = 1 << 16;
+/// Entries of map `SLOTS`.
+pub const MAX_SLOTS: usize = 1 << 21;
+/// Entries of maps `BACKENDS` and `BACKEND_STATS`.
+pub const MAX_BACKENDS: usize = 1 << 17;
+/// Entries of map `DEVICES`.
+pub const MAX_DEVICES: usize = 256;
+/// Entries of maps `FLOWS` and `REPLIES` unless the agent is told otherwise.
+pub const DEFAULT_MAX_FLOWS: usize = 1 << 18;

@@ -1,0 +1,39 @@
+//! What the kernel program and the agent share: map keys and values, the flow
+//! hash, Maglev tables, checksum arithmetic, verdicts.
+//!
+//! No I/O, no allocation, no dependency: the crate is compiled for the kernel
+//! (`bpfel-unknown-none`) and for the host alike, so what it defines has one
+//! layout and one meaning on both sides.
+//!
+//! Byte order is carried by types: [`Addr`] and [`Port`] hold what stands on the
+//! wire and only hand out host values through named accessors.
+#![cfg_attr(not(test), no_std)]
+
+pub mod addr;
+pub mod backend;
+pub mod checksum;
+pub mod config;
+pub mod flow;
+pub mod hash;
+pub mod maglev;
+#[cfg(feature = "user")]
+mod pod;
+pub mod service;
+pub mod stats;
+pub mod trace;
+pub mod verdict;
+
+pub use addr::{Addr, Family, Port, Protocol, Tuple};
+pub use backend::{Backend, BackendId, Device, Mode};
+pub use flow::{Flow, FlowState, Reply};
+pub use service::{AddressUse, Algorithm, Frontend, Slot, SlotTable};
+pub use stats::{Stats, VerdictCount};
+pub use trace::Trace;
+pub use verdict::{Hook, Verdict};
+
+/// Version of the layout and meaning of every pinned map.
+///
+/// Maps are pinned below a directory that carries this number; contents written
+/// under another number are never reused. Raise it with every change of a type in
+/// this crate that stands in a map.
+pub const ABI_VERSION: u32 = 1;

@@ -1,0 +1,32 @@
+//! Marks the map types as plain old data for aya.
+
+use crate::{
+    Addr, AddressUse, Backend, Device, Flow, Frontend, Reply, Slot, SlotTable, Stats, Trace, Tuple,
+    VerdictCount,
+};
+
+macro_rules! pod {
+    ($($ty:ty),* $(,)?) => {
+        $(
+            // SAFETY: `repr(C)` or `repr(transparent)` over integers; any bit pattern is
+            // valid, and padding is an explicit field that the constructors zero.
+            unsafe impl aya::Pod for $ty {}
+        )*
+    };
+}
+
+pod!(
+    Addr,
+    AddressUse,
+    Backend,
+    Device,
+    Flow,
+    Frontend,
+    Reply,
+    Slot,
+    SlotTable,
+    Stats,
+    Trace,
+    Tuple,
+    VerdictCount,
+);

@@ -1,0 +1,179 @@
+//! Frontends, slot tables and slots: how a VIP:port finds its backends.
+
+use crate::{Addr, BackendId, Port};
+
+/// Key of map `FRONTENDS`: the address, port and protocol that clients speak to, 20 bytes.
+///
+/// The value is the service's index (`u32`) in `SERVICES`, fixed while the
+/// frontend exists.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Frontend {
+    /// The virtual IP.
+    pub addr: Addr,
+    /// The port.
+    pub port: Port,
+    /// IANA protocol number, see [`crate::Protocol`].
+    pub protocol: u8,
+    pad: u8,
+}
+
+impl Frontend {
+    /// A frontend with its padding zeroed, as a map key needs it.
+    #[inline(always)]
+    pub const fn new(addr: Addr, port: Port, protocol: u8) -> Self {
+        Self {
+            addr,
+            port,
+            protocol,
+            pad: 0,
+        }
+    }
+}
+
+/// Value of map `ADDRESSES` (key: [`Addr`]): what an address means to the program, a bit set.
+///
+/// The only map that a packet of the host's other traffic looks up.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AddressUse(pub u32);
+
+impl AddressUse {
+    /// The address of at least one frontend.
+    pub const VIP: Self = Self(1);
+    /// An address of the host itself: only the services' ports of it are taken.
+    pub const HOST: Self = Self(1 << 1);
+    /// The source of `nat` flows: replies come back to it.
+    pub const SNAT: Self = Self(1 << 2);
+    /// Backends in `local` mode have it: replies leave from it.
+    pub const LOCAL_BACKEND: Self = Self(1 << 3);
+
+    /// Whether all bits of `other` are set.
+    #[inline(always)]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// The union of both.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// How a service picks a slot for a new flow.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Algorithm {
+    /// Slots in turn, by a counter that all CPUs share: exact order.
+    #[default]
+    RoundRobin = 0,
+    /// Slots by a hash of the 5-tuple; the table is a Maglev table (NSDI'16).
+    Maglev = 1,
+}
+
+impl Algorithm {
+    /// The name in flags, annotations and tables: `round-robin`, `maglev`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round-robin",
+            Self::Maglev => "maglev",
+        }
+    }
+}
+
+impl core::fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Value of map `SERVICES` (key: service index): where a service's slots are.
+///
+/// One word, so that one store switches a service to another table as a whole:
+/// bits 0–31 the first slot, 32–55 the number of slots, 56–63 the [`Algorithm`].
+/// A length of zero means that no backend is usable.
+#[repr(transparent)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SlotTable(pub u64);
+
+impl SlotTable {
+    /// The most slots that a table may have.
+    pub const MAX_LEN: u32 = (1 << 24) - 1;
+
+    /// A table of `len` slots (at most [`Self::MAX_LEN`]) from slot `offset` on.
+    #[inline(always)]
+    pub const fn new(offset: u32, len: u32, algorithm: Algorithm) -> Self {
+        debug_assert!(len <= Self::MAX_LEN);
+        Self(offset as u64 | (len as u64) << 32 | (algorithm as u64) << 56)
+    }
+
+    /// Index of the first slot in map `SLOTS`.
+    #[inline(always)]
+    pub const fn offset(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Number of slots.
+    #[inline(always)]
+    pub const fn len(self) -> u32 {
+        (self.0 >> 32) as u32 & Self::MAX_LEN
+    }
+
+    /// Whether no backend is usable.
+    #[inline(always)]
+    pub const fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// How a slot is picked.
+    #[inline(always)]
+    pub const fn algorithm(self) -> Algorithm {
+        if self.0 >> 56 == Algorithm::Maglev as u64 {
+            Algorithm::Maglev
+        } else {
+            Algorithm::RoundRobin
+        }
+    }
+}
+
+impl core::fmt::Debug for SlotTable {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(
+            f,
+            "{}[{}..+{}]",
+            self.algorithm(),
+            self.offset(),
+            self.len()
+        )
+    }
+}
+
+/// Value of map `SLOTS` (key: slot index), one 8-byte store each.
+///
+/// Bits 0–31 are the backend that new flows of the slot go to. The upper half is
+/// zero: it is kept for the slot's previous backend.
+#[repr(transparent)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot(pub u64);
+
+impl Slot {
+    /// A slot that names `backend`.
+    #[inline(always)]
+    pub const fn new(backend: BackendId) -> Self {
+        Self(backend.0 as u64)
+    }
+
+    /// The backend that new flows of the slot go to.
+    #[inline(always)]
+    pub const fn current(self) -> BackendId {
+        BackendId(self.0 as u32)
+    }
+}
+
+impl core::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{:?}", self.current())
+    }
+}

@@ -1,0 +1,125 @@
+//! Every way out of the kernel program, each with a counter. The list is the
+//! operator's documentation: each text says what happened and what to do.
+
+/// Where a packet met the program.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Hook {
+    /// XDP on an interface, for what comes in.
+    Xdp = 0,
+    /// TC ingress, for what XDP could not emit itself.
+    TcIngress = 1,
+    /// TC egress, for the replies of local backends.
+    TcEgress = 2,
+}
+
+impl Hook {
+    /// All hooks, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Xdp, Self::TcIngress, Self::TcEgress];
+
+    /// The name in metrics and tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+            Self::TcIngress => "tc-ingress",
+            Self::TcEgress => "tc-egress",
+        }
+    }
+}
+
+/// What becomes of the packet, whatever the hook calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Left to the stack.
+    Pass,
+    /// Rewritten and sent on its way.
+    Forward,
+    /// Answered with RST or ICMP.
+    Refuse,
+    /// Dropped.
+    Drop,
+}
+
+macro_rules! verdicts {
+    ($($variant:ident = $name:literal, $fate:ident, $text:literal;)*) => {
+        /// A way out of the kernel program.
+        #[repr(u8)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Verdict {
+            $(#[doc = $text] $variant,)*
+        }
+
+        impl Verdict {
+            /// All verdicts, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The name in metrics, tables and `naru explain`.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// What becomes of the packet.
+            #[inline(always)]
+            pub const fn fate(self) -> Fate {
+                match self { $(Self::$variant => Fate::$fate,)* }
+            }
+
+            /// What it means and what to do about it.
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+    };
+}
+
+verdicts! {
+    NotOurs = "not_ours", Pass, "The packet concerns no service; the stack handles it. The host's ordinary traffic.";
+    NotIp = "not_ip", Pass, "Neither IPv4 nor IPv6 (ARP, for instance); the stack handles it.";
+    Unparsed = "unparsed", Pass, "Headers that the program does not read (IPv6, IP options, a VLAN tag); the stack handles it.";
+    Truncated = "truncated", Pass, "The frame ends before its headers do; left to the stack, which drops it. A steady rate points to a broken sender.";
+    HostPort = "host_port", Pass, "To a VIP that is the host's own address, on a port of no service; the host handles it.";
+    TtlExpired = "ttl_expired", Pass, "TTL of 1 or less; left to the stack, which answers with ICMP time exceeded. Traceroute, or a routing loop.";
+    HandedOver = "handed_over", Pass, "XDP could not emit it (no neighbour known yet, or a device without native XDP); the same code at TC ingress forwards it. Some at the start of traffic are normal.";
+    ForwardLocal = "forward_local", Forward, "Sent to a backend on this node.";
+    ForwardNat = "forward_nat", Forward, "Sent to a backend elsewhere, with a source address of this node.";
+    ReplyLocal = "reply_local", Forward, "A local backend's reply, sent to the client from the VIP.";
+    ReplyNat = "reply_nat", Forward, "A remote backend's reply, sent to the client from the VIP.";
+    RefusedReset = "refused_reset", Refuse, "TCP refused with RST: no usable backend, or a connection that nobody remembers. Check the endpoints of the service (`naru backends`).";
+    RefusedUnreachable = "refused_unreachable", Refuse, "UDP refused with ICMP port unreachable: no usable backend. Check the endpoints of the service (`naru backends`).";
+    RefusalLimited = "refusal_limited", Drop, "A refusal over the rate limit; dropped silently. A flood towards a service without backends.";
+    RefusalSuppressed = "refusal_suppressed", Drop, "A refusal that must not be answered: the packet is itself an RST, or comes from a multicast or broadcast source.";
+    VipPort = "vip_port", Drop, "To a VIP on a port of no service. Check the port, or the service's ports.";
+    VipProtocol = "vip_protocol", Drop, "To a VIP by a protocol that is not balanced (ICMP, for instance).";
+    VipFragment = "vip_fragment", Drop, "A fragment to a VIP; fragments are not forwarded. Lower the sender's MTU.";
+    NoRoute = "no_route", Drop, "This node has no route to the backend, or to the client of a reply. Check `ip route get`.";
+    NoDevice = "no_device", Drop, "The backend is reached through an interface that Naru is not attached to or that has no address. Add it with --interface.";
+    TooBig = "too_big", Drop, "Larger than the MTU on the way to the backend. Check the MTU of the egress interface.";
+    PortsExhausted = "ports_exhausted", Drop, "No free SNAT port towards the backend. Too many connections from this node to one backend.";
+    TupleClash = "tuple_clash", Drop, "The client uses one source port for two frontends, and every backend tried already serves that port. The client's retry takes another port.";
+    TableFull = "table_full", Drop, "The flow tables took no record. Raise --max-flows.";
+    EmitFailed = "emit_failed", Drop, "A kernel helper failed to rewrite or send the packet. A defect: please report it.";
+}
+
+impl Verdict {
+    /// Number of verdicts.
+    pub const COUNT: usize = Self::ALL.len();
+    /// Entries of map `VERDICTS`.
+    pub const COUNTERS: usize = Self::COUNT * Hook::ALL.len();
+
+    /// Index of the verdict's counter at `hook` in map `VERDICTS`.
+    #[inline(always)]
+    pub const fn counter(self, hook: Hook) -> u32 {
+        hook as u32 * Self::COUNT as u32 + self as u32
+    }
+
+    /// The verdict with this number.
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.get(usize::try_from(number).ok()?).copied()
+    }
+}
+
+impl core::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,59 @@
+//! The output of `compile`: what every BPF map shall hold, as plain data.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lb_common::{Addr, AddressUse, Backend, BackendId, Device, Frontend, Slot, SlotTable};
+
+use crate::desired::ServiceName;
+
+/// The contents of all maps that configuration decides.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MapImage {
+    /// Map `ADDRESSES`.
+    pub addresses: BTreeMap<Addr, AddressUse>,
+    /// Map `FRONTENDS`: service index by frontend.
+    pub frontends: BTreeMap<Frontend, u32>,
+    /// Map `SERVICES`, by service index.
+    pub services: BTreeMap<u32, SlotTable>,
+    /// The contents of every table that `services` names, by first slot.
+    pub tables: BTreeMap<u32, Vec<Slot>>,
+    /// Map `BACKENDS`, by [`BackendId::index`].
+    pub backends: BTreeMap<u32, Backend>,
+    /// Map `DEVICES`, by interface index.
+    pub devices: BTreeMap<u32, Device>,
+    /// Which service has which index, for people.
+    pub names: BTreeMap<u32, ServiceName>,
+}
+
+/// What is in use already, so that nothing that lives changes its number.
+///
+/// Read off the live maps at start, afterwards the last image plus what is still
+/// within its grace period.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InUse {
+    /// Service index of every frontend in force.
+    pub frontends: BTreeMap<Frontend, u32>,
+    /// Slot table of every service in force.
+    pub services: BTreeMap<u32, SlotTable>,
+    /// Every entry of map `BACKENDS` that was ever written, dead ones included: they
+    /// tell which generation an index has reached.
+    pub backends: BTreeMap<u32, Backend>,
+    /// Backend indices, service indices and slot ranges `(first, length)` that were
+    /// given up so recently that a packet may still be reading them.
+    pub resting_backends: BTreeSet<u32>,
+    /// See [`Self::resting_backends`].
+    pub resting_services: BTreeSet<u32>,
+    /// See [`Self::resting_backends`].
+    pub resting_slots: BTreeMap<u32, u32>,
+}
+
+impl InUse {
+    /// The id that `index` would carry if it were given to a new backend now.
+    pub fn next_id(&self, index: u32) -> BackendId {
+        let generation = self
+            .backends
+            .get(&index)
+            .map_or(0, |backend| backend.id.generation() + 1);
+        BackendId::new(index, generation)
+    }
+}
