@@ -21,7 +21,9 @@ pub struct Desired {
 ///
 /// `port` is the port's name, or its number where it has none. Services that do not
 /// come from Kubernetes have the namespace `-`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 #[serde(transparent)]
 pub struct ServiceName(pub String);
 

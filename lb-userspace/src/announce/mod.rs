@@ -1,0 +1,1 @@
+//! Claims virtual IPs on the LAN: answers ARP and announces takeovers.

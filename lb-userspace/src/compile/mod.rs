@@ -1,0 +1,3 @@
+//! Desired state and what is in use → the contents of every map. Pure.
+
+pub mod image;

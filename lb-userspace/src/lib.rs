@@ -1,0 +1,11 @@
+//! The agent of Naru: sources → desired → compile → map image → apply → kernel.
+//!
+//! Data flows in one direction; ARCHITECTURE.md draws it. Only [`datapath`] speaks
+//! to BPF and may use `unsafe`.
+#![deny(unsafe_code)]
+
+pub mod announce;
+pub mod compile;
+pub mod desired;
+pub mod net;
+pub mod source;

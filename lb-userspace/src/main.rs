@@ -1,0 +1,4 @@
+//! The command `naru`.
+#![forbid(unsafe_code)]
+
+fn main() {}
