@@ -10,7 +10,12 @@ mod mac;
 mod route;
 mod snapshot;
 
-use std::{collections::BTreeSet, io, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    time::Duration,
+};
 
 use futures_util::{Stream, TryStreamExt};
 use nix::errno::Errno;
@@ -94,16 +99,25 @@ impl Network {
     /// # Errors
     /// Where the kernel does not answer.
     pub async fn snapshot(&self) -> Result<Snapshot, NetError> {
-        let links = collect("links", self.handle.link().get().execute()).await?;
+        let links = self.links().await?;
         let addresses = collect("addresses", self.handle.address().get().execute()).await?;
         Ok(Snapshot {
-            links: links
-                .into_iter()
-                .map(Link::from)
-                .map(|link| (link.index, link))
-                .collect(),
+            links,
             addresses: addresses.iter().filter_map(Address::from_message).collect(),
         })
+    }
+
+    /// All links, by index.
+    ///
+    /// # Errors
+    /// Where the kernel does not answer.
+    pub async fn links(&self) -> Result<BTreeMap<u32, Link>, NetError> {
+        let links = collect("links", self.handle.link().get().execute()).await?;
+        Ok(links
+            .into_iter()
+            .map(Link::from)
+            .map(|link| (link.index, link))
+            .collect())
     }
 
     /// The way that the kernel would send a packet for this address, its routing

@@ -141,13 +141,7 @@ mod tests {
                 None,
                 true,
             ),
-            (
-                "a pod behind cni0",
-                RouteKind::Unicast,
-                Some(5),
-                None,
-                true,
-            ),
+            ("a pod behind cni0", RouteKind::Unicast, Some(5), None, true),
             (
                 "a host on the LAN",
                 RouteKind::Unicast,

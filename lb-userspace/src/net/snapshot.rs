@@ -181,8 +181,7 @@ impl Address {
         }
         // The header has room for the first eight flags only, all that matter here.
         let flags = wide.unwrap_or(AddressFlags::from_bits_retain(header.flags.bits().into()));
-        let unusable =
-            AddressFlags::Deprecated | AddressFlags::Tentative | AddressFlags::Dadfailed;
+        let unusable = AddressFlags::Deprecated | AddressFlags::Tentative | AddressFlags::Dadfailed;
         Some(Self {
             interface: header.index,
             // IFA_ADDRESS is the other end on point-to-point links; IPv6 has no
