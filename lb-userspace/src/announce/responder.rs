@@ -106,7 +106,7 @@ impl<D: Discovery> Responder<D> {
 
     fn announce_due(&mut self) -> io::Result<()> {
         let now = Instant::now();
-        // Held while sending: once a release has returned, nothing leaves for it.
+        // Held while sending, as for an answer.
         let claims = self.shared.claims.borrow();
         for (&vip, claimed) in &mut self.claimed {
             let Some(burst) = &mut claimed.burst else {
@@ -139,20 +139,16 @@ impl<D: Discovery> Responder<D> {
             return Ok(());
         }
         self.check_conflict(&heard);
-        // Who announces an address as its own asks nobody.
-        let Some(asked) = heard.asks.filter(|&asked| asked != heard.sender_addr) else {
-            return Ok(());
-        };
-        let vip = asked.into();
+        // Held while sending: once a release has returned, nothing leaves for it.
         let claims = self.shared.claims.borrow();
-        let Some(claimed) = self.claimed.get(&vip) else {
+        let Some(vip) = asked_here::<D>(&heard, &claims, self.index) else {
             return Ok(());
         };
-        if !is_claimed(&claims, vip, self.index) {
+        let Some(claimed) = self.claimed.get(&vip.into()) else {
             return Ok(());
-        }
+        };
         claimed.counters.requests.add();
-        match self.socket.send(&self.discovery.answer(&heard, asked)) {
+        match self.socket.send(&self.discovery.answer(&heard, vip)) {
             Ok(()) => claimed.counters.responses.add(),
             // Who asked asks again.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -191,6 +187,18 @@ fn is_claimed(claims: &Claims, vip: IpAddr, index: u32) -> bool {
     claims.get(&vip).is_some_and(|on| on.contains(&index))
 }
 
+/// The address that is asked for, where it is claimed on that interface. Who announces
+/// it as its own asks nobody, whatever the frame says.
+fn asked_here<D: Discovery>(
+    heard: &Heard<D::Addr>,
+    claims: &Claims,
+    index: u32,
+) -> Option<D::Addr> {
+    heard
+        .asks
+        .filter(|&vip| vip != heard.sender_addr && is_claimed(claims, vip.into(), index))
+}
+
 /// One round.
 fn announce<D: Discovery>(
     discovery: D,
@@ -206,4 +214,61 @@ fn announce<D: Discovery>(
         counters.gratuitous.add();
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::announce::arp::Arp;
+
+    const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+    const VIP: [u8; 4] = [192, 168, 56, 11];
+
+    /// A request by 192.168.56.100 for this address, to all.
+    fn request(vip: [u8; 4]) -> Vec<u8> {
+        let mut frame = vec![0xff; 6];
+        frame.extend([2, 0, 0, 0, 0, 2, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+        frame.extend([2, 0, 0, 0, 0, 2, 192, 168, 56, 100, 0, 0, 0, 0, 0, 0]);
+        frame.extend(vip);
+        frame
+    }
+
+    fn asked(frame: &[u8], claims: &Claims, index: u32) -> Option<IpAddr> {
+        let heard = Arp::new(MAC).hear(frame)?;
+        asked_here::<Arp>(&heard, claims, index).map(IpAddr::from)
+    }
+
+    fn claims() -> Claims {
+        Claims::from([(VIP.into(), [2].into())])
+    }
+
+    #[test]
+    fn a_claim_counts_on_its_interface_only() {
+        assert_eq!(asked(&request(VIP), &claims(), 2), Some(VIP.into()));
+        assert_eq!(asked(&request(VIP), &claims(), 3), None);
+        assert_eq!(asked(&request([192, 168, 56, 12]), &claims(), 2), None);
+    }
+
+    proptest! {
+        /// Whatever the bytes, nothing is answered but the claimed address.
+        #[test]
+        fn nothing_else_is_ever_answered(
+            bytes in proptest::collection::vec(any::<u8>(), 0..100),
+            vip in prop_oneof![Just(VIP), any::<[u8; 4]>()],
+            changes in proptest::collection::vec((0usize..42, any::<u8>()), 0..4),
+        ) {
+            prop_assert_eq!(asked(&bytes, &Claims::new(), 2), None);
+            let mut frame = request(vip);
+            for (at, byte) in changes {
+                frame[at] = byte;
+            }
+            prop_assert_eq!(asked(&frame, &Claims::new(), 2), None);
+            if let Some(answered) = asked(&frame, &claims(), 2) {
+                prop_assert_eq!(answered, IpAddr::from(VIP));
+                prop_assert_eq!(&frame[38..], &VIP[..]);
+            }
+        }
+    }
 }
