@@ -122,6 +122,8 @@ pub struct DeviceFacts {
     pub snat_v4: Option<IpAddr>,
     /// Its first global IPv6 address, likewise.
     pub snat_v6: Option<IpAddr>,
+    /// Its hardware address; all zero where it has none.
+    pub mac: [u8; 6],
     /// Whether XDP may redirect to it: it runs a native XDP program of ours.
     pub xdp_redirect: bool,
 }

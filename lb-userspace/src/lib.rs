@@ -4,8 +4,11 @@
 //! to BPF and may use `unsafe`.
 #![deny(unsafe_code)]
 
+pub mod agent;
 pub mod announce;
+pub mod cli;
 pub mod compile;
+pub mod control;
 pub mod datapath;
 pub mod desired;
 pub mod net;

@@ -1,4 +1,10 @@
 //! The command `naru`.
 #![forbid(unsafe_code)]
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    naru::cli::run(naru::cli::Cli::parse())
+}

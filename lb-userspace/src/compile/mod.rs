@@ -198,11 +198,12 @@ fn addresses(image: &MapImage, surroundings: &Surroundings) -> BTreeMap<Addr, Ad
 
 fn device(facts: &DeviceFacts) -> Device {
     let source = |ip: Option<std::net::IpAddr>| ip.map_or(Addr::UNSPECIFIED, Addr::from);
-    Device {
-        snat_v4: source(facts.snat_v4),
-        snat_v6: source(facts.snat_v6),
-        xdp_redirect: u32::from(facts.xdp_redirect),
-    }
+    Device::new(
+        source(facts.snat_v4),
+        source(facts.snat_v6),
+        facts.mac,
+        facts.xdp_redirect,
+    )
 }
 
 /// The map key of a frontend.

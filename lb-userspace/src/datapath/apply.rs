@@ -6,9 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_common::{
-    Addr, AddressUse, Backend, BackendId, Device, Frontend, SlotTable, Stats, config,
-};
+use lb_common::{Addr, AddressUse, Backend, BackendId, Device, Frontend, SlotTable, Stats, config};
 use serde::Serialize;
 
 use super::{Datapath, DatapathError, load::Maps};
@@ -37,12 +35,7 @@ pub struct Applied {
 impl Applied {
     /// All writes.
     pub fn total(&self) -> usize {
-        self.addresses
-            + self.frontends
-            + self.services
-            + self.slots
-            + self.backends
-            + self.devices
+        self.addresses + self.frontends + self.services + self.slots + self.backends + self.devices
     }
 }
 
@@ -63,13 +56,16 @@ impl Live {
     pub(super) fn read(maps: &Maps) -> Result<Self, DatapathError> {
         let mut live = Self::default();
         for entry in maps.addresses.iter() {
-            live.addresses.extend([entry.map_err(DatapathError::map("ADDRESSES"))?]);
+            live.addresses
+                .extend([entry.map_err(DatapathError::map("ADDRESSES"))?]);
         }
         for entry in maps.frontends.iter() {
-            live.frontends.extend([entry.map_err(DatapathError::map("FRONTENDS"))?]);
+            live.frontends
+                .extend([entry.map_err(DatapathError::map("FRONTENDS"))?]);
         }
         for entry in maps.devices.iter() {
-            live.devices.extend([entry.map_err(DatapathError::map("DEVICES"))?]);
+            live.devices
+                .extend([entry.map_err(DatapathError::map("DEVICES"))?]);
         }
         for &service in live.frontends.values() {
             let table = SlotTable(maps.services.get(service as usize));

@@ -75,7 +75,9 @@ impl Datapath {
         let mut detached = Vec::new();
         for entry in fs::read_dir(&dir).map_err(DatapathError::file(&dir))? {
             let path = entry.map_err(DatapathError::file(&dir))?.path();
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+            let name = path
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned());
             let Some((_, interface)) = name.as_deref().and_then(|name| name.split_once('@')) else {
                 continue;
             };
@@ -206,8 +208,7 @@ impl Datapath {
         let Some(old) = pinned(&pin).map_err(|error| failed(causes(&error)))? else {
             return Ok(false);
         };
-        let link =
-            XdpLink::try_from(FdLink::from(old)).map_err(|error| failed(causes(&error)))?;
+        let link = XdpLink::try_from(FdLink::from(old)).map_err(|error| failed(causes(&error)))?;
         let xdp: &mut Xdp = program(&mut self.ebpf, XDP)?;
         match xdp.attach_to_link(link) {
             Ok(_) => Ok(true),
@@ -223,14 +224,20 @@ impl Datapath {
         let other = |error: &dyn std::error::Error| XdpFailure::Other(causes(error));
         let pin = self.xdp_pin(interface, native);
         let xdp: &mut Xdp = program(&mut self.ebpf, XDP).map_err(|error| other(&error))?;
-        let mode = if native { XdpMode::Driver } else { XdpMode::Skb };
-        let id = xdp.attach(interface, mode).map_err(|error| match errno(&error) {
-            Some(Errno::EBUSY | Errno::EEXIST) => XdpFailure::Occupied,
-            Some(Errno::EOPNOTSUPP | Errno::ERANGE | Errno::EINVAL) => {
-                XdpFailure::Unsupported(causes(&error))
-            }
-            _ => other(&error),
-        })?;
+        let mode = if native {
+            XdpMode::Driver
+        } else {
+            XdpMode::Skb
+        };
+        let id = xdp
+            .attach(interface, mode)
+            .map_err(|error| match errno(&error) {
+                Some(Errno::EBUSY | Errno::EEXIST) => XdpFailure::Occupied,
+                Some(Errno::EOPNOTSUPP | Errno::ERANGE | Errno::EINVAL) => {
+                    XdpFailure::Unsupported(causes(&error))
+                }
+                _ => other(&error),
+            })?;
         let link = xdp.take_link(id).map_err(|error| other(&error))?;
         // aya falls back to netlink where links are refused; such an attachment cannot
         // be pinned and would end with the agent. Dropping it detaches.

@@ -122,7 +122,10 @@ fn frame(probe: &Probe) -> Result<Vec<u8>, DatapathError> {
     let (from, to) = (probe.client.port(), probe.frontend.port());
     let mut bytes = Vec::new();
     match probe.protocol {
-        Protocol::Tcp => network.tcp(from, to, 0, 64_240).syn().write(&mut bytes, &[]),
+        Protocol::Tcp => network
+            .tcp(from, to, 0, 64_240)
+            .syn()
+            .write(&mut bytes, &[]),
         Protocol::Udp => network.udp(from, to).write(&mut bytes, &[0; 8]),
     }
     .map_err(|error| DatapathError::TestRun {

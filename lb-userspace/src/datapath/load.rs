@@ -33,12 +33,27 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/na
 /// The maps that are pinned, with key size, value size and capacity (`None`: the flow
 /// tables, whose capacity is the operator's choice).
 const PINNED: [(&str, usize, usize, Option<usize>); 12] = [
-    ("ADDRESSES", size_of::<Addr>(), size_of::<AddressUse>(), Some(config::MAX_ADDRESSES)),
-    ("FRONTENDS", size_of::<Frontend>(), 4, Some(config::MAX_FRONTENDS)),
+    (
+        "ADDRESSES",
+        size_of::<Addr>(),
+        size_of::<AddressUse>(),
+        Some(config::MAX_ADDRESSES),
+    ),
+    (
+        "FRONTENDS",
+        size_of::<Frontend>(),
+        4,
+        Some(config::MAX_FRONTENDS),
+    ),
     ("SERVICES", 4, 8, Some(config::MAX_SERVICES)),
     ("SLOTS", 4, 8, Some(config::MAX_SLOTS)),
     ("TURNS", 4, 8, Some(config::MAX_SERVICES)),
-    ("BACKENDS", 4, size_of::<Backend>(), Some(config::MAX_BACKENDS)),
+    (
+        "BACKENDS",
+        4,
+        size_of::<Backend>(),
+        Some(config::MAX_BACKENDS),
+    ),
     ("DEVICES", 4, size_of::<Device>(), Some(config::MAX_DEVICES)),
     ("FLOWS", size_of::<Tuple>(), size_of::<Flow>(), None),
     ("REPLIES", size_of::<Tuple>(), size_of::<Reply>(), None),
@@ -48,8 +63,18 @@ const PINNED: [(&str, usize, usize, Option<usize>); 12] = [
         size_of::<VerdictCount>(),
         Some(lb_common::Verdict::COUNTERS),
     ),
-    ("SERVICE_STATS", 4, size_of::<Stats>(), Some(config::MAX_SERVICES)),
-    ("BACKEND_STATS", 4, size_of::<Stats>(), Some(config::MAX_BACKENDS)),
+    (
+        "SERVICE_STATS",
+        4,
+        size_of::<Stats>(),
+        Some(config::MAX_SERVICES),
+    ),
+    (
+        "BACKEND_STATS",
+        4,
+        size_of::<Stats>(),
+        Some(config::MAX_BACKENDS),
+    ),
 ];
 
 /// The loaded programs and their maps.
@@ -230,11 +255,7 @@ impl Maps {
                 .try_into()
                 .map_err(DatapathError::map(name))
         }
-        fn words(
-            ebpf: &mut Ebpf,
-            name: &'static str,
-            len: usize,
-        ) -> Result<Words, DatapathError> {
+        fn words(ebpf: &mut Ebpf, name: &'static str, len: usize) -> Result<Words, DatapathError> {
             match ebpf.take_map(name) {
                 Some(aya::maps::Map::Array(data)) => Words::new(name, &data, len),
                 _ => Err(DatapathError::Object {

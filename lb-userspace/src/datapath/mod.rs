@@ -75,7 +75,9 @@ pub enum DatapathError {
         what: String,
         config: &'static str,
     },
-    #[error("{path} is not on a BPF file system ({reason}); mount one: mount -t bpf bpf /sys/fs/bpf")]
+    #[error(
+        "{path} is not on a BPF file system ({reason}); mount one: mount -t bpf bpf /sys/fs/bpf"
+    )]
     NoBpffs { path: PathBuf, reason: String },
     #[error("{path}: {source}")]
     File { path: PathBuf, source: io::Error },

@@ -60,9 +60,14 @@ fn kernel() -> Result<(), DatapathError> {
         return refuse("it has no BPF system call", "CONFIG_BPF_SYSCALL");
     }
     if aya::features().btf().is_none() {
-        return refuse("it does not take BTF type information", "CONFIG_DEBUG_INFO_BTF");
+        return refuse(
+            "it does not take BTF type information",
+            "CONFIG_DEBUG_INFO_BTF",
+        );
     }
-    let mut numbers = release.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
+    let mut numbers = release
+        .split(['.', '-'])
+        .map(|part| part.parse().unwrap_or(0));
     let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if version < (6, 6) {
         return refuse(

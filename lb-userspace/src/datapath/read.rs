@@ -2,7 +2,7 @@
 
 use aya::maps::MapError;
 use lb_common::{
-    Flow, Hook, Protocol, Stats, Tuple, Verdict, VerdictCount, flow::tick,
+    Addr, AddressUse, Flow, Hook, Protocol, Stats, Tuple, Verdict, VerdictCount, flow::tick,
 };
 use nix::time::{ClockId, clock_gettime};
 
@@ -47,6 +47,14 @@ fn now() -> Result<u32, DatapathError> {
 }
 
 impl Datapath {
+    /// The addresses that the program knows, with what they mean to it.
+    pub fn addresses(&self) -> impl Iterator<Item = (Addr, AddressUse)> + '_ {
+        self.live
+            .addresses
+            .iter()
+            .map(|(&addr, &usage)| (addr, usage))
+    }
+
     /// Packets by hook and verdict, all CPUs added up; those that never occurred left out.
     pub fn verdicts(&self) -> Result<Vec<(Hook, Verdict, VerdictCount)>, DatapathError> {
         let mut counts = Vec::new();

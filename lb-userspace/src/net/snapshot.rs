@@ -115,8 +115,10 @@ impl Snapshot {
         let devices = attached
             .iter()
             .filter_map(|(&index, &xdp_redirect)| {
+                let link = self.links.get(&index)?;
                 let facts = DeviceFacts {
-                    name: self.links.get(&index)?.name.clone(),
+                    name: link.name.clone(),
+                    mac: link.mac.map_or([0; 6], |mac| mac.0),
                     snat_v4: self.first_global(index, false),
                     snat_v6: self.first_global(index, true),
                     xdp_redirect,
@@ -129,6 +131,7 @@ impl Snapshot {
             host_addresses: self.host_addresses(),
             local_endpoints,
             devices,
+            ..Surroundings::default()
         }
     }
 }

@@ -28,6 +28,29 @@ pub fn check(source: &Source) -> Report {
 }
 
 impl Report {
+    /// The report for programs: `valid`, `services`, `problems`, `notes`.
+    pub fn json(&self) -> serde_json::Value {
+        let (services, notes, mut problems) = match &self.outcome {
+            Ok(loaded) => (
+                loaded.desired.services.len(),
+                loaded.notes.iter().map(ToString::to_string).collect(),
+                Vec::new(),
+            ),
+            Err(rejected) => (
+                0,
+                Vec::new(),
+                rejected.problems.iter().map(ToString::to_string).collect(),
+            ),
+        };
+        problems.extend(self.misfit.iter().map(ToString::to_string));
+        serde_json::json!({
+            "valid": self.is_valid(),
+            "services": services,
+            "problems": problems,
+            "notes": notes,
+        })
+    }
+
     /// Whether the agent would take it.
     pub fn is_valid(&self) -> bool {
         self.outcome.is_ok() && self.misfit.is_none()

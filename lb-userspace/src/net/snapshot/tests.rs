@@ -92,6 +92,7 @@ fn surroundings_leave_out_what_is_gone() {
             2,
             DeviceFacts {
                 name: "eth0".to_owned(),
+                mac: [0; 6],
                 snat_v4: Some(ip("192.168.56.1")),
                 snat_v6: None,
                 xdp_redirect: true,

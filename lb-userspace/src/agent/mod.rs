@@ -1,0 +1,126 @@
+//! The agent: keeps the kernel at what the source wants, claims its VIPs, answers the CLI.
+//!
+//! One task owns all state and reacts to four things: the source, the network, the
+//! control socket, the clock. Nothing else writes to the kernel.
+
+mod report;
+mod state;
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::Context;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    time::{MissedTickBehavior, interval},
+};
+
+use self::state::State;
+use crate::{
+    announce::Announcer,
+    control::server::StateDir,
+    datapath::{self, AttachMode, Datapath},
+    net::Network,
+    source::{Outcome, Source},
+};
+
+/// How often flows that are over are removed from the table.
+const SWEEP: Duration = Duration::from_secs(30);
+
+/// What the agent is told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where services come from.
+    pub source: Source,
+    /// The interfaces that traffic for the VIPs comes in by and goes out by.
+    pub interfaces: Vec<String>,
+    /// How to attach to them.
+    pub attach: AttachMode,
+    /// This node's name, compared with the endpoints' `nodeName`.
+    pub node: String,
+    /// Where the control socket is.
+    pub state_dir: PathBuf,
+    /// Whether to answer ARP for the VIPs.
+    pub announce: bool,
+    /// The kernel side.
+    pub datapath: datapath::Options,
+}
+
+/// Runs until SIGTERM or SIGINT. The kernel side stays in force afterwards.
+///
+/// # Errors
+/// Where it cannot start: privileges, kernel, interfaces, or an invalid source while
+/// nothing is in force yet. Once it runs, errors are logged and shown in `naru status`.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    datapath::preflight(&options.datapath.pin_dir)?;
+    let network = Network::open()?;
+    let snapshot = network.snapshot().await?;
+    for name in &options.interfaces {
+        snapshot
+            .link_named(name)
+            .context("give existing ones with --interface")?;
+    }
+    let state_dir = StateDir::lock(&options.state_dir)?;
+    let mut datapath = Datapath::open(options.datapath.clone())?;
+    forward_packet_log(&mut datapath)?;
+    let mut events = network.events()?;
+    let announcer = Announcer::start(network.clone())?;
+    let mut source = options.source.clone().watch();
+    let mut state = State::new(options, datapath, network, announcer);
+
+    let first = source.recv().await.context("the source ended")?;
+    state.start(first).await?;
+    let mut calls = state_dir.serve()?;
+    let mut sweep = interval(SWEEP);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            outcome = latest(&mut source) => match outcome {
+                Some(outcome) => state.source_changed(outcome).await,
+                None => anyhow::bail!("the watch of the source ended unexpectedly"),
+            },
+            changes = events.next() => {
+                changes.context("following the network's changes")?;
+                state.network_changed().await;
+            }
+            Some((request, reply)) = calls.recv() => {
+                // Who asked may have gone away; that is no concern of the agent.
+                let _ = reply.send(state.answer(request));
+            }
+            _ = sweep.tick() => state.sweep(),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    tracing::info!(
+        "stopping; the datapath stays in force without ARP answers: `naru detach` takes it away"
+    );
+    Ok(())
+}
+
+/// The newest outcome: of several that wait, only the last one matters.
+async fn latest(source: &mut mpsc::Receiver<Outcome>) -> Option<Outcome> {
+    let mut outcome = source.recv().await?;
+    while let Ok(newer) = source.try_recv() {
+        outcome = newer;
+    }
+    Some(outcome)
+}
+
+/// Hands the program's log lines to the agent's log, where they were asked for.
+fn forward_packet_log(datapath: &mut Datapath) -> anyhow::Result<()> {
+    let Some(logger) = datapath.packet_log()? else {
+        return Ok(());
+    };
+    #[allow(deprecated, reason = "its successor is an unsafe function")]
+    let mut logger = tokio::io::unix::AsyncFd::new(logger).context("packet log")?;
+    tokio::spawn(async move {
+        while let Ok(mut ready) = logger.readable_mut().await {
+            ready.get_inner_mut().flush();
+            ready.clear_ready();
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,247 @@
+//! Answers to the CLI.
+
+use std::net::SocketAddr;
+
+use lb_common::{ABI_VERSION, Addr, Mode, Port, Protocol};
+
+use super::state::State;
+use crate::{
+    announce::AnnounceState,
+    control::{
+        Announced, Backend, Explanation, Flow, Flows, Question, Reply, Request, Service, Status,
+        VerdictCount,
+    },
+    datapath::{DatapathError, Probe},
+    desired::Condition,
+};
+
+impl State {
+    pub(super) fn answer(&mut self, request: Request) -> Reply {
+        let reply = match request {
+            Request::Status => self.status().map(|status| Reply::Status(Box::new(status))),
+            Request::Services => self.services().map(Reply::Services),
+            Request::Backends => self.backends().map(Reply::Backends),
+            Request::Flows(limit) => self.flows(limit).map(Reply::Flows),
+            Request::Explain(question) => return self.explain(&question),
+        };
+        reply.unwrap_or_else(|error| Reply::Failed(error.to_string()))
+    }
+
+    fn status(&self) -> Result<Status, DatapathError> {
+        let verdicts = self.datapath.verdicts()?;
+        let mut source = self.source.clone();
+        source.age = self.taken_over.map(|since| since.elapsed().as_secs());
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime: self.started.elapsed().as_secs(),
+            node: self.options.node.clone(),
+            abi: ABI_VERSION,
+            pin_dir: self.options.datapath.pin_dir.clone(),
+            attachments: self.attachments.values().cloned().collect(),
+            missing_interfaces: self.missing_interfaces.clone(),
+            source,
+            services: self.image.services.len(),
+            backends: self.image.backends.len(),
+            announced: self.announced(),
+            verdicts: verdicts
+                .into_iter()
+                .map(|(hook, verdict, count)| VerdictCount {
+                    hook: hook.name().to_owned(),
+                    verdict: verdict.name().to_owned(),
+                    packets: count.packets,
+                    bytes: count.bytes,
+                })
+                .collect(),
+            warnings: self.warnings(),
+        })
+    }
+
+    fn announced(&self) -> Vec<Announced> {
+        self.announcer
+            .status()
+            .into_iter()
+            .map(|status| Announced {
+                vip: status.vip,
+                interface: status.interface,
+                state: match status.state {
+                    AnnounceState::Pending => "starting".to_owned(),
+                    AnnounceState::Answering => "answering".to_owned(),
+                    AnnounceState::Skipped(reason) => format!("silent: {reason}"),
+                    AnnounceState::Failed(reason) => format!("failed: {reason}"),
+                },
+                requests_received: status.requests_received,
+                responses_sent: status.responses_sent,
+                gratuitous_sent: status.gratuitous_sent,
+                conflicts: status.conflicts,
+            })
+            .collect()
+    }
+
+    fn services(&self) -> Result<Vec<Service>, DatapathError> {
+        let mut services = Vec::new();
+        for (&index, name) in &self.image.names {
+            let (Some(service), Some(table)) = (
+                self.desired.services.get(name),
+                self.image.services.get(&index),
+            ) else {
+                continue;
+            };
+            let slots = self.image.tables.get(&table.offset());
+            let mut taking: Vec<_> = slots
+                .filter(|_| !table.is_empty())
+                .into_iter()
+                .flatten()
+                .map(|slot| slot.current())
+                .collect();
+            taking.sort_unstable();
+            taking.dedup();
+            services.push(Service {
+                name: name.to_string(),
+                frontends: service.frontends.iter().map(ToString::to_string).collect(),
+                algorithm: service.algorithm.name().to_owned(),
+                slots: table.len(),
+                backends: taking.len(),
+                traffic: self.datapath.service_stats(index)?.into(),
+            });
+        }
+        services.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(services)
+    }
+
+    fn backends(&self) -> Result<Vec<Backend>, DatapathError> {
+        let mut backends = Vec::new();
+        for (name, service) in &self.desired.services {
+            let protocols = service.frontends.iter().map(|frontend| frontend.protocol);
+            let Some(protocol) = protocols.into_iter().next() else {
+                continue;
+            };
+            for (&address, endpoint) in &service.endpoints {
+                let Some((&index, entry)) = self.image.backends.iter().find(|(_, entry)| {
+                    socket(entry.addr, entry.port) == address && entry.protocol == protocol as u8
+                }) else {
+                    continue;
+                };
+                backends.push(Backend {
+                    service: name.to_string(),
+                    address,
+                    name: endpoint.name.clone(),
+                    node: endpoint.node.clone(),
+                    mode: entry.mode().name().to_owned(),
+                    weight: endpoint.weight,
+                    condition: match endpoint.condition {
+                        Condition::Ready => "ready".to_owned(),
+                        Condition::Draining => "draining".to_owned(),
+                    },
+                    id: entry.id.to_string(),
+                    traffic: self.datapath.backend_stats(index)?.into(),
+                });
+            }
+        }
+        Ok(backends)
+    }
+
+    fn flows(&self, limit: usize) -> Result<Flows, DatapathError> {
+        let (entries, more) = self.datapath.flows(limit)?;
+        let mut flows: Vec<_> = entries
+            .into_iter()
+            .map(|entry| {
+                let tuple = entry.tuple;
+                let backend = self
+                    .image
+                    .backends
+                    .get(&entry.flow.backend.index())
+                    .filter(|backend| backend.serves(entry.flow.backend));
+                let nat = backend.is_some_and(|backend| backend.mode() == Mode::Nat);
+                Flow {
+                    protocol: protocol_name(tuple.protocol),
+                    client: socket(tuple.src, tuple.src_port),
+                    frontend: socket(tuple.dst, tuple.dst_port),
+                    backend: backend.map(|backend| socket(backend.addr, backend.port)),
+                    snat: nat.then(|| socket(entry.flow.snat_addr, entry.flow.snat_port)),
+                    state: entry
+                        .flow
+                        .state
+                        .name(tuple.protocol == Protocol::Tcp as u8)
+                        .to_owned(),
+                    idle: entry.idle,
+                }
+            })
+            .collect();
+        flows.sort_by_key(|flow| (flow.frontend, flow.client));
+        Ok(Flows { flows, more })
+    }
+
+    fn explain(&mut self, question: &Question) -> Reply {
+        let wanted = question.interface.as_deref();
+        let Some(attachment) = self
+            .attachments
+            .values()
+            .find(|it| wanted.is_none_or(|name| name == it.interface))
+            .cloned()
+        else {
+            let names: Vec<_> = self.attachments.keys().map(String::as_str).collect();
+            return Reply::Failed(format!(
+                "not attached to {}; attached to: {}",
+                wanted.unwrap_or("any interface"),
+                names.join(", ")
+            ));
+        };
+        let probe = Probe {
+            client: question.client,
+            frontend: question.frontend,
+            protocol: question.protocol,
+            ifindex: attachment.ifindex,
+            mac: self
+                .image
+                .devices
+                .get(&attachment.ifindex)
+                .map_or([0; 6], |device| device.mac),
+        };
+        match self.datapath.explain(&probe) {
+            Ok(explanation) => Reply::Explain(self.explanation(&attachment.interface, explanation)),
+            Err(error) => Reply::Failed(error.to_string()),
+        }
+    }
+
+    fn explanation(
+        &self,
+        interface: &str,
+        explanation: crate::datapath::Explanation,
+    ) -> Explanation {
+        let name = explanation.service.map(|index| {
+            self.image
+                .names
+                .get(&index)
+                .map_or_else(|| format!("service #{index}"), ToString::to_string)
+        });
+        let egress = explanation.egress.map(|index| {
+            self.attachments
+                .values()
+                .find(|it| it.ifindex == index)
+                .map_or_else(|| format!("interface #{index}"), |it| it.interface.clone())
+        });
+        let backend = explanation.backend;
+        Explanation {
+            verdict: explanation.verdict.name().to_owned(),
+            meaning: explanation.verdict.text().to_owned(),
+            interface: interface.to_owned(),
+            service: name,
+            slot: explanation.slot,
+            from_flow: explanation.from_flow,
+            backend: backend.map(|backend| socket(backend.addr, backend.port)),
+            mode: backend.map(|backend| backend.mode().name().to_owned()),
+            source: explanation.rewritten.map(|to| socket(to.src, to.src_port)),
+            destination: explanation.rewritten.map(|to| socket(to.dst, to.dst_port)),
+            egress,
+        }
+    }
+}
+
+fn socket(addr: Addr, port: Port) -> SocketAddr {
+    SocketAddr::new(addr.to_ip(), port.get())
+}
+
+fn protocol_name(number: u8) -> String {
+    Protocol::from_number(number).map_or_else(|| number.to_string(), |it| it.name().to_owned())
+}

@@ -1,0 +1,153 @@
+//! `naru agent`: from flags to the agent's options.
+
+use std::{ops::RangeInclusive, path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use lb_common::{Algorithm, config};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    agent::{self, Options},
+    datapath::{self, AttachMode},
+    source::{
+        Source,
+        flags::{Backend, Flags, Vip},
+    },
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  naru agent --vip 192.168.56.11:80 --backend 10.0.0.11:8080 --backend 10.0.0.12:8080=2 --interface eth0
+  naru agent --vip 192.168.56.11:53/udp --backend 10.0.0.53:53 --algorithm maglev --interface eth0
+  naru agent --manifests /etc/naru/manifests --interface eth0 --interface flannel.1
+  naru agent --config /etc/naru/naru.yaml --interface bond0 --attach generic
+
+The kernel side outlives the agent: stopped or killed, it goes on balancing, and the next
+agent takes over without losing a packet. `naru detach` takes it away.
+RUST_LOG sets the log level (RUST_LOG=debug).";
+
+/// The flags of `naru agent`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// Serve the Services and EndpointSlices in this directory of Kubernetes YAML
+    #[arg(long, value_name = "DIR", group = "source")]
+    manifests: Option<PathBuf>,
+    /// Serve what this configuration file says
+    #[arg(long, value_name = "FILE", group = "source")]
+    config: Option<PathBuf>,
+    /// Serve this virtual IP and port; repeatable
+    #[arg(
+        long,
+        value_name = "IP:PORT[/udp]",
+        group = "source",
+        requires = "backend"
+    )]
+    vip: Vec<Vip>,
+    /// A server behind the --vip, with its weight; repeatable
+    #[arg(long, value_name = "IP:PORT[=WEIGHT]", requires = "vip")]
+    backend: Vec<Backend>,
+    /// How a backend is picked for a new flow to a --vip
+    #[arg(long, value_name = "NAME", default_value = "round-robin", requires = "vip",
+          value_parser = algorithm)]
+    algorithm: Algorithm,
+    /// An interface that traffic for the virtual IPs comes in by or goes out by; repeatable
+    #[arg(long, value_name = "IF", required = true)]
+    interface: Vec<String>,
+    /// Where XDP runs: in the driver (native), in the receive path (generic), or what works
+    #[arg(long, value_name = "MODE", default_value = "auto")]
+    attach: AttachMode,
+    /// This node's name, as endpoints name it [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    node_name: Option<String>,
+    /// Do not answer ARP for the virtual IPs: they are routed here, or the host has them
+    #[arg(long)]
+    no_announce: bool,
+    /// Capacity of the flow table; takes effect when the table is made
+    #[arg(long, value_name = "N", default_value_t = config::DEFAULT_MAX_FLOWS as u32,
+          value_parser = clap::value_parser!(u32).range(1024..=16_777_216))]
+    max_flows: u32,
+    /// Ports of this host's addresses that flows to backends elsewhere use as source
+    #[arg(long, value_name = "FIRST-LAST", default_value = "61001-65535", value_parser = ports)]
+    snat_ports: RangeInclusive<u16>,
+    /// Seed of hashes and Maglev tables; equal on all nodes that share virtual IPs
+    #[arg(long, value_name = "N", default_value_t = config::DEFAULT_SEED)]
+    seed: u64,
+    /// Log every packet that concerns a service; for debugging, slow
+    #[arg(long)]
+    log_packets: bool,
+}
+
+pub(super) fn run(args: Args, state_dir: PathBuf, pin_dir: PathBuf) -> anyhow::Result<ExitCode> {
+    let log_packets = args.log_packets;
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(if log_packets { "debug" } else { "info" }));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_writer(std::io::stderr)
+        .init();
+    let options = args.options(state_dir, pin_dir)?;
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("starting the runtime")?
+        .block_on(agent::run(options))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Args {
+    fn options(self, state_dir: PathBuf, pin_dir: PathBuf) -> anyhow::Result<Options> {
+        let source = match (self.manifests, self.config) {
+            (Some(dir), _) => Source::Manifests(dir),
+            (None, Some(file)) => Source::Config(file),
+            (None, None) if !self.vip.is_empty() => Source::Flags(Flags {
+                vips: self.vip,
+                backends: self.backend,
+                algorithm: self.algorithm,
+            }),
+            (None, None) => anyhow::bail!(
+                "nothing to serve: give --manifests DIR, --config FILE, or --vip and --backend"
+            ),
+        };
+        let node = match self.node_name {
+            Some(name) => name,
+            None => nix::unistd::gethostname()
+                .context("the host's name; give --node-name")?
+                .to_string_lossy()
+                .into_owned(),
+        };
+        Ok(Options {
+            source,
+            interfaces: self.interface,
+            attach: self.attach,
+            node,
+            state_dir,
+            announce: !self.no_announce,
+            datapath: datapath::Options {
+                pin_dir,
+                max_flows: self.max_flows,
+                seed: self.seed,
+                snat_ports: self.snat_ports,
+                log_packets: self.log_packets,
+            },
+        })
+    }
+}
+
+fn algorithm(text: &str) -> Result<Algorithm, String> {
+    [Algorithm::RoundRobin, Algorithm::Maglev]
+        .into_iter()
+        .find(|it| it.name() == text)
+        .ok_or_else(|| "write round-robin or maglev".to_owned())
+}
+
+fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let parse = |part: &str| part.trim().parse::<u16>().ok().filter(|&port| port > 0);
+    text.split_once('-')
+        .and_then(|(first, last)| Some((parse(first)?, parse(last)?)))
+        .filter(|(first, last)| first < last)
+        .map(|(first, last)| first..=last)
+        .ok_or_else(|| "write a range of ports, such as 61001-65535".to_owned())
+}

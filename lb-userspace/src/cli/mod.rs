@@ -1,0 +1,208 @@
+//! The command line: what `naru` understands, and what people get to see.
+
+mod agent;
+mod show;
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use lb_common::Protocol;
+
+use crate::{
+    control::{self, Question, Request, client::ClientError},
+    datapath,
+    source::{Source, check, flags::Vip},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  Balance one address over two servers, on the interface eth0:
+    naru agent --vip 192.168.56.11:80 --backend 10.0.0.11:8080 --backend 10.0.0.12:8080 --interface eth0
+  Serve the Services and EndpointSlices in a directory, and follow its changes:
+    naru agent --manifests /etc/naru/manifests --interface eth0
+  Validate them first, without touching the kernel:
+    naru check /etc/naru/manifests
+  See what is in force, and where a client's packet would go:
+    naru status
+    naru explain 192.168.56.1:40000 192.168.56.11:80
+  Take everything away again:
+    naru detach
+
+Exit status:
+  0  success
+  1  failure, or what was checked is invalid
+  2  the command line is not understood
+  3  no agent is running";
+
+/// An L4 load balancer in the Linux kernel, for bare-metal Kubernetes and for plain Linux.
+#[derive(Debug, Parser)]
+#[command(name = "naru", version, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Directory of the agent's control socket
+    #[arg(long, global = true, value_name = "DIR", default_value = control::DEFAULT_STATE_DIR)]
+    state_dir: PathBuf,
+    /// Directory on a BPF file system where programs and maps are pinned
+    #[arg(long, global = true, value_name = "DIR", default_value = datapath::DEFAULT_PIN_DIR)]
+    pin_dir: PathBuf,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+}
+
+#[derive(Debug, clap::Args)]
+struct Output {
+    /// Print a table for people or JSON for programs
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    output: Format,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the balancer: fill the kernel's maps, attach, answer ARP for the virtual IPs
+    Agent(Box<agent::Args>),
+    /// Validate manifests or a configuration file without touching the kernel
+    Check {
+        /// Directory of Kubernetes YAML, or a configuration file
+        path: PathBuf,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// How the agent is: source, interfaces, announced addresses, packets by verdict
+    Status(Output),
+    /// The services in force, with their counters
+    Services(Output),
+    /// The backends in force, with their mode and counters
+    Backends(Output),
+    /// The flows in the table
+    Flows {
+        /// Show so many at most
+        #[arg(long, value_name = "N", default_value_t = 1000)]
+        limit: usize,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// What would become of a client's first packet: runs the loaded program on it
+    #[command(after_help = "\
+Examples:
+  naru explain 192.168.56.1:40000 192.168.56.11:80
+  naru explain 192.168.56.1:40000 192.168.56.11:53/udp -o json")]
+    Explain {
+        /// Address and port of the client
+        #[arg(value_name = "CLIENT:PORT")]
+        client: SocketAddr,
+        /// Virtual IP and port
+        #[arg(value_name = "VIP:PORT[/udp]")]
+        frontend: Vip,
+        /// The interface that the packet comes in by
+        #[arg(long, value_name = "IF")]
+        interface: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Remove programs, maps and pins from the kernel
+    Detach,
+    /// Print completions for a shell
+    #[command(after_help = "Example:\n  naru completions bash > /etc/bash_completion.d/naru")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// Runs what the command line asks for. Errors are printed; the exit status tells.
+pub fn run(cli: Cli) -> ExitCode {
+    let outcome = match cli.command {
+        Command::Agent(args) => agent::run(*args, cli.state_dir, cli.pin_dir),
+        Command::Check { path, output } => Ok(check(path, output.output)),
+        Command::Detach => detach(&cli.state_dir, &cli.pin_dir),
+        Command::Completions { shell } => {
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "naru",
+                &mut std::io::stdout().lock(),
+            );
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Status(output) => ask(&cli.state_dir, &Request::Status, output.output),
+        Command::Services(output) => ask(&cli.state_dir, &Request::Services, output.output),
+        Command::Backends(output) => ask(&cli.state_dir, &Request::Backends, output.output),
+        Command::Flows { limit, output } => {
+            ask(&cli.state_dir, &Request::Flows(limit), output.output)
+        }
+        Command::Explain {
+            client,
+            frontend,
+            interface,
+            output,
+        } => {
+            let Vip(frontend) = frontend;
+            let protocol: Protocol = frontend.protocol;
+            let question = Question {
+                client,
+                frontend: frontend.addr,
+                protocol,
+                interface,
+            };
+            ask(&cli.state_dir, &Request::Explain(question), output.output)
+        }
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("naru: {error:#}");
+        match error.downcast_ref() {
+            Some(ClientError::NotRunning { .. }) => ExitCode::from(3),
+            _ => ExitCode::FAILURE,
+        }
+    })
+}
+
+fn ask(state_dir: &std::path::Path, request: &Request, format: Format) -> anyhow::Result<ExitCode> {
+    let reply = control::client::call(state_dir, request)?;
+    show::reply(&reply, format)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(path: PathBuf, format: Format) -> ExitCode {
+    let source = if path.is_file() {
+        Source::Config(path)
+    } else {
+        Source::Manifests(path)
+    };
+    let report = check::check(&source);
+    match format {
+        Format::Table => print!("{report}"),
+        Format::Json => println!("{}", report.json()),
+    }
+    if report.is_valid() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn detach(state_dir: &std::path::Path, pin_dir: &std::path::Path) -> anyhow::Result<ExitCode> {
+    // A running agent would go on announcing addresses that nothing serves any more.
+    let _lock = control::server::StateDir::lock(state_dir)?;
+    let removed = datapath::detach(pin_dir)?;
+    if removed.is_empty() {
+        println!("nothing is attached: no pins in {}", pin_dir.display());
+    } else {
+        println!(
+            "removed {} pins from {}: {}",
+            removed.len(),
+            pin_dir.display(),
+            removed.join(", ")
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,257 @@
+//! Replies of the agent as tables for people or JSON for programs.
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use super::Format;
+use crate::control::{Backend, Explanation, Flows, Reply, Service, Status, Traffic};
+
+/// Prints a reply.
+pub(super) fn reply(reply: &Reply, format: Format) -> anyhow::Result<()> {
+    if format == Format::Json {
+        let json = match reply {
+            Reply::Status(status) => serde_json::to_string_pretty(status),
+            Reply::Services(services) => serde_json::to_string_pretty(services),
+            Reply::Backends(backends) => serde_json::to_string_pretty(backends),
+            Reply::Flows(flows) => serde_json::to_string_pretty(flows),
+            Reply::Explain(explanation) => serde_json::to_string_pretty(explanation),
+            Reply::Failed(reason) => serde_json::to_string_pretty(reason),
+        }?;
+        println!("{json}");
+        return Ok(());
+    }
+    match reply {
+        Reply::Status(status) => print_status(status),
+        Reply::Services(services) => print_services(services),
+        Reply::Backends(backends) => print_backends(backends),
+        Reply::Flows(flows) => print_flows(flows),
+        Reply::Explain(explanation) => print_explanation(explanation),
+        Reply::Failed(reason) => println!("{reason}"),
+    }
+    Ok(())
+}
+
+/// A table as kubectl prints them: capitals on top, no lines. Columns from `numbers` on
+/// are flush right.
+fn table(head: &[&str], numbers: usize) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(head);
+    for (index, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 2));
+        if index >= numbers {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+fn print(table: &Table) {
+    println!("{}", table.trim_fmt());
+}
+
+fn print_status(status: &Status) {
+    println!(
+        "naru {} on {}, pid {}, up {}",
+        status.version,
+        status.node,
+        status.pid,
+        span(status.uptime)
+    );
+    let state = match (status.source.current, status.source.age) {
+        (true, Some(age)) => format!("in force since {}", span(age)),
+        (false, Some(age)) => format!("REFUSED; the state of {} ago stays in force", span(age)),
+        (_, None) => "REFUSED; what an earlier agent left stays in force".to_owned(),
+    };
+    println!("source: {}, {state}", status.source.from);
+    for problem in &status.source.problems {
+        println!("  problem: {problem}");
+    }
+    for note in &status.source.notes {
+        println!("  note: {note}");
+    }
+    println!(
+        "in force: {} service ports, {} backends; pinned in {} (ABI {})",
+        status.services,
+        status.backends,
+        status.pin_dir.display(),
+        status.abi
+    );
+    for warning in &status.warnings {
+        println!("WARNING: {warning}");
+    }
+    for name in &status.missing_interfaces {
+        println!("WARNING: interface {name} does not exist; waiting for it");
+    }
+
+    println!();
+    let mut interfaces = table(&["INTERFACE", "INDEX", "XDP"], 9);
+    for it in &status.attachments {
+        let kind = if it.native { "native" } else { "generic" };
+        interfaces.add_row([&it.interface, &it.ifindex.to_string(), kind]);
+    }
+    print(&interfaces);
+    if !status.announced.is_empty() {
+        println!();
+        let head = &[
+            "VIP",
+            "INTERFACE",
+            "ARP",
+            "REQUESTS",
+            "REPLIES",
+            "GRATUITOUS",
+            "CONFLICTS",
+        ];
+        let mut announced = table(head, 3);
+        for it in &status.announced {
+            announced.add_row([
+                it.vip.to_string(),
+                it.interface.clone(),
+                it.state.clone(),
+                it.requests_received.to_string(),
+                it.responses_sent.to_string(),
+                it.gratuitous_sent.to_string(),
+                it.conflicts.to_string(),
+            ]);
+        }
+        print(&announced);
+    }
+    if !status.verdicts.is_empty() {
+        println!();
+        let mut verdicts = table(&["HOOK", "VERDICT", "PACKETS", "BYTES"], 2);
+        for it in &status.verdicts {
+            verdicts.add_row([
+                &it.hook,
+                &it.verdict,
+                &it.packets.to_string(),
+                &it.bytes.to_string(),
+            ]);
+        }
+        print(&verdicts);
+    }
+}
+
+fn traffic(traffic: &Traffic) -> [String; 5] {
+    [
+        traffic.flows,
+        traffic.packets_in,
+        traffic.bytes_in,
+        traffic.packets_out,
+        traffic.bytes_out,
+    ]
+    .map(|n| n.to_string())
+}
+
+const TRAFFIC: [&str; 5] = ["FLOWS", "PKTS-IN", "BYTES-IN", "PKTS-OUT", "BYTES-OUT"];
+
+fn print_services(services: &[Service]) {
+    if services.is_empty() {
+        println!("no services");
+        return;
+    }
+    let head = [
+        &["SERVICE", "FRONTENDS", "ALGORITHM", "SLOTS", "BACKENDS"][..],
+        &TRAFFIC,
+    ]
+    .concat();
+    let mut table = table(&head, 3);
+    for it in services {
+        let row = [
+            it.name.clone(),
+            it.frontends.join(", "),
+            it.algorithm.clone(),
+            it.slots.to_string(),
+            it.backends.to_string(),
+        ];
+        table.add_row(row.into_iter().chain(traffic(&it.traffic)));
+    }
+    print(&table);
+}
+
+fn print_backends(backends: &[Backend]) {
+    if backends.is_empty() {
+        println!("no backends");
+        return;
+    }
+    let first = &[
+        "SERVICE",
+        "ADDRESS",
+        "NAME",
+        "NODE",
+        "MODE",
+        "CONDITION",
+        "WEIGHT",
+    ][..];
+    let mut table = table(&[first, &TRAFFIC].concat(), 6);
+    for it in backends {
+        let row = [
+            it.service.clone(),
+            it.address.to_string(),
+            it.name.clone().unwrap_or_else(|| "-".to_owned()),
+            it.node.clone().unwrap_or_else(|| "-".to_owned()),
+            it.mode.clone(),
+            it.condition.clone(),
+            it.weight.to_string(),
+        ];
+        table.add_row(row.into_iter().chain(traffic(&it.traffic)));
+    }
+    print(&table);
+}
+
+fn print_flows(flows: &Flows) {
+    if flows.flows.is_empty() {
+        println!("no flows");
+        return;
+    }
+    let head = [
+        "PROTO", "CLIENT", "FRONTEND", "BACKEND", "SNAT", "STATE", "IDLE",
+    ];
+    let mut table = table(&head, 6);
+    for it in &flows.flows {
+        let or_dash = |addr: Option<std::net::SocketAddr>| {
+            addr.map_or_else(|| "-".to_owned(), |addr| addr.to_string())
+        };
+        table.add_row([
+            it.protocol.clone(),
+            it.client.to_string(),
+            it.frontend.to_string(),
+            or_dash(it.backend),
+            or_dash(it.snat),
+            it.state.clone(),
+            format!("{}s", it.idle),
+        ]);
+    }
+    print(&table);
+    if flows.more {
+        println!("… and more: raise --limit");
+    }
+}
+
+fn print_explanation(it: &Explanation) {
+    let none = || "-".to_owned();
+    println!("verdict:   {} ({})", it.verdict, it.meaning);
+    println!("comes in:  {}", it.interface);
+    println!("service:   {}", it.service.clone().unwrap_or_else(none));
+    let chosen = match (it.from_flow, it.slot) {
+        (true, _) => "by the flow's record".to_owned(),
+        (false, Some(slot)) => format!("by slot {slot}"),
+        (false, None) => none(),
+    };
+    println!("chosen:    {chosen}");
+    if let (Some(backend), Some(mode)) = (it.backend, &it.mode) {
+        println!("backend:   {backend} ({mode})");
+    }
+    if let (Some(source), Some(destination)) = (it.source, it.destination) {
+        println!("rewritten: {source} → {destination}");
+        let way = it.egress.as_deref().unwrap_or("delivered by the stack");
+        println!("goes out:  {way}");
+    }
+}
+
+/// Seconds as people say them.
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7_200 => format!("{}m", seconds / 60),
+        7_200..172_800 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}

@@ -1,0 +1,301 @@
+//! The control socket: how the CLI asks the running agent.
+//!
+//! A Unix socket in the state directory, for root alone. A client sends one [`Request`]
+//! as a line of JSON and gets one [`Reply`] as a line of JSON. The types here are also
+//! what `-o json` prints, so programs may rely on their fields.
+
+pub mod client;
+pub mod server;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+use lb_common::Protocol;
+use serde::{Deserialize, Serialize};
+
+use crate::datapath::Attachment;
+
+/// Where the socket and the lock are unless told otherwise.
+pub const DEFAULT_STATE_DIR: &str = "/run/naru";
+/// Name of the socket in the state directory.
+pub const SOCKET: &str = "control.sock";
+/// Longest request that the agent reads, in bytes.
+pub const MAX_REQUEST: u64 = 64 * 1024;
+
+/// What the agent can be asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Request {
+    /// How the agent is.
+    Status,
+    /// All services.
+    Services,
+    /// All backends.
+    Backends,
+    /// Flows, at most so many.
+    Flows(usize),
+    /// What would become of a packet.
+    Explain(Question),
+}
+
+/// What the agent answers.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply {
+    /// To [`Request::Status`].
+    Status(Box<Status>),
+    /// To [`Request::Services`].
+    Services(Vec<Service>),
+    /// To [`Request::Backends`].
+    Backends(Vec<Backend>),
+    /// To [`Request::Flows`].
+    Flows(Flows),
+    /// To [`Request::Explain`].
+    Explain(Explanation),
+    /// The request failed, and why.
+    Failed(String),
+}
+
+/// The packet that `naru explain` asks about.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Question {
+    /// The client.
+    pub client: SocketAddr,
+    /// The virtual IP and port.
+    pub frontend: SocketAddr,
+    /// `tcp` or `udp`.
+    #[serde(with = "protocol")]
+    pub protocol: Protocol,
+    /// The interface it comes in by; the first one Naru is attached to by default.
+    pub interface: Option<String>,
+}
+
+/// How the agent is.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The agent's version.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime: u64,
+    /// The node it runs on.
+    pub node: String,
+    /// Version of the map layout.
+    pub abi: u32,
+    /// Where programs and maps are pinned.
+    pub pin_dir: PathBuf,
+    /// Interfaces that Naru is attached to.
+    pub attachments: Vec<Attachment>,
+    /// Interfaces that Naru was told to use and that do not exist at the moment.
+    pub missing_interfaces: Vec<String>,
+    /// The source of services.
+    pub source: SourceStatus,
+    /// How many service ports are in force.
+    pub services: usize,
+    /// How many backends are in force.
+    pub backends: usize,
+    /// Addresses that the agent answers ARP for.
+    pub announced: Vec<Announced>,
+    /// Packets by hook and verdict.
+    pub verdicts: Vec<VerdictCount>,
+    /// What may keep traffic from flowing, with the remedy.
+    pub warnings: Vec<String>,
+}
+
+/// A virtual IP that is claimed on an interface.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Announced {
+    /// The virtual IP.
+    pub vip: IpAddr,
+    /// The interface.
+    pub interface: String,
+    /// `answering`, or why not.
+    pub state: String,
+    /// Questions for the address.
+    pub requests_received: u64,
+    /// Answers to those.
+    pub responses_sent: u64,
+    /// Frames sent unasked.
+    pub gratuitous_sent: u64,
+    /// Frames of another station that says the address is its own.
+    pub conflicts: u64,
+}
+
+/// How the source of services is.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SourceStatus {
+    /// What is read: a directory, a file, or flags.
+    pub from: String,
+    /// Whether what is in force is what the source says. False: it was refused, and the
+    /// last valid state stays.
+    pub current: bool,
+    /// Why it was refused.
+    pub problems: Vec<String>,
+    /// What its author may want to know.
+    pub notes: Vec<String>,
+    /// Seconds since what is in force was taken over; none before the first.
+    pub age: Option<u64>,
+}
+
+/// A verdict's counter.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct VerdictCount {
+    /// Where the packets were met.
+    pub hook: String,
+    /// How they left the program.
+    pub verdict: String,
+    /// How many.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Counters of a service or a backend.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Packets from clients.
+    pub packets_in: u64,
+    /// Bytes from clients.
+    pub bytes_in: u64,
+    /// Packets to clients.
+    pub packets_out: u64,
+    /// Bytes to clients.
+    pub bytes_out: u64,
+    /// Flows begun.
+    pub flows: u64,
+}
+
+impl From<lb_common::Stats> for Traffic {
+    fn from(stats: lb_common::Stats) -> Self {
+        Self {
+            packets_in: stats.packets_in,
+            bytes_in: stats.bytes_in,
+            packets_out: stats.packets_out,
+            bytes_out: stats.bytes_out,
+            flows: stats.flows,
+        }
+    }
+}
+
+/// A service port.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Service {
+    /// `namespace/name:port`.
+    pub name: String,
+    /// Where clients reach it.
+    pub frontends: Vec<String>,
+    /// How a backend is picked.
+    pub algorithm: String,
+    /// Length of its slot table.
+    pub slots: u32,
+    /// Backends that take new flows.
+    pub backends: usize,
+    /// Counters.
+    #[serde(flatten)]
+    pub traffic: Traffic,
+}
+
+/// An endpoint of a service.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Backend {
+    /// The service it belongs to.
+    pub service: String,
+    /// Address and port.
+    pub address: SocketAddr,
+    /// The pod's name, where the source says so.
+    pub name: Option<String>,
+    /// The node it runs on, where the source says so.
+    pub node: Option<String>,
+    /// `local` or `nat`.
+    pub mode: String,
+    /// Share of new flows.
+    pub weight: u32,
+    /// `ready` or `draining`.
+    pub condition: String,
+    /// Index and generation in the kernel.
+    pub id: String,
+    /// Counters; of all services that share the endpoint.
+    #[serde(flatten)]
+    pub traffic: Traffic,
+}
+
+/// Flows in the table.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Flows {
+    /// At most as many as were asked for.
+    pub flows: Vec<Flow>,
+    /// Whether there are more.
+    pub more: bool,
+}
+
+/// A flow.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Flow {
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// The client.
+    pub client: SocketAddr,
+    /// The virtual IP and port.
+    pub frontend: SocketAddr,
+    /// The backend; none where it is gone.
+    pub backend: Option<SocketAddr>,
+    /// The source address that the backend sees, in `nat` mode.
+    pub snat: Option<SocketAddr>,
+    /// The state's name.
+    pub state: String,
+    /// For how long it has been silent, in seconds.
+    pub idle: u32,
+}
+
+/// What would become of a packet.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The way out of the program.
+    pub verdict: String,
+    /// What that means.
+    pub meaning: String,
+    /// The interface it would come in by.
+    pub interface: String,
+    /// The service that it reaches.
+    pub service: Option<String>,
+    /// The slot of its table that was consulted.
+    pub slot: Option<u32>,
+    /// Whether an existing flow named the backend.
+    pub from_flow: bool,
+    /// The backend.
+    pub backend: Option<SocketAddr>,
+    /// `local` or `nat`.
+    pub mode: Option<String>,
+    /// Source of the rewritten packet.
+    pub source: Option<SocketAddr>,
+    /// Destination of the rewritten packet.
+    pub destination: Option<SocketAddr>,
+    /// The interface it would leave by; none where the stack delivers.
+    pub egress: Option<String>,
+}
+
+/// [`Protocol`] as its lower-case name.
+mod protocol {
+    use lb_common::Protocol;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(
+        protocol: &Protocol,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(protocol.name())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Protocol, D::Error> {
+        match String::deserialize(deserializer)?.as_str() {
+            "tcp" => Ok(Protocol::Tcp),
+            "udp" => Ok(Protocol::Udp),
+            other => Err(D::Error::unknown_variant(other, &["tcp", "udp"])),
+        }
+    }
+}
