@@ -241,6 +241,11 @@ mod tests {
             }
         }
 
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
         #[test]
         fn no_gap_is_given_twice(lens in prop::collection::vec(1_u32..70_000, 1..60)) {
             let mut space = Space::new(&InUse::default());

@@ -315,7 +315,7 @@ fn where_a_backend_is_decides_its_mode() {
         node: "nuc01".into(),
         ..Surroundings::default()
     };
-    let mut mode = |desired: &Desired, surroundings: &Surroundings| {
+    let mode = |desired: &Desired, surroundings: &Surroundings| {
         let image = compile(desired, surroundings, &InUse::default()).expect("fits");
         image.backends[&1].mode()
     };

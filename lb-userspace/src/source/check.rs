@@ -100,3 +100,58 @@ fn summary(f: &mut fmt::Formatter<'_>, desired: &Desired) -> fmt::Result {
 fn plural(n: usize) -> &'static str {
     if n == 1 { "" } else { "s" }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::PathBuf};
+
+    use super::*;
+
+    fn golden(case: &str) -> Source {
+        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+        Source::Manifests(root.join("tests/golden").join(case))
+    }
+
+    #[test]
+    fn a_valid_source_is_summed_up() {
+        let report = check(&golden("tutorial"));
+        assert!(report.is_valid());
+        assert_eq!(
+            report.to_string(),
+            "default/nest-server:80: 192.168.56.11:80/tcp → 5 endpoints, round-robin\n\
+             valid: 1 service\n"
+        );
+    }
+
+    #[test]
+    fn an_invalid_source_is_refused_with_a_count() {
+        let report = check(&golden("refused-together"));
+        assert!(!report.is_valid());
+        assert!(
+            report.to_string().ends_with("\nrefused: 2 problems\n"),
+            "{report}"
+        );
+    }
+
+    #[test]
+    fn a_source_that_fits_no_map_is_refused() {
+        let dir = tempfile::tempdir().expect("directory");
+        let file = dir.path().join("naru.yaml");
+        let services = (0..33).map(|n| {
+            format!(
+                "- {{frontend: 10.1.0.1:{}, algorithm: maglev, backends: [10.0.0.1:80]}}\n",
+                n + 1
+            )
+        });
+        let text: String = std::iter::once("services:\n".to_owned())
+            .chain(services)
+            .collect();
+        fs::write(&file, text).expect("write");
+        let report = check(&Source::Config(file));
+        assert!(!report.is_valid());
+        assert!(
+            report.to_string().starts_with("problem: no room for"),
+            "{report}"
+        );
+    }
+}

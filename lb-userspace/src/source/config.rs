@@ -110,11 +110,11 @@ pub fn load(path: &Path) -> Outcome {
 fn read(file: &str, text: &str) -> Outcome {
     let mut findings = Findings::default();
     let file: Arc<str> = Arc::from(file);
-    let parsed: File = match yaml::parse(text, 1) {
+    let parsed: File = match yaml::parse_public(text, 1) {
         Ok(parsed) => parsed,
         Err(error) => {
             let origin = Origin::line(&file, error.line.unwrap_or(0));
-            let remedy = "write `services:` and below it a list, as in `naru agent --help`";
+            let remedy = "below `services:` write `- {frontend: 192.168.56.11:80, backends: [10.0.0.11:8080]}`";
             findings.problem(&origin, "", error.what, remedy);
             return findings.outcome(Desired::default());
         }
@@ -227,17 +227,34 @@ services:
     backends: []
 ";
         let error = read("naru.yaml", text).expect_err("refused");
-        insta::assert_snapshot!(error, @"");
+        insta::assert_snapshot!(error, @r"
+        naru.yaml:3: service 192.168.56.11:80: `fastest` is not an algorithm; write round-robin or maglev
+        naru.yaml:5: service 192.168.56.11:80: 10.0.0.11: a port is missing; write 10.0.0.11:8080
+        naru.yaml:6: service 192.168.56.11:80: `2000` is not a weight; use a number from 0 (takes no new flows) to 1000
+        naru.yaml:8: service 192.168.56.11:53/udp: 100 is not a size of a Maglev table; use one of 1021, 4093, 16381, 65537
+        naru.yaml:9: service 192.168.56.11:53/udp: endpoint 192.168.56.11:53 is the service's own frontend, packets would go in a circle; give the endpoint another address or port
+        naru.yaml:10: service 192.168.56.11:80/tcp: this frontend is already taken at naru.yaml:2; give one of the two another address or port
+        ");
+    }
+
+    #[test]
+    fn an_emptied_file_is_no_file_without_services() {
+        // As a writer leaves it for a moment that truncates first.
+        for text in ["", "\n", "# all gone\n"] {
+            assert!(read("naru.yaml", text).is_err(), "{text:?}");
+        }
+        let empty = read("naru.yaml", "services: []\n").expect("valid");
+        assert!(empty.desired.services.is_empty());
     }
 
     #[test]
     fn an_unknown_field_is_refused() {
         let text = "services:\n- frontend: 192.168.56.11:80\n  backend: []\n  backends: []\n";
         let error = read("naru.yaml", text).expect_err("refused").to_string();
-        insta::assert_snapshot!(error, @"");
+        insta::assert_snapshot!(error, @"naru.yaml:3: unknown field `backend`, expected one of name, frontend, algorithm, maglev_slots, backends, in `backend: []`; below `services:` write `- {frontend: 192.168.56.11:80, backends: [10.0.0.11:8080]}`");
         let text = "services:\n- frontend: 192.168.56.11:80\n  backends:\n  - {adress: x}\n";
         let error = read("naru.yaml", text).expect_err("refused").to_string();
-        insta::assert_snapshot!(error, @"");
+        insta::assert_snapshot!(error, @"naru.yaml:4: unknown field `adress`, expected one of address, weight, in `- {adress: x}`; below `services:` write `- {frontend: 192.168.56.11:80, backends: [10.0.0.11:8080]}`");
     }
 
     proptest::proptest! {

@@ -14,6 +14,8 @@ pub(crate) struct YamlError {
 }
 
 /// Reads one document that begins on `first_line` of its file.
+///
+/// Errors do not repeat what stands there: it may be a secret.
 pub(crate) fn parse<T: DeserializeOwned>(text: &str, first_line: u64) -> Result<T, YamlError> {
     serde_saphyr::from_str(text).map_err(|error| {
         let formatter = UserMessageFormatter.with_localizer(&LineStandsInFront);
@@ -27,6 +29,27 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &str, first_line: u64) -> Result<
             .filter(|&line| line > 0)
             .map(|line| line + first_line - 1);
         YamlError { line, what }
+    })
+}
+
+/// Like [`parse`], for text that may be shown: "invalid i32" alone helps nobody.
+pub(crate) fn parse_public<T: DeserializeOwned>(
+    text: &str,
+    first_line: u64,
+) -> Result<T, YamlError> {
+    parse(text, first_line).map_err(|mut error| {
+        let line = error
+            .line
+            .and_then(|line| usize::try_from(line - first_line).ok());
+        let line = line
+            .and_then(|line| text.lines().nth(line))
+            .unwrap_or("")
+            .trim();
+        if (1..=60).contains(&line.chars().count()) {
+            let quote: String = line.chars().filter(|c| !c.is_control()).collect();
+            error.what = format!("{}, in `{quote}`", error.what);
+        }
+        error
     })
 }
 

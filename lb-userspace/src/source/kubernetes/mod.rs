@@ -135,6 +135,12 @@ fn index<'a, T>(
             continue;
         }
         let object = format!("{kind} {key}");
+        if !(is_name(&key.namespace) && is_name(&key.name)) {
+            let what = "its name or namespace is none that Kubernetes takes";
+            let remedy = "use lower-case letters, digits, `-` and `.`";
+            findings.problem(&sourced.origin, &object, what, remedy);
+            continue;
+        }
         match index.entry(key) {
             Entry::Vacant(entry) => {
                 entry.insert(sourced);
@@ -148,4 +154,11 @@ fn index<'a, T>(
         }
     }
     index
+}
+
+/// Whether Kubernetes would take it as a name, as far as naru depends on it: without
+/// `/` and `:`, `namespace/name:port` names one port only.
+fn is_name(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
+    !text.is_empty() && text.chars().all(allowed)
 }

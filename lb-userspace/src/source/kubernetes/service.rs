@@ -6,7 +6,7 @@ use k8s_openapi::{
     api::core::v1::{Service, ServicePort, ServiceSpec},
     apimachinery::pkg::util::intstr::IntOrString,
 };
-use lb_common::Protocol;
+use lb_common::{Algorithm, Protocol, maglev};
 
 use super::{Key, LOAD_BALANCER_CLASS, Sourced, annotations, endpoints};
 use crate::{
@@ -89,6 +89,19 @@ pub(super) fn ports(
                 continue;
             }
         };
+        if !port.name.is_empty() && !super::is_name(&port.name) {
+            let what = format!(
+                "`{}` is no name that Kubernetes takes for a port",
+                port.name
+            );
+            findings.problem(
+                origin,
+                object,
+                what,
+                "use lower-case letters, digits and `-`",
+            );
+            continue;
+        }
         if !named.insert(port.name.clone()) {
             let what = if port.name.is_empty() {
                 "several ports and not all have a name".to_owned()
@@ -111,6 +124,15 @@ pub(super) fn ports(
                 if let Err(objection) = rules::not_itself(endpoint, frontend) {
                     findings.problem(origin, object, objection.what, objection.remedy);
                 }
+            }
+        }
+        if choices.algorithm == Algorithm::Maglev {
+            let (slots, n) = (choices.maglev_slots, found.len() as u64);
+            if u64::from(slots) < n * 100 && slots < maglev::DEFAULT_SLOTS {
+                let what = format!(
+                    "{slots} Maglev slots spread unevenly over {n} endpoints; take at least 100 each"
+                );
+                findings.note(origin, object, what);
             }
         }
         let label = if port.name.is_empty() {

@@ -157,7 +157,7 @@ impl Object<'_> {
         findings: &mut Findings,
     ) {
         let parsed = match self.body {
-            Body::Text(document) => yaml::parse(document.text, document.line),
+            Body::Text(document) => yaml::parse_public(document.text, document.line),
             Body::Item => T::deserialize(self.raw).map_err(|error| YamlError {
                 line: None,
                 what: error.to_string(),

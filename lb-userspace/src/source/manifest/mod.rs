@@ -105,7 +105,12 @@ pub(crate) fn contents(path: &Path) -> io::Result<String> {
         let what = format!("it has {size} bytes, at most {MAX_FILE} are read");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
     }
-    fs::read_to_string(path)
+    String::from_utf8(fs::read(path)?).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + valid.iter().filter(|&&byte| byte == b'\n').count();
+        let what = format!("line {line} is not UTF-8");
+        io::Error::new(io::ErrorKind::InvalidData, what)
+    })
 }
 
 /// The manifest files in `dir`, sorted by name.
