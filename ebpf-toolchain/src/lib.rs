@@ -151,7 +151,7 @@ impl Toolchain {
         target_dir: &Path,
         tail: &[&str],
     ) -> Result<(), Error> {
-        let mut cargo = self.command();
+        let mut cargo = self.command(verb);
         cargo
             .current_dir(crate_dir)
             .arg(verb)
@@ -179,8 +179,11 @@ impl Toolchain {
     }
 
     /// The cargo of this toolchain, in an environment free of the calling cargo's.
-    fn command(&self) -> Command {
+    fn command(&self, verb: &str) -> Command {
         let mut cargo = match self.kind {
+            // Debian's cargo would prefer the clippy that rustup has put into cargo's bin
+            // directory, which brings another compiler.
+            Kind::Debian if verb == "clippy" => Command::new(probe::DEBIAN_CLIPPY[0]),
             Kind::Debian => Command::new(probe::DEBIAN_CARGO),
             Kind::Nightly => Command::new(probe::rustup()),
         };
@@ -189,6 +192,7 @@ impl Toolchain {
             // The BPF target is not among those that a stable compiler promises.
             Kind::Debian => {
                 cargo
+                    .env("CARGO", probe::DEBIAN_CARGO)
                     .env("RUSTC", probe::DEBIAN_RUSTC)
                     .env("RUSTC_BOOTSTRAP", "1");
             }

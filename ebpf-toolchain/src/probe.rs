@@ -10,7 +10,7 @@ use crate::TARGET;
 
 pub(crate) const DEBIAN_CARGO: &str = "/usr/bin/cargo";
 pub(crate) const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
-const DEBIAN_CLIPPY: [&str; 2] = ["/usr/bin/cargo-clippy", "/usr/bin/clippy-driver"];
+pub(crate) const DEBIAN_CLIPPY: [&str; 2] = ["/usr/bin/cargo-clippy", "/usr/bin/clippy-driver"];
 const DEBIAN_RUSTLIB: &str = "/usr/lib/rustlib";
 
 /// Debian's compiler, if it is installed together with its `core` for eBPF.
