@@ -115,6 +115,12 @@ impl Backend {
         }
     }
 
+    /// The same backend once it is gone: its entry keeps the generation.
+    #[must_use]
+    pub const fn retired(&self) -> Self {
+        Self { alive: 0, ..*self }
+    }
+
     /// How packets reach it.
     #[inline(always)]
     pub const fn mode(&self) -> Mode {

@@ -303,7 +303,7 @@ impl Datapath {
             .backends
             .iter()
             .filter(|(index, live)| live.alive != 0 && !image.backends.contains_key(index))
-            .map(|(&index, live)| (index, Backend { alive: 0, ..*live }))
+            .map(|(&index, live)| (index, live.retired()))
             .collect();
         for (index, dead) in gone {
             self.maps

@@ -36,7 +36,7 @@ fn privileges() -> Result<(), DatapathError> {
     let has = |bit: u32| held >> bit & 1 == 1;
     let missing: Vec<_> = NEEDED
         .iter()
-        .filter(|(bit, _)| !has(*bit) && !(*bit >= 38 && has(SYS_ADMIN)))
+        .filter(|(bit, _)| !(has(*bit) || *bit >= 38 && has(SYS_ADMIN)))
         .map(|(_, name)| *name)
         .collect();
     if missing.is_empty() {
