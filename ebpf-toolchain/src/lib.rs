@@ -32,6 +32,10 @@ pub const TARGET: &str = "bpfel-unknown-none";
 /// The name of the program that `lb-ebpf` builds.
 pub const PROGRAM: &str = "naru-ebpf";
 
+/// The nightly to take: one whose LLVM is the 22 of the pinned bpf-linker. A later
+/// LLVM writes what an earlier one cannot read ("Invalid record").
+pub const NIGHTLY: &str = "nightly-2026-05-20";
+
 /// The variable that chooses between [`Kind`]s: `debian` or `nightly`.
 pub const CHOICE: &str = "NARU_EBPF_TOOLCHAIN";
 
@@ -41,7 +45,7 @@ pub enum Kind {
     /// Debian's packages `rustc-web`, `cargo-web` and `libstd-rust-web-dev-bpf`, which
     /// bring a ready-made `core` for eBPF.
     Debian,
-    /// rustup's nightly with the component `rust-src`, which builds `core` itself.
+    /// rustup's [`NIGHTLY`] with the component `rust-src`, which builds `core` itself.
     Nightly,
 }
 
@@ -197,7 +201,7 @@ impl Toolchain {
                     .env("RUSTC_BOOTSTRAP", "1");
             }
             Kind::Nightly => {
-                cargo.args(["run", "nightly", "cargo"]);
+                cargo.args(["run", NIGHTLY, "cargo"]);
             }
         }
         cargo

@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use crate::TARGET;
+use crate::{NIGHTLY, TARGET};
 
 pub(crate) const DEBIAN_CARGO: &str = "/usr/bin/cargo";
 pub(crate) const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
@@ -47,7 +47,7 @@ fn nightly_sysroot() -> Option<PathBuf> {
     // A probe must not make rustup download what it looks for.
     rustc.env("RUSTUP_AUTO_INSTALL", "0");
     let output = rustc
-        .args(["run", "nightly", "rustc", "--print", "sysroot"])
+        .args(["run", NIGHTLY, "rustc", "--print", "sysroot"])
         .output()
         .ok()?;
     let sysroot = String::from_utf8(output.stdout).ok()?;

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use ebpf_toolchain::Kind;
+use ebpf_toolchain::{Kind, NIGHTLY};
 
 use super::{
     apt,
@@ -191,7 +191,7 @@ fn get_ebpf_compiler() -> Remedy {
         Kind::Nightly => rustup(&[
             "toolchain",
             "install",
-            "nightly",
+            NIGHTLY,
             "--profile",
             "minimal",
             "--component",
@@ -261,7 +261,7 @@ fn get_ebpf_clippy() -> Remedy {
             packages: DEBIAN_CLIPPY,
             ..Remedy::default()
         },
-        Kind::Nightly => rustup(&["component", "add", "clippy", "--toolchain", "nightly"]),
+        Kind::Nightly => rustup(&["component", "add", "clippy", "--toolchain", NIGHTLY]),
     }
 }
 
