@@ -175,10 +175,7 @@ fn wanted_kind() -> Kind {
 
 fn ebpf_compiler() -> Option<String> {
     let kind = Kind::find().ok()?;
-    let path = match kind {
-        Kind::Debian => ebpf_toolchain::debian_compiler()?,
-        Kind::Nightly => ebpf_toolchain::nightly_compiler()?,
-    };
+    let path = kind.bin()?.join("rustc");
     Some(format!("{kind}, {}", path.display()))
 }
 
