@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use crate::{CHOICE, Kind};
+use crate::{CHOICE, Kind, NIGHTLY};
 
 /// Why there is no eBPF program.
 #[derive(Debug, thiserror::Error)]
@@ -10,7 +10,7 @@ pub enum Error {
     /// Neither of the two compilers is installed.
     #[error(
         "no Rust compiler for eBPF: neither Debian's packages (rustc-web, cargo-web, \
-         libstd-rust-web-dev-bpf) nor rustup's nightly with rust-src is installed; \
+         libstd-rust-web-dev-bpf) nor rustup's {NIGHTLY} with rust-src is installed; \
          run `cargo xtask setup`"
     )]
     NoCompiler,

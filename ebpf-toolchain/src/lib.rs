@@ -24,13 +24,17 @@ use std::{
 
 pub use env::scrub;
 pub use error::Error;
-pub use probe::{bpf_linker, debian_compiler, nightly_compiler};
+pub use probe::bpf_linker;
 
 /// The compiler's name for eBPF in little-endian byte order.
 pub const TARGET: &str = "bpfel-unknown-none";
 
 /// The name of the program that `lb-ebpf` builds.
 pub const PROGRAM: &str = "naru-ebpf";
+
+/// The nightly to take: one whose LLVM is the 22 of the pinned bpf-linker. A later
+/// LLVM writes what an earlier one cannot read ("Invalid record").
+pub const NIGHTLY: &str = "nightly-2026-05-20";
 
 /// The variable that chooses between [`Kind`]s: `debian` or `nightly`.
 pub const CHOICE: &str = "NARU_EBPF_TOOLCHAIN";
@@ -41,7 +45,7 @@ pub enum Kind {
     /// Debian's packages `rustc-web`, `cargo-web` and `libstd-rust-web-dev-bpf`, which
     /// bring a ready-made `core` for eBPF.
     Debian,
-    /// rustup's nightly with the component `rust-src`, which builds `core` itself.
+    /// rustup's [`NIGHTLY`] with the component `rust-src`, which builds `core` itself.
     Nightly,
 }
 
@@ -49,6 +53,7 @@ pub enum Kind {
 #[derive(Clone, Debug)]
 pub struct Toolchain {
     kind: Kind,
+    bin: PathBuf,
     linker: PathBuf,
 }
 
@@ -68,11 +73,11 @@ impl Kind {
     /// Debian's comes first because it needs neither a nightly nor a `core` of its own.
     pub fn find() -> Result<Self, Error> {
         match Self::chosen()? {
-            Some(kind) if kind.is_present() => Ok(kind),
+            Some(kind) if kind.bin().is_some() => Ok(kind),
             Some(kind) => Err(Error::NotPresent(kind)),
             None => [Self::Debian, Self::Nightly]
                 .into_iter()
-                .find(|kind| kind.is_present())
+                .find(|kind| kind.bin().is_some())
                 .ok_or(Error::NoCompiler),
         }
     }
@@ -85,19 +90,21 @@ impl Kind {
         }
     }
 
-    /// Whether this compiler comes with clippy.
-    pub fn has_clippy(self) -> bool {
+    /// The directory of cargo and rustc, if this compiler is here and can build eBPF.
+    pub fn bin(self) -> Option<PathBuf> {
         match self {
-            Self::Debian => probe::debian_clippy(),
-            Self::Nightly => probe::nightly_has("cargo-clippy"),
+            Self::Debian => probe::debian(),
+            Self::Nightly => probe::nightly(),
         }
     }
 
-    fn is_present(self) -> bool {
-        match self {
-            Self::Debian => debian_compiler().is_some(),
-            Self::Nightly => nightly_compiler().is_some(),
-        }
+    /// Whether this compiler comes with clippy.
+    pub fn has_clippy(self) -> bool {
+        self.bin().is_some_and(|bin| {
+            ["cargo-clippy", "clippy-driver"]
+                .iter()
+                .all(|file| bin.join(file).is_file())
+        })
     }
 }
 
@@ -116,8 +123,9 @@ impl Toolchain {
     /// Finds a compiler as [`Kind::find`] does, and bpf-linker.
     pub fn find() -> Result<Self, Error> {
         let kind = Kind::find()?;
+        let bin = kind.bin().ok_or(Error::NotPresent(kind))?;
         let linker = bpf_linker().ok_or(Error::NoLinker)?;
-        Ok(Self { kind, linker })
+        Ok(Self { kind, bin, linker })
     }
 
     /// Where the compiler comes from.
@@ -151,7 +159,7 @@ impl Toolchain {
         target_dir: &Path,
         tail: &[&str],
     ) -> Result<(), Error> {
-        let mut cargo = self.command();
+        let mut cargo = self.command(verb);
         cargo
             .current_dir(crate_dir)
             .arg(verb)
@@ -179,22 +187,23 @@ impl Toolchain {
     }
 
     /// The cargo of this toolchain, in an environment free of the calling cargo's.
-    fn command(&self) -> Command {
-        let mut cargo = match self.kind {
-            Kind::Debian => Command::new(probe::DEBIAN_CARGO),
-            Kind::Nightly => Command::new(probe::rustup()),
+    ///
+    /// All programs are named by their paths, as PATH may lead to another toolchain's.
+    fn command(&self, verb: &str) -> Command {
+        // Cargo would prefer the clippy that rustup has put into cargo's bin directory.
+        let program = if verb == "clippy" {
+            "cargo-clippy"
+        } else {
+            "cargo"
         };
+        let mut cargo = Command::new(self.bin.join(program));
         scrub(&mut cargo);
-        match self.kind {
+        cargo
+            .env("CARGO", self.bin.join("cargo"))
+            .env("RUSTC", self.bin.join("rustc"));
+        if self.kind == Kind::Debian {
             // The BPF target is not among those that a stable compiler promises.
-            Kind::Debian => {
-                cargo
-                    .env("RUSTC", probe::DEBIAN_RUSTC)
-                    .env("RUSTC_BOOTSTRAP", "1");
-            }
-            Kind::Nightly => {
-                cargo.args(["run", "nightly", "cargo"]);
-            }
+            cargo.env("RUSTC_BOOTSTRAP", "1");
         }
         cargo
     }
@@ -227,6 +236,7 @@ mod tests {
     fn a_linker_with_a_blank_in_its_path_stays_one_flag() {
         let toolchain = Toolchain {
             kind: Kind::Debian,
+            bin: "/usr/bin".into(),
             linker: "/home/a b/bpf-linker".into(),
         };
         let flags = toolchain.rustflags().into_string().expect("made of text");

@@ -6,62 +6,37 @@ use std::{
     process::Command,
 };
 
-use crate::TARGET;
+use crate::{NIGHTLY, TARGET};
 
-pub(crate) const DEBIAN_CARGO: &str = "/usr/bin/cargo";
-pub(crate) const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
-const DEBIAN_CLIPPY: [&str; 2] = ["/usr/bin/cargo-clippy", "/usr/bin/clippy-driver"];
+const DEBIAN_BIN: &str = "/usr/bin";
 const DEBIAN_RUSTLIB: &str = "/usr/lib/rustlib";
 
-/// Debian's compiler, if it is installed together with its `core` for eBPF.
-pub fn debian_compiler() -> Option<PathBuf> {
+/// Where Debian's compiler is, if it is installed together with its `core` for eBPF.
+pub(crate) fn debian() -> Option<PathBuf> {
+    let bin = PathBuf::from(DEBIAN_BIN);
     let core = Path::new(DEBIAN_RUSTLIB).join(TARGET).join("lib");
-    let present = core.is_dir()
-        && [DEBIAN_CARGO, DEBIAN_RUSTC]
-            .iter()
-            .all(|path| Path::new(path).is_file());
-    present.then(|| DEBIAN_RUSTC.into())
+    let programs = ["cargo", "rustc"].map(|program| bin.join(program));
+    (core.is_dir() && programs.iter().all(|file| file.is_file())).then_some(bin)
 }
 
-pub(crate) fn debian_clippy() -> bool {
-    DEBIAN_CLIPPY.iter().all(|path| Path::new(path).is_file())
-}
-
-/// The directory of rustup's nightly, if that has the component `rust-src`.
-pub fn nightly_compiler() -> Option<PathBuf> {
-    let sysroot = nightly_sysroot()?;
-    sysroot
-        .join("lib/rustlib/src/rust/library/core")
-        .is_dir()
-        .then_some(sysroot)
-}
-
-/// Whether nightly has this command.
-pub(crate) fn nightly_has(command: &str) -> bool {
-    nightly_sysroot().is_some_and(|sysroot| sysroot.join("bin").join(command).is_file())
-}
-
-fn nightly_sysroot() -> Option<PathBuf> {
-    let mut rustc = Command::new(rustup());
+/// Where rustup's nightly is, if it has the component `rust-src`.
+pub(crate) fn nightly() -> Option<PathBuf> {
+    let mut rustc = Command::new(find("rustup")?);
     crate::scrub(&mut rustc);
     // A probe must not make rustup download what it looks for.
     rustc.env("RUSTUP_AUTO_INSTALL", "0");
     let output = rustc
-        .args(["run", "nightly", "rustc", "--print", "sysroot"])
+        .args(["run", NIGHTLY, "rustc", "--print", "sysroot"])
         .output()
         .ok()?;
-    let sysroot = String::from_utf8(output.stdout).ok()?;
-    output.status.success().then(|| sysroot.trim().into())
+    let sysroot = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim());
+    let core = sysroot.join("lib/rustlib/src/rust/library/core");
+    (output.status.success() && core.is_dir()).then(|| sysroot.join("bin"))
 }
 
 /// The linker for eBPF, from PATH or from where `cargo install` puts it.
 pub fn bpf_linker() -> Option<PathBuf> {
     find("bpf-linker")
-}
-
-/// rustup's command; its bare name where it is not found, so that the error names it.
-pub(crate) fn rustup() -> PathBuf {
-    find("rustup").unwrap_or_else(|| "rustup".into())
 }
 
 fn find(command: &str) -> Option<PathBuf> {

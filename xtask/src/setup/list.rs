@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use ebpf_toolchain::Kind;
+use ebpf_toolchain::{Kind, NIGHTLY};
 
 use super::{
     apt,
@@ -175,10 +175,7 @@ fn wanted_kind() -> Kind {
 
 fn ebpf_compiler() -> Option<String> {
     let kind = Kind::find().ok()?;
-    let path = match kind {
-        Kind::Debian => ebpf_toolchain::debian_compiler()?,
-        Kind::Nightly => ebpf_toolchain::nightly_compiler()?,
-    };
+    let path = kind.bin()?.join("rustc");
     Some(format!("{kind}, {}", path.display()))
 }
 
@@ -191,7 +188,7 @@ fn get_ebpf_compiler() -> Remedy {
         Kind::Nightly => rustup(&[
             "toolchain",
             "install",
-            "nightly",
+            NIGHTLY,
             "--profile",
             "minimal",
             "--component",
@@ -261,7 +258,7 @@ fn get_ebpf_clippy() -> Remedy {
             packages: DEBIAN_CLIPPY,
             ..Remedy::default()
         },
-        Kind::Nightly => rustup(&["component", "add", "clippy", "--toolchain", "nightly"]),
+        Kind::Nightly => rustup(&["component", "add", "clippy", "--toolchain", NIGHTLY]),
     }
 }
 

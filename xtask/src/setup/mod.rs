@@ -30,6 +30,7 @@ pub(crate) struct Report {
 
 /// Everything that any of the other commands needs, with a line for each item.
 pub(crate) fn all() -> Result<ExitCode> {
+    ebpf_toolchain::Kind::chosen()?;
     let report = ensure(&Need::ALL, true);
     report.demand(&Need::ALL)?;
     println!("all set");

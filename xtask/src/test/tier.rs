@@ -1,6 +1,7 @@
 //! The tiers: what each needs, and how it is run.
 
 use std::{
+    fs,
     io::{BufRead, BufReader},
     path::Path,
     process::{Command, Stdio},
@@ -75,12 +76,12 @@ impl Tier {
                 test.args(["--workspace", "--exclude", "naru-tests"]);
                 cargo_test(&mut test, tail)
             }
-            Self::Packet => cargo_test(&mut as_root("packet")?, tail),
+            Self::Packet => cargo_test(&mut as_root(&["packet".into()])?, tail),
             Self::Lan => {
                 let mut build = host::cargo("build");
                 host::status(build.args(["--release", "-p", "naru", "-p", "naru-lab"]))?;
                 let release = host::target().join("release");
-                let mut test = as_root("lan")?;
+                let mut test = as_root(&lan_programs()?)?;
                 test.env("NARU_BIN", release.join("naru"))
                     .env("NARU_LAB_BIN", release.join("naru-lab"));
                 cargo_test(&mut test, tail)
@@ -89,10 +90,31 @@ impl Tier {
     }
 }
 
-/// A test program that runs as root, while cargo itself and the compiler do not.
-fn as_root(test: &str) -> Result<Command> {
+/// Every test program but that of the tier `packet`, so that none is left out.
+fn lan_programs() -> Result<Vec<String>> {
+    let dir = host::root().join("tests/tests");
+    let cannot_read = || format!("cannot read {}", dir.display());
+    let mut programs = Vec::new();
+    for entry in fs::read_dir(&dir).with_context(cannot_read)? {
+        let path = entry.with_context(cannot_read)?.path();
+        // A program is a file, or a directory with a main.rs.
+        if path.extension().is_some_and(|end| end == "rs") || path.join("main.rs").is_file() {
+            let name = path.file_stem().unwrap_or_default();
+            programs.push(name.to_string_lossy().into_owned());
+        }
+    }
+    programs.retain(|name| name != "packet");
+    programs.sort();
+    Ok(programs)
+}
+
+/// Test programs that run as root, while cargo itself and the compiler do not.
+fn as_root(programs: &[String]) -> Result<Command> {
     let mut cargo = host::cargo("test");
-    cargo.args(["--release", "-p", "naru-tests", "--test", test]);
+    cargo.args(["--release", "-p", "naru-tests"]);
+    for program in programs {
+        cargo.args(["--test", program]);
+    }
     if host::privilege() == Privilege::Sudo {
         let triple = triple()?.to_uppercase().replace('-', "_");
         cargo.env(format!("CARGO_TARGET_{triple}_RUNNER"), "sudo -E");
