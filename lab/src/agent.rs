@@ -34,7 +34,12 @@ pub struct AgentOptions {
 impl AgentOptions {
     /// The agent of this binary, on the node's uplink.
     pub fn new(naru: impl Into<PathBuf>) -> Self {
-        Self { naru: naru.into(), manifests: None, interfaces: Vec::new(), args: Vec::new() }
+        Self {
+            naru: naru.into(),
+            manifests: None,
+            interfaces: Vec::new(),
+            args: Vec::new(),
+        }
     }
 
     /// Reads this directory.
@@ -87,7 +92,14 @@ impl Agent {
     ) -> Result<Self> {
         fs::create_dir_all(&state).map_err(Error::io(state.display().to_string()))?;
         let process = Mutex::new(None);
-        let agent = Self { node: node.to_owned(), namespace, pins, state, options, process };
+        let agent = Self {
+            node: node.to_owned(),
+            namespace,
+            pins,
+            state,
+            options,
+            process,
+        };
         agent.launch()?;
         agent.wait_ready()?;
         Ok(agent)
@@ -110,18 +122,28 @@ impl Agent {
 
     /// Its number, while it runs.
     pub fn pid(&self) -> Option<u32> {
-        self.is_running().then(|| self.process().as_ref().map(Child::id)).flatten()
+        self.is_running()
+            .then(|| self.process().as_ref().map(Child::id))
+            .flatten()
     }
 
     /// Whether its process is there.
     pub fn is_running(&self) -> bool {
-        self.process().as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+        self.process()
+            .as_mut()
+            .is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
     /// Ends it at once: SIGKILL. The datapath stays.
     pub fn kill(&self) -> Result<()> {
-        let Some(mut child) = self.process().take() else { return Ok(()) };
-        child.kill().and_then(|()| child.wait()).map(drop).map_err(|error| self.error(error))
+        let Some(mut child) = self.process().take() else {
+            return Ok(());
+        };
+        child
+            .kill()
+            .and_then(|()| child.wait())
+            .map(drop)
+            .map_err(|error| self.error(error))
     }
 
     /// Asks it to end, and waits for that: SIGTERM. The datapath stays.
@@ -160,7 +182,11 @@ impl Agent {
     pub fn command<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
         let mut command = self.namespace.command(&self.options.naru);
         command.args(args);
-        command.arg("--pin-dir").arg(&self.pins).arg("--state-dir").arg(&self.state);
+        command
+            .arg("--pin-dir")
+            .arg(&self.pins)
+            .arg("--state-dir")
+            .arg(&self.state);
         command
     }
 
@@ -193,7 +219,10 @@ impl Agent {
 
     fn launch(&self) -> Result<()> {
         let _gate = interrupt::gate();
-        let log = File::options().create(true).append(true).open(self.log_file());
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_file());
         let log = log.map_err(|error| self.error(error))?;
         let mut command = self.command(&["agent", "--node-name", &self.node]);
         if let Some(dir) = &self.options.manifests {
@@ -206,10 +235,14 @@ impl Agent {
             command.args(["--interface", UPLINK]);
         }
         command.args(&self.options.args).stdin(Stdio::null());
-        command.stdout(log.try_clone().map_err(|error| self.error(error))?).stderr(log);
+        command
+            .stdout(log.try_clone().map_err(|error| self.error(error))?)
+            .stderr(log);
         // Ctrl-C is for the lab, which ends its agents in order.
         command.process_group(0);
-        let child = command.spawn().map_err(|error| not_started(&command, error))?;
+        let child = command
+            .spawn()
+            .map_err(|error| not_started(&command, error))?;
         *self.process() = Some(child);
         Ok(())
     }
@@ -242,7 +275,10 @@ impl Agent {
     }
 
     fn error(&self, reason: impl ToString) -> Error {
-        Error::Agent { node: self.node.clone(), reason: reason.to_string() }
+        Error::Agent {
+            node: self.node.clone(),
+            reason: reason.to_string(),
+        }
     }
 }
 

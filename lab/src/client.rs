@@ -33,7 +33,10 @@ pub struct Answer {
 impl Client {
     /// A client in any namespace of a lab: on a node, or in a pod.
     pub fn new(namespace: NetNs) -> Self {
-        Self { namespace, timeout: TIMEOUT }
+        Self {
+            namespace,
+            timeout: TIMEOUT,
+        }
     }
 
     /// The same with another limit on the time that a request may take.
@@ -92,7 +95,9 @@ impl Client {
                 socket.send(payload)?;
                 let mut buffer = [0; 2048];
                 let length = socket.recv(&mut buffer)?;
-                Ok(String::from_utf8_lossy(&buffer[..length]).trim_end().to_owned())
+                Ok(String::from_utf8_lossy(&buffer[..length])
+                    .trim_end()
+                    .to_owned())
             })?
             .map_err(failed)
     }
@@ -108,7 +113,8 @@ impl Client {
         let _ = neighbour("del", &[]);
         self.namespace.enter(|| {
             // Whoever has a datagram to send must ask first. Port 9 discards.
-            let _ = UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.send_to(&[0], (address, 9)));
+            let _ =
+                UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.send_to(&[0], (address, 9)));
         })?;
         let deadline = Instant::now() + self.timeout;
         loop {
@@ -116,8 +122,14 @@ impl Client {
                 return Ok(mac);
             }
             if Instant::now() > deadline {
-                let reason = format!("nobody answers ARP on {UPLINK} of {}", self.namespace.name());
-                return Err(Error::Request { target: text, reason });
+                let reason = format!(
+                    "nobody answers ARP on {UPLINK} of {}",
+                    self.namespace.name()
+                );
+                return Err(Error::Request {
+                    target: text,
+                    reason,
+                });
             }
             sleep(Duration::from_millis(20));
         }
@@ -153,10 +165,21 @@ impl Http {
     /// One request.
     pub fn get(&self, url: &str) -> Result<Answer> {
         let began = Instant::now();
-        let mut response = self.0.get(url).call().map_err(|error| failed(url, &error))?;
+        let mut response = self
+            .0
+            .get(url)
+            .call()
+            .map_err(|error| failed(url, &error))?;
         let pod = pod_of(&response);
-        let body = response.body_mut().read_to_string().map_err(|error| failed(url, &error))?;
-        Ok(Answer { pod, body: body.trim_end().to_owned(), took: began.elapsed() })
+        let body = response
+            .body_mut()
+            .read_to_string()
+            .map_err(|error| failed(url, &error))?;
+        Ok(Answer {
+            pod,
+            body: body.trim_end().to_owned(),
+            took: began.elapsed(),
+        })
     }
 }
 
@@ -167,18 +190,27 @@ pub fn http_get(url: &str, timeout: Duration) -> Result<Answer> {
 
 /// The pod that names itself in a response.
 pub(crate) fn pod_of(response: &ureq::http::Response<ureq::Body>) -> String {
-    let header = response.headers().get("x-pod").and_then(|value| value.to_str().ok());
+    let header = response
+        .headers()
+        .get("x-pod")
+        .and_then(|value| value.to_str().ok());
     header.unwrap_or("(no pod)").to_owned()
 }
 
 pub(crate) fn failed(url: &str, error: &ureq::Error) -> Error {
-    Error::Request { target: url.to_owned(), reason: error.to_string() }
+    Error::Request {
+        target: url.to_owned(),
+        reason: error.to_string(),
+    }
 }
 
 /// Out of `192.168.56.11 lladdr 02:00:00:00:00:01 REACHABLE`.
 fn link_address(shown: &str) -> Option<[u8; 6]> {
     let text = shown.split_once("lladdr ")?.1.split_whitespace().next()?;
-    let bytes: Vec<u8> = text.split(':').map_while(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+    let bytes: Vec<u8> = text
+        .split(':')
+        .map_while(|byte| u8::from_str_radix(byte, 16).ok())
+        .collect();
     bytes.try_into().ok()
 }
 

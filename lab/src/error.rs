@@ -80,6 +80,9 @@ impl Error {
     /// The same for the error numbers of [`nix`].
     pub(crate) fn os(what: impl Into<String>) -> impl FnOnce(nix::Error) -> Self {
         let what = what.into();
-        move |errno| Self::Io { what, source: errno.into() }
+        move |errno| Self::Io {
+            what,
+            source: errno.into(),
+        }
     }
 }

@@ -39,16 +39,23 @@ pub(crate) fn watch() {
 }
 
 fn wait_for_signals(ready: &std::sync::Barrier) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let Ok(runtime) = runtime else {
         eprintln!("lab: signals cannot be watched; after an interrupt the next lab cleans up");
         ready.wait();
         return;
     };
     runtime.block_on(async {
-        let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+        let signals = (
+            signal(SignalKind::interrupt()),
+            signal(SignalKind::terminate()),
+        );
         ready.wait();
-        let (Ok(mut interrupt), Ok(mut terminate)) = signals else { return };
+        let (Ok(mut interrupt), Ok(mut terminate)) = signals else {
+            return;
+        };
         loop {
             tokio::select! {
                 _ = interrupt.recv() => {}
@@ -84,7 +91,9 @@ impl Catch {
     /// Waits at most so long; says whether the interrupt has come.
     pub fn wait(&self, at_most: Duration) -> bool {
         let caught = CAUGHT.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = CAUGHT.1.wait_timeout_while(caught, at_most, |caught| !*caught);
+        let waited = CAUGHT
+            .1
+            .wait_timeout_while(caught, at_most, |caught| !*caught);
         *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }

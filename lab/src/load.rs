@@ -80,7 +80,8 @@ impl Tally {
     fn fail(&mut self, error: &Error, at: Duration) {
         self.failed += 1;
         if self.failures.len() < TOLD {
-            self.failures.push(format!("after {:.3} s: {error}", at.as_secs_f64()));
+            self.failures
+                .push(format!("after {:.3} s: {error}", at.as_secs_f64()));
         }
     }
 }
@@ -104,19 +105,28 @@ impl Load {
                 namespace.spawn(move || ask_on(&url, &options, began, &stopping, &tally))
             })
             .collect();
-        Self { stopping, tally, threads }
+        Self {
+            stopping,
+            tally,
+            threads,
+        }
     }
 
     /// How it stands.
     pub fn tally(&self) -> Tally {
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.tally
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Lets the requests that are under way finish, and gives the result.
     pub fn stop(mut self) -> Result<Tally> {
         self.stopping.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         }
         Ok(self.tally())
     }
@@ -142,7 +152,10 @@ fn ask_on(
     while !stopping.load(Ordering::Relaxed) && began.elapsed() < options.limit {
         let at = began.elapsed();
         let result = http.get(url);
-        tally.lock().unwrap_or_else(PoisonError::into_inner).count(&result, at);
+        tally
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .count(&result, at);
         sleep(options.pause);
     }
 }
@@ -164,7 +177,12 @@ struct Stream {
 
 impl LongLived {
     pub(crate) fn open(namespace: &NetNs, url: &str) -> Result<Self> {
-        let state = Stream { lines: 0, last: Instant::now(), ended: None, dropped: false };
+        let state = Stream {
+            lines: 0,
+            last: Instant::now(),
+            ended: None,
+            dropped: false,
+        };
         let state = Arc::new(Mutex::new(state));
         let (answered, answer) = std::sync::mpsc::channel();
         let (url, shared) = (url.to_owned(), Arc::clone(&state));

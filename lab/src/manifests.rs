@@ -96,7 +96,10 @@ impl ServiceSpec {
     /// The same with an algorithm asked for.
     #[must_use]
     pub fn by(self, algorithm: Algorithm) -> Self {
-        Self { algorithm: Some(algorithm), ..self }
+        Self {
+            algorithm: Some(algorithm),
+            ..self
+        }
     }
 
     /// The same with an annotation.
@@ -113,7 +116,14 @@ impl ServiceSpec {
 
     /// The Service as YAML.
     pub fn yaml(&self) -> String {
-        let Self { name, namespace, address, port, target_port, .. } = self;
+        let Self {
+            name,
+            namespace,
+            address,
+            port,
+            target_port,
+            ..
+        } = self;
         let mut annotations = self.annotations.clone();
         if let Some(algorithm) = self.algorithm {
             annotations.insert("naru.dev/algorithm".to_owned(), algorithm.name().to_owned());
@@ -126,7 +136,11 @@ impl ServiceSpec {
         }
         for (key, value) in &annotations {
             // A JSON string is a YAML string whatever is in it.
-            let _ = writeln!(yaml, "    {key}: {}", serde_json::Value::from(value.as_str()));
+            let _ = writeln!(
+                yaml,
+                "    {key}: {}",
+                serde_json::Value::from(value.as_str())
+            );
         }
         let protocol = self.protocol.name();
         let _ = write!(
@@ -139,7 +153,12 @@ impl ServiceSpec {
 
     /// An EndpointSlice of this service as YAML.
     pub fn endpoints_yaml(&self, endpoints: &[Endpoint]) -> String {
-        let Self { name, namespace, target_port, .. } = self;
+        let Self {
+            name,
+            namespace,
+            target_port,
+            ..
+        } = self;
         let protocol = self.protocol.name();
         let mut yaml = format!(
             "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: {name}-1\n  \
@@ -149,7 +168,14 @@ impl ServiceSpec {
             if endpoints.is_empty() { " []" } else { "" }
         );
         for endpoint in endpoints {
-            let Endpoint { pod, node, address, ready, serving, terminating } = endpoint;
+            let Endpoint {
+                pod,
+                node,
+                address,
+                ready,
+                serving,
+                terminating,
+            } = endpoint;
             let _ = write!(
                 yaml,
                 "  - addresses:\n      - {address}\n    conditions:\n      ready: {ready}\n      \
@@ -222,7 +248,10 @@ impl Manifests {
         endpoints: impl IntoIterator<Item = E>,
     ) -> Result<()> {
         let endpoints: Vec<Endpoint> = endpoints.into_iter().map(Into::into).collect();
-        self.write(&format!("{}-endpoints.yaml", service.name), &service.endpoints_yaml(&endpoints))
+        self.write(
+            &format!("{}-endpoints.yaml", service.name),
+            &service.endpoints_yaml(&endpoints),
+        )
     }
 
     /// Writes a file so that a reader sees the old text or the new one: it is written
@@ -261,9 +290,16 @@ mod tests {
         let nuc = Topology::nuc();
         let endpoints: Vec<Endpoint> = nuc.pods.iter().map(Into::into).collect();
         let yaml = ServiceSpec::nest_server().endpoints_yaml(&endpoints);
-        assert!(yaml.contains("kubernetes.io/service-name: nest-server\n"), "{yaml}");
+        assert!(
+            yaml.contains("kubernetes.io/service-name: nest-server\n"),
+            "{yaml}"
+        );
         assert_eq!(yaml.matches("nodeName: nuc02\n").count(), 2, "{yaml}");
         assert_eq!(yaml.matches("ready: true\n").count(), 5, "{yaml}");
-        assert!(ServiceSpec::nest_server().endpoints_yaml(&[]).ends_with("endpoints: []\n"));
+        assert!(
+            ServiceSpec::nest_server()
+                .endpoints_yaml(&[])
+                .ends_with("endpoints: []\n")
+        );
     }
 }

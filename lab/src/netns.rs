@@ -39,7 +39,10 @@ impl NetNs {
     /// as they are, so bpffs and cgroups are seen (`ip netns exec` would hide them).
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = tool("nsenter");
-        command.arg(format!("--net={}", self.path().display())).arg("--").arg(program);
+        command
+            .arg(format!("--net={}", self.path().display()))
+            .arg("--")
+            .arg(program);
         command
     }
 
@@ -53,7 +56,9 @@ impl NetNs {
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         thread::scope(|scope| {
             let inside = scope.spawn(|| self.join().map(|()| work()));
-            inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            inside
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
 
@@ -69,7 +74,8 @@ impl NetNs {
     /// The MAC address of a device in here.
     pub fn mac(&self, device: &str) -> Result<[u8; 6]> {
         let found = self.enter(|| -> Result<Option<[u8; 6]>> {
-            let all = nix::ifaddrs::getifaddrs().map_err(Error::os(format!("devices of {}", self.name)))?;
+            let all = nix::ifaddrs::getifaddrs()
+                .map_err(Error::os(format!("devices of {}", self.name)))?;
             Ok(all
                 .filter(|interface| interface.interface_name == device)
                 .find_map(|interface| interface.address?.as_link_addr()?.addr()))

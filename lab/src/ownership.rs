@@ -59,10 +59,15 @@ impl Owned {
         let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
             .map_err(|(_, errno)| failed()(errno.into()))?;
         let text = serde_json::json!({ "id": id, "pid": getpid().as_raw() });
-        lock.write_all(format!("{text}\n").as_bytes()).map_err(failed())?;
+        lock.write_all(format!("{text}\n").as_bytes())
+            .map_err(failed())?;
         fs::rename(&draft, record(&id)).map_err(failed())?;
         live().insert(id.clone());
-        Ok(Self { id, removed: false, _lock: lock })
+        Ok(Self {
+            id,
+            removed: false,
+            _lock: lock,
+        })
     }
 
     pub(crate) fn id(&self) -> &str {
@@ -114,11 +119,18 @@ pub fn sweep() -> Result<Vec<String>> {
     let _gate = interrupt::gate();
     let mut swept = Vec::new();
     for path in entries(Path::new(RUN), "")? {
-        let Some(id) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".json")) else {
+        let Some(id) = path
+            .file_name()
+            .and_then(|name| name.to_str()?.strip_suffix(".json"))
+        else {
             continue;
         };
-        let Ok(file) = File::open(&path) else { continue };
-        let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else { continue };
+        let Ok(file) = File::open(&path) else {
+            continue;
+        };
+        let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else {
+            continue;
+        };
         // Somebody else may have removed it between our opening and our locking it.
         let same = |a: fs::Metadata, b: fs::Metadata| a.ino() == b.ino() && a.dev() == b.dev();
         if let (Ok(locked), Ok(named)) = (lock.metadata(), fs::metadata(&path))
@@ -129,6 +141,18 @@ pub fn sweep() -> Result<Vec<String>> {
         }
     }
     Ok(swept)
+}
+
+/// What is in the system under a lab's id: nothing, after it was removed.
+pub fn left_of(id: &str) -> Result<Vec<PathBuf>> {
+    let mut left = entries(Path::new(netns::DIR), &namespace_prefix(id))?;
+    left.extend(entries(Path::new(BPFFS), &pin_prefix(id))?);
+    left.extend(
+        [files(id), record(id)]
+            .into_iter()
+            .filter(|path| path.exists()),
+    );
+    Ok(left)
 }
 
 /// Removes all labs of this process; for when it is about to end.
@@ -145,7 +169,9 @@ pub(crate) fn clean_all() {
 fn clean(id: &str) -> Result<()> {
     let namespaces = entries(Path::new(netns::DIR), &namespace_prefix(id))?;
     end_processes_in(&namespaces)?;
-    let names = namespaces.iter().filter_map(|path| path.file_name()?.to_str());
+    let names = namespaces
+        .iter()
+        .filter_map(|path| path.file_name()?.to_str());
     let batch: String = names.map(|name| format!("netns del {name}\n")).collect();
     if !batch.is_empty() {
         run_now(tool("ip").args(["-batch", "-"]), Some(&batch))?;
@@ -197,9 +223,15 @@ fn live() -> std::sync::MutexGuard<'static, BTreeSet<String>> {
 /// without the `-` that ends it in names.
 fn fresh_id() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    format!("{:x}x{:05x}{count}", getpid().as_raw(), since.as_millis() & 0xf_ffff)
+    format!(
+        "{:x}x{:05x}{count}",
+        getpid().as_raw(),
+        since.as_millis() & 0xf_ffff
+    )
 }
 
 fn record(id: &str) -> PathBuf {

@@ -34,7 +34,13 @@ pub struct Pod {
 impl Pod {
     pub(crate) fn new(spec: PodSpec, namespace: NetNs, program: &Path, dir: &Path) -> Self {
         let log = dir.join(format!("{}.log", spec.name));
-        Self { spec, namespace, program: program.to_owned(), log, process: Mutex::new(None) }
+        Self {
+            spec,
+            namespace,
+            program: program.to_owned(),
+            log,
+            process: Mutex::new(None),
+        }
     }
 
     /// What it was made from.
@@ -54,15 +60,23 @@ impl Pod {
 
     /// Ends it at once, as a crash would: SIGKILL.
     pub fn kill(&self) -> Result<()> {
-        let Some(mut child) = self.process().take() else { return Ok(()) };
-        child.kill().and_then(|()| child.wait()).map(drop).map_err(|error| self.error(error))
+        let Some(mut child) = self.process().take() else {
+            return Ok(());
+        };
+        child
+            .kill()
+            .and_then(|()| child.wait())
+            .map(drop)
+            .map_err(|error| self.error(error))
     }
 
     /// Asks it to end, as Kubernetes does: SIGTERM. It serves for two more seconds and
     /// finishes what it has begun; [`wait_stopped`](Self::wait_stopped) sees it out.
     pub fn stop(&self) -> Result<()> {
         let process = self.process();
-        let Some(child) = process.as_ref() else { return Ok(()) };
+        let Some(child) = process.as_ref() else {
+            return Ok(());
+        };
         signal(child, Signal::SIGTERM).map_err(|errno| self.error(errno))
     }
 
@@ -89,7 +103,9 @@ impl Pod {
     /// Whether its process is there.
     pub fn is_running(&self) -> bool {
         let mut process = self.process();
-        let running = process.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)));
+        let running = process
+            .as_mut()
+            .is_some_and(|child| matches!(child.try_wait(), Ok(None)));
         if !running {
             *process = None;
         }
@@ -108,7 +124,9 @@ impl Pod {
             .stderr(log)
             // Ctrl-C is for the lab, which ends its pods in order.
             .process_group(0);
-        let child = command.spawn().map_err(|error| not_started(&command, error))?;
+        let child = command
+            .spawn()
+            .map_err(|error| not_started(&command, error))?;
         *self.process() = Some(child);
         Ok(())
     }
@@ -150,16 +168,32 @@ impl Pod {
     }
 
     fn server(&self) -> Command {
-        let PodSpec { name, address, port, .. } = &self.spec;
+        let PodSpec {
+            name,
+            address,
+            port,
+            ..
+        } = &self.spec;
         match self.spec.kind {
             PodKind::Echo => {
                 let mut command = self.namespace.command(&self.program);
-                command.args(["pod", "--name", name, "--listen", &format!("{address}:{port}")]);
+                command.args([
+                    "pod",
+                    "--name",
+                    name,
+                    "--listen",
+                    &format!("{address}:{port}"),
+                ]);
                 command
             }
             PodKind::Dns => {
                 let mut command = self.namespace.command("dnsmasq");
-                command.args(["--no-daemon", "--no-resolv", "--no-hosts", "--bind-interfaces"]);
+                command.args([
+                    "--no-daemon",
+                    "--no-resolv",
+                    "--no-hosts",
+                    "--bind-interfaces",
+                ]);
                 command.args(["--conf-file=/dev/null", "--pid-file=", "--user=root"]);
                 command.arg(format!("--port={port}"));
                 command.arg(format!("--listen-address={address}"));
@@ -175,7 +209,10 @@ impl Pod {
     }
 
     fn error(&self, reason: impl ToString) -> Error {
-        Error::Pod { pod: self.spec.name.clone(), reason: reason.to_string() }
+        Error::Pod {
+            pod: self.spec.name.clone(),
+            reason: reason.to_string(),
+        }
     }
 }
 

@@ -11,7 +11,10 @@ use crate::interrupt;
 pub(crate) fn tool(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     let path = std::env::var("PATH").unwrap_or_default();
-    command.env("PATH", format!("{path}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"));
+    command.env(
+        "PATH",
+        format!("{path}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"),
+    );
     command
 }
 
@@ -30,7 +33,11 @@ pub(crate) fn feed(command: &mut Command, input: &str) -> Result<String> {
 
 /// [`run`] without the gate: for the clean-up, which holds it already.
 pub(crate) fn run_now(command: &mut Command, input: Option<&str>) -> Result<String> {
-    let stdin = if input.is_some() { Stdio::piped() } else { Stdio::null() };
+    let stdin = if input.is_some() {
+        Stdio::piped()
+    } else {
+        Stdio::null()
+    };
     let mut child = command
         .stdin(stdin)
         .stdout(Stdio::piped())
@@ -50,7 +57,11 @@ pub(crate) fn run_now(command: &mut Command, input: Option<&str>) -> Result<Stri
     if let Some(failing) = input.and_then(|input| failing_line(input, &stderr)) {
         command = format!("{command} <<< {failing}");
     }
-    Err(Error::Command { command, status: output.status.to_string(), stderr })
+    Err(Error::Command {
+        command,
+        status: output.status.to_string(),
+        stderr,
+    })
 }
 
 /// The error for a command that did not start, with the package to install.
@@ -62,7 +73,11 @@ pub(crate) fn not_started(command: &Command, source: std::io::Error) -> Error {
         _ => None,
     };
     let remedy = package.map_or(String::new(), |name| format!("; `apt-get install {name}`"));
-    Error::Start { command: line(command), source, remedy }
+    Error::Start {
+        command: line(command),
+        source,
+        remedy,
+    }
 }
 
 /// The command as one would type it.
@@ -78,7 +93,9 @@ pub(crate) fn line(command: &Command) -> String {
 fn failing_line<'a>(input: &'a str, stderr: &str) -> Option<&'a str> {
     let number = stderr.rsplit_once("-:")?.1;
     let digits = number.split(|c: char| !c.is_ascii_digit()).next()?;
-    input.lines().nth(digits.parse::<usize>().ok()?.checked_sub(1)?)
+    input
+        .lines()
+        .nth(digits.parse::<usize>().ok()?.checked_sub(1)?)
 }
 
 #[cfg(test)]
@@ -89,7 +106,10 @@ mod tests {
     #[test]
     fn a_failing_batch_names_its_line() {
         let stderr = "Cannot find device \"x\"\nCommand failed -:2";
-        assert_eq!(failing_line("link set a up\nlink set x up\n", stderr), Some("link set x up"));
+        assert_eq!(
+            failing_line("link set a up\nlink set x up\n", stderr),
+            Some("link set x up")
+        );
         assert_eq!(failing_line("one", "no number"), None);
     }
 
@@ -97,6 +117,9 @@ mod tests {
     fn failures_carry_command_and_stderr() {
         let error = run(Command::new("sh").args(["-c", "echo broken >&2; exit 3"])).unwrap_err();
         let text = error.to_string();
-        assert!(text.contains("sh -c") && text.contains("broken") && text.contains('3'), "{text}");
+        assert!(
+            text.contains("sh -c") && text.contains("broken") && text.contains('3'),
+            "{text}"
+        );
     }
 }

@@ -101,7 +101,11 @@ impl Topology {
     pub fn nuc_without_pods() -> Self {
         let node = |number: u8| Node {
             name: format!("nuc{number:02}"),
-            role: if number == 1 { Role::ControlPlane } else { Role::Worker },
+            role: if number == 1 {
+                Role::ControlPlane
+            } else {
+                Role::Worker
+            },
             address: Ipv4Addr::new(192, 168, 56, 100 + number),
             pod_net: Ipv4Net::new_assert(Ipv4Addr::new(10, 244, number, 0), 24),
             cni_masquerade: false,
@@ -160,20 +164,33 @@ impl Topology {
             .nodes
             .iter()
             .map(|node| (&node.name, node.address))
-            .chain(self.clients.iter().map(|client| (&client.name, client.address)))
+            .chain(
+                self.clients
+                    .iter()
+                    .map(|client| (&client.name, client.address)),
+            )
         {
             if !self.lan.contains(&address) {
-                return wrong(format!("{name} has {address}, which is not in {}", self.lan));
+                return wrong(format!(
+                    "{name} has {address}, which is not in {}",
+                    self.lan
+                ));
             }
             names.push(name);
             addresses.push(address);
         }
         for pod in &self.pods {
             let Some(node) = self.nodes.iter().find(|node| node.name == pod.node) else {
-                return wrong(format!("pod {} is on {}, which is no node", pod.name, pod.node));
+                return wrong(format!(
+                    "pod {} is on {}, which is no node",
+                    pod.name, pod.node
+                ));
             };
             if !node.pod_net.contains(&pod.address) {
-                return wrong(format!("pod {}: {} is not in {}", pod.name, pod.address, node.pod_net));
+                return wrong(format!(
+                    "pod {}: {} is not in {}",
+                    pod.name, pod.address, node.pod_net
+                ));
             }
             names.push(&pod.name);
             addresses.push(pod.address);
@@ -227,10 +244,20 @@ mod tests {
         let mut nuc = Topology::nuc();
         nuc.pods[1].address = nuc.pods[0].address;
         nuc.pods[1].node = nuc.pods[0].node.clone();
-        assert!(nuc.check().unwrap_err().to_string().contains("10.244.1.2 is given twice"));
+        assert!(
+            nuc.check()
+                .unwrap_err()
+                .to_string()
+                .contains("10.244.1.2 is given twice")
+        );
 
         let mut nuc = Topology::nuc();
         nuc.nodes[0].address = Ipv4Addr::new(10, 0, 0, 1);
-        assert!(nuc.check().unwrap_err().to_string().contains("not in 192.168.56.0/24"));
+        assert!(
+            nuc.check()
+                .unwrap_err()
+                .to_string()
+                .contains("not in 192.168.56.0/24")
+        );
     }
 }

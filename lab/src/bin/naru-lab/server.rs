@@ -46,7 +46,9 @@ struct Pod {
 /// Serves until told to end.
 pub(crate) fn run(name: &str, listen: SocketAddr) -> anyhow::Result<()> {
     // One thread a pod is plenty, and many pods share the machine.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     // For the rest of the process's life, as every answer needs it.
     let name: &'static str = name.to_owned().leak();
     runtime.block_on(serve(name, listen))
@@ -55,13 +57,20 @@ pub(crate) fn run(name: &str, listen: SocketAddr) -> anyhow::Result<()> {
 async fn serve(name: &'static str, listen: SocketAddr) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let (close, closing) = watch::channel(false);
-    let udp = UdpSocket::bind(listen).await.with_context(|| format!("udp {listen}"))?;
-    let tcp = TcpListener::bind(listen).await.with_context(|| format!("tcp {listen}"))?;
+    let udp = UdpSocket::bind(listen)
+        .await
+        .with_context(|| format!("udp {listen}"))?;
+    let tcp = TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("tcp {listen}"))?;
     // A line of a stream should leave when it is written.
     let tcp = tcp.tap_io(|connection| drop(connection.set_nodelay(true)));
     tokio::spawn(answer_datagrams(udp, name));
 
-    let pod = Pod { name, closing: closing.clone() };
+    let pod = Pod {
+        name,
+        closing: closing.clone(),
+    };
     let routes = Router::new()
         .route("/", get(who))
         .route("/ip", get(client_address))
@@ -127,17 +136,20 @@ async fn slow(State(pod): State<Pod>, Query(slow): Query<Slow>) -> String {
 }
 
 async fn endless(State(pod): State<Pod>) -> Body {
-    Body::from_stream(stream::unfold((0u64, pod), |(number, mut pod)| async move {
-        if number > 0 {
-            let pause = Duration::from_millis(100);
-            let closing = timeout(pause, pod.closing.wait_for(|closing| *closing));
-            if closing.await.is_ok() {
-                return None;
+    Body::from_stream(stream::unfold(
+        (0u64, pod),
+        |(number, mut pod)| async move {
+            if number > 0 {
+                let pause = Duration::from_millis(100);
+                let closing = timeout(pause, pod.closing.wait_for(|closing| *closing));
+                if closing.await.is_ok() {
+                    return None;
+                }
             }
-        }
-        let line = format!("{} {number}\n", pod.name);
-        Some((Ok::<_, Infallible>(Bytes::from(line)), (number + 1, pod)))
-    }))
+            let line = format!("{} {number}\n", pod.name);
+            Some((Ok::<_, Infallible>(Bytes::from(line)), (number + 1, pod)))
+        },
+    ))
 }
 
 async fn echo(body: Bytes) -> Bytes {
