@@ -49,19 +49,17 @@ impl Owned {
     /// Takes a fresh id, recorded before anything is made under it.
     pub(crate) fn claim() -> Result<Self> {
         let _gate = interrupt::gate();
+        let _turn = turn()?;
         let id = fresh_id();
-        let dir = files(&id);
-        fs::create_dir_all(&dir).map_err(Error::io(dir.display().to_string()))?;
-        // Locked before it has its name: no sweeper may see it free.
-        let draft = Path::new(RUN).join(format!(".{id}.draft"));
-        let failed = || Error::io(draft.display().to_string());
-        let file = File::create(&draft).map_err(failed())?;
+        let record = record(&id);
+        let failed = || Error::io(record.display().to_string());
+        let file = File::create(&record).map_err(failed())?;
         let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
             .map_err(|(_, errno)| failed()(errno.into()))?;
         let text = serde_json::json!({ "id": id, "pid": getpid().as_raw() });
         lock.write_all(format!("{text}\n").as_bytes())
             .map_err(failed())?;
-        fs::rename(&draft, record(&id)).map_err(failed())?;
+        fs::create_dir(files(&id)).map_err(Error::io(files(&id).display().to_string()))?;
         live().insert(id.clone());
         Ok(Self {
             id,
@@ -108,39 +106,57 @@ impl Owned {
 impl Drop for Owned {
     fn drop(&mut self) {
         if let Err(error) = self.remove_once() {
-            eprintln!("lab {}: {error}; the next lab tries again", self.id);
+            tell(&self.id, &error);
         }
     }
 }
 
 /// Removes what labs whose owner is dead have left; gives back their ids. Every lab does
-/// this when it starts.
+/// this when it starts. What cannot be removed is told on stderr and left for next time.
 pub fn sweep() -> Result<Vec<String>> {
     let _gate = interrupt::gate();
+    let _turn = turn()?;
     let mut swept = Vec::new();
-    for path in entries(Path::new(RUN), "")? {
-        let Some(id) = path
-            .file_name()
-            .and_then(|name| name.to_str()?.strip_suffix(".json"))
-        else {
-            continue;
+    for id in known_ids()? {
+        // Held until the end of the round. Where there is no record at all, a tool went
+        // on making things after its lab was killed and swept.
+        let _lock = match File::open(record(&id)) {
+            Ok(file) => match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => Some(lock),
+                Err(_) => continue,
+            },
+            Err(_) => None,
         };
-        let Ok(file) = File::open(&path) else {
-            continue;
-        };
-        let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else {
-            continue;
-        };
-        // Somebody else may have removed it between our opening and our locking it.
-        let same = |a: fs::Metadata, b: fs::Metadata| a.ino() == b.ino() && a.dev() == b.dev();
-        if let (Ok(locked), Ok(named)) = (lock.metadata(), fs::metadata(&path))
-            && same(locked, named)
-        {
-            clean(id)?;
-            swept.push(id.to_owned());
+        match clean(&id) {
+            Ok(()) => swept.push(id),
+            Err(error) => tell(&id, &error),
         }
     }
     Ok(swept)
+}
+
+/// Held to make a record or to sweep: so that no record is seen before it is locked, and
+/// whoever returns from a sweep knows the dead to be gone.
+fn turn() -> Result<Flock<File>> {
+    fs::create_dir_all(RUN).map_err(Error::io(RUN))?;
+    let dir = File::open(RUN).map_err(Error::io(RUN))?;
+    Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, errno)| Error::os(RUN)(errno))
+}
+
+/// The ids of which there is any trace.
+fn known_ids() -> Result<BTreeSet<String>> {
+    let places = [(RUN, ""), (netns::DIR, "naru-"), (BPFFS, "naru-lab-")];
+    let mut ids = BTreeSet::new();
+    for (dir, prefix) in places {
+        for path in entries(Path::new(dir), prefix)? {
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str()?.strip_prefix(prefix));
+            let id = name.and_then(|name| name.split(['-', '.']).next());
+            ids.extend(id.filter(|id| is_id(id)).map(str::to_owned));
+        }
+    }
+    Ok(ids)
 }
 
 /// What is in the system under a lab's id: nothing, after it was removed.
@@ -159,7 +175,7 @@ pub fn left_of(id: &str) -> Result<Vec<PathBuf>> {
 pub(crate) fn clean_all() {
     for id in std::mem::take(&mut *live()) {
         if let Err(error) = clean(&id) {
-            eprintln!("lab {id}: {error}; the next lab tries again");
+            tell(&id, &error);
         }
     }
 }
@@ -183,22 +199,34 @@ fn clean(id: &str) -> Result<()> {
     gone(fs::remove_file(record(id)), &record(id))
 }
 
-/// Kills every process whose network namespace is one of these.
+/// Kills every process whose network namespace is one of these, or is about to be.
 fn end_processes_in(namespaces: &[PathBuf]) -> Result<()> {
+    let entering: Vec<String> = namespaces
+        .iter()
+        .map(|path| format!("--net={}", path.display()))
+        .collect();
     let inside: BTreeSet<(u64, u64)> = namespaces
         .iter()
         .filter_map(|path| fs::metadata(path).ok())
         .map(|file| (file.dev(), file.ino()))
         .collect();
+    let ours = |pid: &Pid| {
+        // In this order: what is no longer on its way in is inside.
+        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut words = line.split('\0');
+        let nsenter = words
+            .next()
+            .is_some_and(|program| program.ends_with("nsenter"));
+        let file = fs::metadata(format!("/proc/{pid}/ns/net"));
+        (nsenter && words.any(|word| entering.iter().any(|argument| argument == word)))
+            || file.is_ok_and(|file| inside.contains(&(file.dev(), file.ino())))
+    };
     for _ in 0..100 {
         let processes: Vec<Pid> = entries(Path::new("/proc"), "")?
             .iter()
             .filter_map(|path| path.file_name()?.to_str()?.parse().ok().map(Pid::from_raw))
             .filter(|pid| *pid != getpid())
-            .filter(|pid| {
-                let file = fs::metadata(format!("/proc/{pid}/ns/net"));
-                file.is_ok_and(|file| inside.contains(&(file.dev(), file.ino())))
-            })
+            .filter(ours)
             .collect();
         if processes.is_empty() {
             return Ok(());
@@ -213,6 +241,10 @@ fn end_processes_in(namespaces: &[PathBuf]) -> Result<()> {
         what: "ending the processes of a lab".to_owned(),
         source: ErrorKind::TimedOut.into(),
     })
+}
+
+fn tell(id: &str, error: &Error) {
+    eprintln!("lab {id} is not wholly removed, the next one tries again: {error}");
 }
 
 fn live() -> std::sync::MutexGuard<'static, BTreeSet<String>> {
@@ -232,6 +264,13 @@ fn fresh_id() -> String {
         getpid().as_raw(),
         since.as_millis() & 0xf_ffff
     )
+}
+
+/// Whether this could come from [`fresh_id`]: what others have named is left alone.
+fn is_id(text: &str) -> bool {
+    let hex = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_hexdigit());
+    text.split_once('x')
+        .is_some_and(|(pid, rest)| hex(pid) && hex(rest) && rest.len() > 5)
 }
 
 fn record(id: &str) -> PathBuf {
@@ -271,5 +310,21 @@ fn gone(removed: std::io::Result<()>, path: &Path) -> Result<()> {
             Err(Error::io(format!("removing {}", path.display()))(error))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_told_from_what_others_name() {
+        assert!(is_id(&fresh_id()));
+        assert_ne!(fresh_id(), fresh_id());
+        assert!(
+            !["lab", "max", "a-b", "x", "12xab", ""]
+                .iter()
+                .any(|name| is_id(name))
+        );
     }
 }

@@ -34,7 +34,13 @@ impl Report {
         self.0.push(Expectation {
             what: what.to_string(),
             expected: expected.to_string(),
-            seen: seen.to_string(),
+            // The rest, such as a log, has been printed above.
+            seen: seen
+                .to_string()
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
             held,
         });
     }
