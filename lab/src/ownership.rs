@@ -28,7 +28,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid};
 
 use crate::error::{Error, Result};
-use crate::tool::{run_now, tool};
+use crate::tool::{feed_now, tool};
 use crate::{interrupt, netns};
 
 const RUN: &str = "/run/naru-lab";
@@ -190,7 +190,7 @@ fn clean(id: &str) -> Result<()> {
         .filter_map(|path| path.file_name()?.to_str());
     let batch: String = names.map(|name| format!("netns del {name}\n")).collect();
     if !batch.is_empty() {
-        run_now(tool("ip").args(["-batch", "-"]), Some(&batch))?;
+        feed_now(tool("ip").args(["-batch", "-"]), &batch)?;
     }
     for pins in entries(Path::new(BPFFS), &pin_prefix(id))? {
         gone(fs::remove_dir_all(&pins), &pins)?;

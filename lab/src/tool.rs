@@ -2,7 +2,8 @@
 
 use std::ffi::OsStr;
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
 
 use crate::error::{Error, Result};
 use crate::interrupt;
@@ -18,32 +19,41 @@ pub(crate) fn tool(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Runs a command to its end and gives back what it wrote to stdout. Waits where a
-/// signal is just ending the lab, so that nothing is made behind the clean-up's back.
+/// Runs a command to its end and gives back what it wrote to stdout. The gate is held
+/// for its start only: once it runs in a namespace, the clean-up finds and ends it.
 pub(crate) fn run(command: &mut Command) -> Result<String> {
-    let _gate = interrupt::gate();
-    run_now(command, None)
+    let gate = interrupt::gate();
+    let child = start(command, Stdio::null())?;
+    drop(gate);
+    finish(command, child, None)
 }
 
-/// [`run`], with text for stdin.
+/// Runs a command that makes something, fed through stdin; the gate is held to its end,
+/// so that nothing is made behind the clean-up's back.
 pub(crate) fn feed(command: &mut Command, input: &str) -> Result<String> {
     let _gate = interrupt::gate();
-    run_now(command, Some(input))
+    feed_now(command, input)
 }
 
-/// [`run`] without the gate: for the clean-up, which holds it already.
-pub(crate) fn run_now(command: &mut Command, input: Option<&str>) -> Result<String> {
-    let stdin = if input.is_some() {
-        Stdio::piped()
-    } else {
-        Stdio::null()
-    };
-    let mut child = command
+/// [`feed`] without the gate: for the clean-up, which holds it already.
+pub(crate) fn feed_now(command: &mut Command, input: &str) -> Result<String> {
+    let child = start(command, Stdio::piped())?;
+    finish(command, child, Some(input))
+}
+
+fn start(command: &mut Command, stdin: Stdio) -> Result<Child> {
+    command
         .stdin(stdin)
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stderr(Stdio::piped());
+    // Ctrl-C is for the lab, which ends what it has started in order.
+    command.process_group(0);
+    command
         .spawn()
-        .map_err(|source| not_started(command, source))?;
+        .map_err(|source| not_started(command, source))
+}
+
+fn finish(command: &Command, mut child: Child, input: Option<&str>) -> Result<String> {
     if let (Some(mut pipe), Some(input)) = (child.stdin.take(), input) {
         // A tool that stops reading says why on stderr: that is the error to show.
         let _ = pipe.write_all(input.as_bytes());
