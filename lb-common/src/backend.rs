@@ -115,6 +115,12 @@ impl Backend {
         }
     }
 
+    /// The same backend once it is gone: its entry keeps the generation.
+    #[must_use]
+    pub const fn retired(&self) -> Self {
+        Self { alive: 0, ..*self }
+    }
+
     /// How packets reach it.
     #[inline(always)]
     pub const fn mode(&self) -> Mode {
@@ -132,7 +138,8 @@ impl Backend {
     }
 }
 
-/// Value of map `DEVICES` (key: interface index as `u32`), 36 bytes: an egress that `nat` may use.
+/// Value of map `DEVICES` (key: interface index as `u32`), 44 bytes: an interface that Naru
+/// is attached to.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Device {
@@ -142,9 +149,24 @@ pub struct Device {
     pub snat_v6: Addr,
     /// 1 where XDP may redirect to the device (it runs a native XDP program of ours), else 0.
     pub xdp_redirect: u32,
+    /// Its hardware address. XDP takes only frames sent to it: a switch that floods
+    /// shows every node the others' frames too.
+    pub mac: [u8; 6],
+    pad: [u8; 2],
 }
 
 impl Device {
+    /// A device with its padding zeroed.
+    pub const fn new(snat_v4: Addr, snat_v6: Addr, mac: [u8; 6], xdp_redirect: bool) -> Self {
+        Self {
+            snat_v4,
+            snat_v6,
+            xdp_redirect: xdp_redirect as u32,
+            mac,
+            pad: [0; 2],
+        }
+    }
+
     /// The SNAT source of a flow to `dst`.
     #[inline(always)]
     pub const fn snat_source(&self, dst: &Addr) -> Addr {

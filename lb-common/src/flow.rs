@@ -14,6 +14,13 @@ pub mod tcp_flag {
     pub const ACK: u8 = 0x10;
 }
 
+/// The clock of flow records: nanoseconds of CLOCK_MONOTONIC divided by 2³⁰, so a tick
+/// is 1.07 s. A shift where seconds would cost a division for every packet.
+#[inline(always)]
+pub const fn tick(monotonic_ns: u64) -> u32 {
+    (monotonic_ns >> 30) as u32
+}
+
 /// What has been seen of a flow, a bit set; its name and timeout follow from it.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,10 +79,10 @@ impl FlowState {
         self.0 & (Self::CLIENT_FIN.0 | Self::BACKEND_FIN.0 | Self::RESET.0) != 0
     }
 
-    /// How long a flow in this state may stay silent, in seconds.
+    /// How long a flow in this state may stay silent, in ticks (see [`tick`]).
     ///
-    /// Established TCP as kube-proxy sets conntrack (24 h); the others as
-    /// `nf_conntrack`'s defaults, but a closed flow goes after 10 s, since a new SYN
+    /// Established TCP as kube-proxy sets conntrack (24 h and more); the others as
+    /// `nf_conntrack`'s defaults, but a closed flow goes after 10 ticks, since a new SYN
     /// replaces it at once anyway.
     #[inline(always)]
     pub const fn timeout(self, tcp: bool) -> u32 {
@@ -109,7 +116,7 @@ impl FlowState {
 pub struct Flow {
     /// The backend that serves the flow.
     pub backend: BackendId,
-    /// When the flow was last refreshed, seconds of CLOCK_MONOTONIC; at most a second late.
+    /// The [`tick`] in which the flow was last refreshed.
     pub seen: u32,
     /// The SNAT source of a `nat` flow, else unspecified.
     pub snat_addr: Addr,
@@ -140,7 +147,7 @@ impl Flow {
         }
     }
 
-    /// Whether the flow has been silent for longer than its state allows at `now` (seconds).
+    /// Whether the flow has been silent for longer than its state allows in tick `now`.
     #[inline(always)]
     pub const fn is_expired(&self, now: u32, tcp: bool) -> bool {
         // A CPU may hold a slightly older clock than the one that wrote `seen`.
@@ -149,15 +156,21 @@ impl Flow {
     }
 }
 
-/// Value of map `REPLIES` (key: the backend's packet as [`Tuple`]): the flow it belongs to.
+/// Value of map `REPLIES` (key: the backend's packet as [`Tuple`]), 52 bytes.
 ///
 /// The reply is rewritten to come from the flow's VIP and port and to go to its
 /// client: the reverse of the flow's own key.
-#[repr(transparent)]
+#[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reply {
     /// Key of the flow in `FLOWS`.
     pub flow: Tuple,
+    /// The backend that replies.
+    pub backend: BackendId,
+    /// Index of the service, for its counters.
+    pub service: u32,
+    /// The [`tick`] in which a reply last refreshed the flow; 0 before the first.
+    pub seen: u32,
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ const FINAL: u64 = 0xbf58_476d_1ce4_e5b9;
 #[inline(always)]
 const fn mix(hash: u64, word: u64) -> u64 {
     let x = (hash ^ word).wrapping_mul(K);
-    x ^ x >> 32
+    x ^ (x >> 32)
 }
 
 /// A 64-bit hash of the 5-tuple under a seed that the whole cluster shares.
@@ -47,14 +47,14 @@ pub fn bytes_hash(bytes: &[u8], seed: u64) -> u64 {
 
 #[inline(always)]
 const fn finish(h: u64) -> u64 {
-    let x = (h ^ h >> 30).wrapping_mul(FINAL);
-    x ^ x >> 31
+    let x = (h ^ (h >> 30)).wrapping_mul(FINAL);
+    x ^ (x >> 31)
 }
 
 /// Maps a hash to `0..len` without division: the high half times `len`, divided by 2³².
 #[inline(always)]
 pub const fn reduce(hash: u64, len: u32) -> u32 {
-    ((hash >> 32) * len as u64 >> 32) as u32
+    (((hash >> 32) * len as u64) >> 32) as u32
 }
 
 #[cfg(test)]

@@ -77,6 +77,7 @@ verdicts! {
     NotIp = "not_ip", Pass, "Neither IPv4 nor IPv6 (ARP, for instance); the stack handles it.";
     Unparsed = "unparsed", Pass, "Headers that the program does not read (IPv6, IP options, a VLAN tag); the stack handles it.";
     Truncated = "truncated", Pass, "The frame ends before its headers do; left to the stack, which drops it. A steady rate points to a broken sender.";
+    OtherHost = "other_host", Pass, "A frame for another machine's hardware address (a switch that floods, a promiscuous interface); the stack drops it.";
     HostPort = "host_port", Pass, "To a VIP that is the host's own address, on a port of no service; the host handles it.";
     TtlExpired = "ttl_expired", Pass, "TTL of 1 or less; left to the stack, which answers with ICMP time exceeded. Traceroute, or a routing loop.";
     HandedOver = "handed_over", Pass, "XDP could not emit it (no neighbour known yet, or a device without native XDP); the same code at TC ingress forwards it. Some at the start of traffic are normal.";
@@ -92,6 +93,7 @@ verdicts! {
     VipProtocol = "vip_protocol", Drop, "To a VIP by a protocol that is not balanced (ICMP, for instance).";
     VipFragment = "vip_fragment", Drop, "A fragment to a VIP; fragments are not forwarded. Lower the sender's MTU.";
     NoRoute = "no_route", Drop, "This node has no route to the backend, or to the client of a reply. Check `ip route get`.";
+    ForwardingOff = "forwarding_off", Drop, "The kernel does not forward on the interface the packet came in by. Set sysctl net.ipv4.conf.INTERFACE.forwarding=1.";
     NoDevice = "no_device", Drop, "The backend is reached through an interface that Naru is not attached to or that has no address. Add it with --interface.";
     TooBig = "too_big", Drop, "Larger than the MTU on the way to the backend. Check the MTU of the egress interface.";
     PortsExhausted = "ports_exhausted", Drop, "No free SNAT port towards the backend. Too many connections from this node to one backend.";

@@ -36,7 +36,7 @@ impl std::fmt::Display for ServiceName {
 /// A service port with all that stands behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
-    /// Where clients reach it; no other service has any of these.
+    /// Where clients reach it, all of one protocol; no other service has any of these.
     pub frontends: BTreeSet<Frontend>,
     /// How a backend is picked.
     pub algorithm: Algorithm,
@@ -85,10 +85,12 @@ pub enum Condition {
 }
 
 /// What the node itself knows and `compile` needs: facts read off the kernel.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Surroundings {
     /// This node's name, compared with [`Endpoint::node`].
     pub node: String,
+    /// Seed of the Maglev tables, the same on every node of a cluster.
+    pub seed: u64,
     /// The host's own addresses: a VIP among them shares its address with the host.
     pub host_addresses: BTreeSet<IpAddr>,
     /// Endpoint addresses that the routing table places on this node; consulted
@@ -96,6 +98,19 @@ pub struct Surroundings {
     pub local_endpoints: BTreeSet<IpAddr>,
     /// The interfaces that Naru is attached to, by index.
     pub devices: BTreeMap<u32, DeviceFacts>,
+}
+
+impl Default for Surroundings {
+    /// A node that nothing is known of.
+    fn default() -> Self {
+        Self {
+            node: String::new(),
+            seed: lb_common::config::DEFAULT_SEED,
+            host_addresses: BTreeSet::new(),
+            local_endpoints: BTreeSet::new(),
+            devices: BTreeMap::new(),
+        }
+    }
 }
 
 /// An interface that Naru is attached to.

@@ -6,6 +6,7 @@
 
 pub mod announce;
 pub mod compile;
+pub mod datapath;
 pub mod desired;
 pub mod net;
 pub mod source;

@@ -48,6 +48,19 @@ pub struct InUse {
 }
 
 impl InUse {
+    /// What is in use once `image` is in force and nothing rests.
+    ///
+    /// Backends that died before are not part of an image: keep them beside it, or
+    /// their indices start again at a generation that flows may remember.
+    pub fn of(image: &MapImage) -> Self {
+        Self {
+            frontends: image.frontends.clone(),
+            services: image.services.clone(),
+            backends: image.backends.clone(),
+            ..Self::default()
+        }
+    }
+
     /// The id that `index` would carry if it were given to a new backend now.
     pub fn next_id(&self, index: u32) -> BackendId {
         let generation = self

@@ -1,3 +1,225 @@
 //! Desired state and what is in use → the contents of every map. Pure.
+//!
+//! No I/O, no clock, no randomness: equal input gives equal bytes. What is in use
+//! keeps its number: a frontend its service index, a backend its id, a service its
+//! place in the slots while its table keeps its length and algorithm. What is new
+//! takes the lowest number that neither lives nor rests.
 
+mod backends;
 pub mod image;
+pub mod render;
+mod services;
+mod slots;
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use lb_common::{
+    Addr, AddressUse, Device, Frontend, Mode, Port, Slot, SlotTable,
+    config::{MAX_ADDRESSES, MAX_BACKENDS, MAX_DEVICES, MAX_FRONTENDS, MAX_SERVICES, MAX_SLOTS},
+};
+
+use crate::desired::{self, Desired, DeviceFacts, ServiceName, Surroundings};
+
+use self::{
+    backends::Backends,
+    image::{InUse, MapImage},
+    slots::Space,
+};
+
+/// Why a desired state does not fit into the maps.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CompileError {
+    /// Two services want the same frontend.
+    #[error("{frontend} is a frontend of both {one} and {other}; give it to one of them")]
+    FrontendTwice {
+        /// What both want.
+        frontend: desired::Frontend,
+        /// The first by name.
+        one: ServiceName,
+        /// The second by name.
+        other: ServiceName,
+    },
+    /// A slot names one backend, and a backend has one protocol.
+    #[error("{0} has frontends of several protocols; make a service for each protocol")]
+    MixedProtocols(ServiceName),
+    /// No free run of slots is long enough.
+    #[error(
+        "no room for the {wanted} slots of {service}: {MAX_SLOTS} are all there are; give large \
+         services smaller tables by the annotation naru.dev/maglev-slots (maglev_slots in a \
+         configuration file), or use round-robin"
+    )]
+    NoSlots {
+        /// The first service that found no room.
+        service: ServiceName,
+        /// The length of its table.
+        wanted: u32,
+    },
+    /// Every service index is in use.
+    #[error("no service index left for {0}: at most {MAX_SERVICES} ports of services; remove some")]
+    NoServiceIndex(ServiceName),
+    /// Every backend index is in use.
+    #[error(
+        "no backend index left for {backend}: at most {max} backends, recently removed ones \
+         included; remove some services or endpoints",
+        max = MAX_BACKENDS - 1
+    )]
+    NoBackendIndex {
+        /// The first backend that found none.
+        backend: SocketAddr,
+    },
+    /// A map has fewer entries than are wanted.
+    #[error("{wanted} {what}, but at most {max}; remove some services")]
+    TooMany {
+        /// What there are too many of.
+        what: &'static str,
+        /// How many.
+        wanted: usize,
+        /// How many fit.
+        max: usize,
+    },
+}
+
+/// Works out what every map shall hold.
+pub fn compile(
+    desired: &Desired,
+    surroundings: &Surroundings,
+    in_use: &InUse,
+) -> Result<MapImage, CompileError> {
+    // A service without a frontend cannot be reached and takes no room.
+    let wanted: BTreeMap<_, _> = desired
+        .services
+        .iter()
+        .filter(|(_, service)| !service.frontends.is_empty())
+        .collect();
+    let frontends = services::frontends(&wanted)?;
+    let indices = services::indices(&wanted, in_use)?;
+    let backends = Backends::assign(&wanted, surroundings, in_use)?;
+
+    let mut image = MapImage {
+        backends: backends.entries(),
+        ..MapImage::default()
+    };
+    place(
+        &mut image,
+        &wanted,
+        &indices,
+        &backends,
+        surroundings,
+        in_use,
+    )?;
+    for (frontend, name) in frontends {
+        let index = indices[name];
+        image.frontends.insert(key(&frontend), index);
+        image.names.insert(index, name.clone());
+    }
+    image.addresses = addresses(&image, surroundings);
+    image.devices = surroundings
+        .devices
+        .iter()
+        .map(|(&i, facts)| (i, device(facts)))
+        .collect();
+    within("addresses", image.addresses.len(), MAX_ADDRESSES)?;
+    within("frontends", image.frontends.len(), MAX_FRONTENDS)?;
+    within("interfaces", image.devices.len(), MAX_DEVICES)?;
+    Ok(image)
+}
+
+/// Fills the slot tables and gives each its place.
+fn place(
+    image: &mut MapImage,
+    wanted: &BTreeMap<&ServiceName, &desired::Service>,
+    indices: &BTreeMap<&ServiceName, u32>,
+    backends: &Backends,
+    surroundings: &Surroundings,
+    in_use: &InUse,
+) -> Result<(), CompileError> {
+    let mut space = Space::new(in_use);
+    for (&name, &service) in wanted {
+        let index = indices[name];
+        let table: Vec<Slot> = slots::order(service, surroundings.seed)
+            .into_iter()
+            .filter_map(|endpoint| backends.id(service, endpoint, surroundings))
+            .map(Slot::new)
+            .collect();
+        let len = table.len() as u32;
+        let algorithm = service.algorithm;
+        if len == 0 {
+            image
+                .services
+                .insert(index, SlotTable::new(0, 0, algorithm));
+            continue;
+        }
+        let full = || CompileError::NoSlots {
+            service: name.clone(),
+            wanted: len,
+        };
+        let kept = in_use
+            .services
+            .get(&index)
+            .filter(|live| live.len() == len && live.algorithm() == algorithm)
+            .map(|live| live.offset());
+        let offset = match kept {
+            Some(offset) => offset,
+            None => space.take(len).ok_or_else(full)?,
+        };
+        image
+            .services
+            .insert(index, SlotTable::new(offset, len, algorithm));
+        image.tables.insert(offset, table);
+    }
+    Ok(())
+}
+
+/// What every address means to the program.
+fn addresses(image: &MapImage, surroundings: &Surroundings) -> BTreeMap<Addr, AddressUse> {
+    let mut addresses: BTreeMap<Addr, AddressUse> = BTreeMap::new();
+    let mut mark = |addr: Addr, what: AddressUse| {
+        let entry = addresses.entry(addr).or_default();
+        *entry = entry.with(what);
+    };
+    for frontend in image.frontends.keys() {
+        mark(frontend.addr, AddressUse::VIP);
+        if surroundings.host_addresses.contains(&frontend.addr.to_ip()) {
+            mark(frontend.addr, AddressUse::HOST);
+        }
+    }
+    for facts in surroundings.devices.values() {
+        for source in [facts.snat_v4, facts.snat_v6].into_iter().flatten() {
+            mark(source.into(), AddressUse::SNAT);
+        }
+    }
+    for backend in image.backends.values() {
+        if backend.mode() == Mode::Local {
+            mark(backend.addr, AddressUse::LOCAL_BACKEND);
+        }
+    }
+    addresses
+}
+
+fn device(facts: &DeviceFacts) -> Device {
+    let source = |ip: Option<std::net::IpAddr>| ip.map_or(Addr::UNSPECIFIED, Addr::from);
+    Device {
+        snat_v4: source(facts.snat_v4),
+        snat_v6: source(facts.snat_v6),
+        xdp_redirect: u32::from(facts.xdp_redirect),
+    }
+}
+
+/// The map key of a frontend.
+fn key(frontend: &desired::Frontend) -> Frontend {
+    Frontend::new(
+        frontend.addr.ip().into(),
+        Port::new(frontend.addr.port()),
+        frontend.protocol as u8,
+    )
+}
+
+fn within(what: &'static str, wanted: usize, max: usize) -> Result<(), CompileError> {
+    if wanted <= max {
+        return Ok(());
+    }
+    Err(CompileError::TooMany { what, wanted, max })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,178 @@
 //! Links, addresses and routes of this network namespace, through netlink.
+//!
+//! [`Network`] asks, [`Events`] says when to ask again, and everything that follows
+//! from an answer is a pure function of it ([`Snapshot`], [`is_local_endpoint`]).
+//! The namespace is that of the thread that calls [`Network::open`] or
+//! [`Network::events`].
+
+mod events;
+mod mac;
+mod route;
+mod snapshot;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    time::Duration,
+};
+
+use futures_util::{Stream, TryStreamExt};
+use nix::errno::Errno;
+use tokio::time::timeout;
+
+pub use self::{
+    events::{Changes, Events},
+    mac::Mac,
+    route::{Route, RouteKind, is_local_endpoint},
+    snapshot::{Address, Link, Snapshot},
+};
+
+/// The kernel answers within microseconds. An answer that the library cannot parse
+/// never reaches its request, which would wait for ever.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What can go wrong in asking the kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    /// No netlink socket, or it broke.
+    #[error("netlink socket: {0}; does this kernel or sandbox allow AF_NETLINK?")]
+    Socket(#[source] io::Error),
+    /// The kernel refused a question.
+    #[error("asking the kernel for {what}: {source}")]
+    Request {
+        /// What was asked for.
+        what: String,
+        /// As rtnetlink tells it.
+        source: rtnetlink::Error,
+    },
+    /// The kernel did not answer in time.
+    #[error("asking the kernel for {what}: no answer within {PATIENCE:?}")]
+    Silent {
+        /// What was asked for.
+        what: String,
+    },
+    /// A name that no interface has.
+    #[error("no interface {name}; there are: {}", known.join(", "))]
+    NoSuchInterface {
+        /// The name that was looked for.
+        name: String,
+        /// Those that exist, by index.
+        known: Vec<String>,
+    },
+}
+
+/// A connection to the kernel's routing tables; clones share it.
+#[derive(Clone)]
+pub struct Network {
+    handle: rtnetlink::Handle,
+}
+
+// === impl Network ===
+
+impl Network {
+    /// Connects, and spawns the connection's task onto the current tokio runtime,
+    /// where it ends with the last clone.
+    ///
+    /// # Errors
+    /// Where there is no netlink socket to be had.
+    pub fn open() -> Result<Self, NetError> {
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(NetError::Socket)?;
+        tokio::spawn(connection);
+        Ok(Self { handle })
+    }
+
+    /// Subscribes to changes from now on: subscribe first, then take a snapshot, and
+    /// nothing is missed.
+    ///
+    /// # Errors
+    /// Where there is no netlink socket to be had.
+    pub fn events(&self) -> Result<Events, NetError> {
+        Events::open()
+    }
+
+    /// All links and addresses.
+    ///
+    /// A change in the middle of it may show in one and not in the other; it also
+    /// causes an event, after which the next snapshot is right.
+    ///
+    /// # Errors
+    /// Where the kernel does not answer.
+    pub async fn snapshot(&self) -> Result<Snapshot, NetError> {
+        let links = self.links().await?;
+        let addresses = collect("addresses", self.handle.address().get().execute()).await?;
+        Ok(Snapshot {
+            links,
+            addresses: addresses.iter().filter_map(Address::from_message).collect(),
+        })
+    }
+
+    /// All links, by index.
+    ///
+    /// # Errors
+    /// Where the kernel does not answer.
+    pub async fn links(&self) -> Result<BTreeMap<u32, Link>, NetError> {
+        let links = collect("links", self.handle.link().get().execute()).await?;
+        Ok(links
+            .into_iter()
+            .map(Link::from)
+            .map(|link| (link.index, link))
+            .collect())
+    }
+
+    /// The way that the kernel would send a packet for this address, its routing
+    /// rules included. Where there is none, the kind is [`RouteKind::Unreachable`].
+    ///
+    /// # Errors
+    /// Where the kernel does not answer.
+    pub async fn route_to(&self, destination: IpAddr) -> Result<Route, NetError> {
+        let what = format!("the route to {destination}");
+        let request = self.handle.route().get(Route::request(destination));
+        match collect(&what, request.execute()).await {
+            Ok(answers) => Ok(answers
+                .into_iter()
+                .next()
+                .map_or(Route::UNREACHABLE, Route::from)),
+            Err(NetError::Request {
+                source: rtnetlink::Error::NetlinkError(error),
+                ..
+            }) if Route::is_refusal(Errno::from_raw(-error.raw_code())) => Ok(Route::UNREACHABLE),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Those of the endpoints that the routing table places on this node, as
+    /// [`is_local_endpoint`] judges it.
+    ///
+    /// # Errors
+    /// Where the kernel does not answer.
+    pub async fn local_endpoints(
+        &self,
+        endpoints: impl IntoIterator<Item = IpAddr>,
+        attached: &BTreeSet<u32>,
+    ) -> Result<BTreeSet<IpAddr>, NetError> {
+        let mut local = BTreeSet::new();
+        for endpoint in endpoints {
+            if is_local_endpoint(&self.route_to(endpoint).await?, attached) {
+                local.insert(endpoint);
+            }
+        }
+        Ok(local)
+    }
+}
+
+async fn collect<T>(
+    what: &str,
+    answers: impl Stream<Item = Result<T, rtnetlink::Error>>,
+) -> Result<Vec<T>, NetError> {
+    match timeout(PATIENCE, answers.try_collect()).await {
+        Ok(Ok(all)) => Ok(all),
+        Ok(Err(source)) => Err(NetError::Request {
+            what: what.to_owned(),
+            source,
+        }),
+        Err(_elapsed) => Err(NetError::Silent {
+            what: what.to_owned(),
+        }),
+    }
+}

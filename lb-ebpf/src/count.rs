@@ -1,0 +1,96 @@
+//! Counters: plain additions to this CPU's copies.
+
+use lb_common::{BackendId, Hook, Reply, Stats, Verdict, config::REFUSALS_PER_SECOND};
+
+use crate::{
+    maps::{BACKEND_STATS, REFUSALS, SERVICE_STATS, VERDICTS, dry_run},
+    parse::Headers,
+    trace,
+};
+
+/// Adds to a word that all CPUs share and gives its value from before.
+#[inline(always)]
+pub fn fetch_add(word: *mut u64, n: u64) -> u64 {
+    // `core::sync::atomic` has no `fetch_add` for this target; the instruction exists
+    // from kernel 5.12 on.
+    // SAFETY: an aligned word of a map value.
+    unsafe {
+        core::intrinsics::atomic_xadd::<u64, u64, { core::intrinsics::AtomicOrdering::SeqCst }>(
+            word, n,
+        )
+    }
+}
+
+/// Counts a packet's way out; the dry run reports it instead.
+#[inline(always)]
+pub fn verdict(hook: Hook, verdict: Verdict, bytes: u64) {
+    if dry_run() {
+        trace::verdict(verdict);
+        return;
+    }
+    if let Some(count) = VERDICTS.get_ptr_mut(verdict.counter(hook)) {
+        // SAFETY: this CPU's copy; the programs of one hook do not nest.
+        unsafe {
+            (*count).packets += 1;
+            (*count).bytes += bytes;
+        }
+    }
+}
+
+/// Counts a packet from a client.
+#[inline(always)]
+pub fn request(service: u32, backend: BackendId, headers: &Headers) {
+    add(service, backend, |stats| {
+        stats.packets_in += 1;
+        stats.bytes_in += headers.frame_len();
+    });
+}
+
+/// Counts a packet to a client.
+#[inline(always)]
+pub fn reply(reply: &Reply, headers: &Headers) {
+    add(reply.service, reply.backend, |stats| {
+        stats.packets_out += 1;
+        stats.bytes_out += headers.frame_len();
+    });
+}
+
+/// Counts a new flow.
+#[inline(always)]
+pub fn flow(service: u32, backend: BackendId) {
+    add(service, backend, |stats| stats.flows += 1);
+}
+
+#[inline(always)]
+fn add(service: u32, backend: BackendId, change: impl Fn(&mut Stats)) {
+    if dry_run() {
+        return;
+    }
+    for stats in [
+        SERVICE_STATS.get_ptr_mut(service),
+        BACKEND_STATS.get_ptr_mut(backend.index()),
+    ] {
+        if let Some(stats) = stats {
+            // SAFETY: this CPU's copy; the programs of one hook do not nest.
+            change(unsafe { &mut *stats });
+        }
+    }
+}
+
+/// Whether this CPU may send another refusal in the tick `now`; takes one if so.
+#[inline(always)]
+pub fn may_refuse(now: u32) -> bool {
+    if dry_run() {
+        return true;
+    }
+    let Some(refusals) = REFUSALS.get_ptr_mut(0) else {
+        return false;
+    };
+    // SAFETY: this CPU's copy.
+    let refusals = unsafe { &mut *refusals };
+    if (*refusals >> 32) as u32 != now {
+        *refusals = u64::from(now) << 32;
+    }
+    *refusals += 1;
+    *refusals as u32 <= REFUSALS_PER_SECOND
+}

@@ -1,0 +1,241 @@
+//! The flow tables: which backend serves a flow, and which flow a reply belongs to.
+
+use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
+use lb_common::{
+    Addr, Backend, BackendId, Flow, FlowState, Mode, Port, Protocol, Reply, Tuple, Verdict,
+    flow::{tcp_flag, tick},
+    hash,
+};
+
+use crate::{
+    count,
+    maps::{BACKENDS, FLOWS, REPLIES, SEED, SNAT_PORT_COUNT, SNAT_PORT_FIRST, dry_run},
+    parse::Headers,
+    work::Work,
+};
+
+/// `BPF_NOEXIST`: insert only.
+const NOEXIST: u64 = 1;
+/// Ports tried for a new `nat` flow before it is refused. The tries are spread over
+/// the range, so with 80 % of all ports taken one flow in a thousand is refused.
+const PORT_TRIES: u32 = 32;
+
+/// The current tick of the flows' clock.
+#[inline(always)]
+pub fn now() -> u32 {
+    // SAFETY: a helper without arguments.
+    tick(unsafe { bpf_ktime_get_coarse_ns() })
+}
+
+/// What the flow table says of a packet from a client.
+pub enum Known {
+    /// A live flow's backend; the packet as it sees it is in [`Work::to`].
+    Live(&'static Backend),
+    /// A flow whose backend is gone.
+    Orphan,
+    /// Nothing, or nothing that still counts.
+    Unknown,
+}
+
+/// A backend entry that serves flows of exactly this id.
+#[inline(always)]
+pub fn backend(id: BackendId) -> Option<&'static Backend> {
+    BACKENDS
+        .get(id.index())
+        .filter(|backend| backend.serves(id))
+}
+
+/// Looks the client's packet up and keeps the flow it belongs to fresh.
+#[inline(always)]
+pub fn find(headers: &Headers, now: u32, work: &mut Work) -> Known {
+    let Some(flow) = FLOWS.get_ptr_mut(&headers.tuple) else {
+        return Known::Unknown;
+    };
+    // SAFETY: a map value outlives the program run. Other CPUs may write it at the
+    // same time; every field is one aligned word or byte, and no decision needs two
+    // of them to be of the same moment, but for the backend id, which is one word.
+    let flow = unsafe { &mut *flow };
+    if flow.is_expired(now, headers.is_tcp()) {
+        return Known::Unknown;
+    }
+    if headers.opens() && flow.state.is_closing() {
+        return Known::Unknown;
+    }
+    let Some(backend) = backend(flow.backend) else {
+        return Known::Orphan;
+    };
+    translate(&mut work.to, &headers.tuple, backend, flow);
+    let state = flow.state.after_client(headers.tcp_flags);
+    if !dry_run() && (flow.seen != now || flow.state != state) {
+        flow.state = state;
+        flow.seen = now;
+        // A lookup refreshes the reply's place in its LRU list: a client that only
+        // sends must not lose it.
+        work.reply_key = work.to.reversed();
+        let _ = REPLIES.get_ptr(&work.reply_key);
+    }
+    Known::Live(backend)
+}
+
+/// Writes the client's packet as the backend shall see it to `to`.
+#[inline(always)]
+fn translate(to: &mut Tuple, client: &Tuple, backend: &Backend, flow: &Flow) {
+    *to = *client;
+    to.dst = backend.addr;
+    to.dst_port = backend.port;
+    if backend.mode() == Mode::Nat {
+        to.src = flow.snat_addr;
+        to.src_port = flow.snat_port;
+    }
+}
+
+/// Records a new flow to a `local` backend; the packet as it shall see it is in
+/// [`Work::to`]. False where the backend would see two flows as one: the client uses
+/// one port towards two frontends of it.
+#[inline(always)]
+pub fn create_local(
+    headers: &Headers,
+    service: u32,
+    backend: &Backend,
+    now: u32,
+    work: &mut Work,
+) -> Result<bool, Verdict> {
+    prepare(headers, service, backend, Addr::UNSPECIFIED, now, work);
+    translate(&mut work.to, &headers.tuple, backend, &work.flow);
+    if !claim(now, work) {
+        return Ok(false);
+    }
+    record(headers, work)?;
+    Ok(true)
+}
+
+/// Records a new flow to a `nat` backend from a free port of `snat_addr`; the packet as
+/// it shall see it is in [`Work::to`].
+#[inline(always)]
+pub fn create_nat(
+    headers: &Headers,
+    service: u32,
+    backend: &Backend,
+    snat_addr: Addr,
+    now: u32,
+    work: &mut Work,
+) -> Result<(), Verdict> {
+    prepare(headers, service, backend, snat_addr, now, work);
+    let count = u32::from(SNAT_PORT_COUNT.load());
+    let hash = hash::tuple_hash(&headers.tuple, SEED.load());
+    let mut offset = hash::reduce(hash, count);
+    // Steps of up to half the range: the tries of two flows part after a collision.
+    let step = hash::reduce(hash << 32, count >> 1) | 1;
+    for _ in 0..PORT_TRIES {
+        work.flow.snat_port = Port::new(SNAT_PORT_FIRST.load() + offset as u16);
+        translate(&mut work.to, &headers.tuple, backend, &work.flow);
+        if claim(now, work) {
+            return record(headers, work);
+        }
+        offset += step;
+        if offset >= count {
+            offset -= count;
+        }
+    }
+    Err(Verdict::PortsExhausted)
+}
+
+/// Fills [`Work::flow`] and [`Work::reply`] for a new flow.
+#[inline(always)]
+fn prepare(
+    headers: &Headers,
+    service: u32,
+    backend: &Backend,
+    snat_addr: Addr,
+    now: u32,
+    work: &mut Work,
+) {
+    work.reply.flow = headers.tuple;
+    work.reply.backend = backend.id;
+    work.reply.service = service;
+    work.reply.seen = 0;
+    work.flow = Flow::new(
+        backend.id,
+        now,
+        snat_addr,
+        Port::default(),
+        FlowState::default().after_client(headers.tcp_flags),
+    );
+}
+
+/// Stores [`Work::flow`]; its reply tuple is claimed already.
+#[inline(always)]
+fn record(headers: &Headers, work: &Work) -> Result<(), Verdict> {
+    if dry_run() {
+        return Ok(());
+    }
+    FLOWS
+        .insert(&headers.tuple, &work.flow, 0)
+        .map_err(|_| Verdict::TableFull)?;
+    count::flow(work.reply.service, work.reply.backend);
+    Ok(())
+}
+
+/// Takes the reply tuple of [`Work::to`] for the flow of [`Work::reply`], unless another
+/// live flow has it.
+#[inline(always)]
+fn claim(now: u32, work: &mut Work) -> bool {
+    work.reply_key = work.to.reversed();
+    if let Some(held) = REPLIES.get_ptr(&work.reply_key) {
+        // SAFETY: as in `find`.
+        let holder = unsafe { &(*held).flow };
+        if *holder != work.reply.flow && is_live(holder, now, work) {
+            return false;
+        }
+        if !dry_run() {
+            let _ = REPLIES.remove(&work.reply_key);
+        }
+    }
+    // NOEXIST: of two CPUs that want the same tuple one fails here.
+    dry_run()
+        || REPLIES
+            .insert(&work.reply_key, &work.reply, NOEXIST)
+            .is_ok()
+}
+
+/// Whether the flow that holds the tuple [`Work::reply_key`] still needs it.
+#[inline(always)]
+fn is_live(holder: &Tuple, now: u32, work: &mut Work) -> bool {
+    let Some(flow) = FLOWS.get_ptr(holder) else {
+        return false;
+    };
+    // SAFETY: as in `find`.
+    let flow = unsafe { &*flow };
+    let tcp = holder.protocol == Protocol::Tcp as u8;
+    if flow.is_expired(now, tcp) || (tcp && flow.state.is_closed()) {
+        return false;
+    }
+    // The holder may have moved to another backend or port since.
+    let Some(backend) = backend(flow.backend) else {
+        return false;
+    };
+    translate(&mut work.held_key, holder, backend, flow);
+    work.held_key = work.held_key.reversed();
+    work.held_key == work.reply_key
+}
+
+/// Finds the flow that a backend's packet belongs to and keeps it fresh.
+#[inline(always)]
+pub fn find_reply(headers: &Headers, now: u32) -> Option<&'static Reply> {
+    let reply = REPLIES.get_ptr_mut(&headers.tuple)?;
+    // SAFETY: as in `find`.
+    let reply = unsafe { &mut *reply };
+    let turning = headers.tcp_flags & (tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST) != 0;
+    if !dry_run() && (reply.seen != now || turning) {
+        if let Some(flow) = FLOWS.get_ptr_mut(&reply.flow) {
+            // SAFETY: as in `find`.
+            let flow = unsafe { &mut *flow };
+            if flow.backend == reply.backend {
+                flow.state = flow.state.after_backend(headers.tcp_flags);
+                flow.seen = now;
+            }
+        }
+        reply.seen = now;
+    }
+    Some(reply)
+}

@@ -1,0 +1,228 @@
+//! Headers → plan: what shall become of a packet. Nothing of the packet is changed here.
+
+use lb_common::{
+    Addr, AddressUse, Algorithm, Backend, Frontend, Mode, Slot, SlotTable, Verdict, hash,
+};
+
+use crate::{
+    count,
+    flow::{self, Known},
+    frame::Context,
+    maps::{ADDRESSES, DEVICES, FRONTENDS, SEED, SERVICES, SLOTS, TURNS, dry_run},
+    parse::{Headers, Payload},
+    route, trace,
+    work::Work,
+};
+
+/// Backends tried for a new flow before [`Verdict::TupleClash`].
+const BACKEND_TRIES: u32 = 4;
+
+/// What shall become of a packet that concerns a service.
+pub enum Plan {
+    /// Rewrite it to [`Work::to`] and let the stack deliver it.
+    Deliver(Verdict),
+    /// Rewrite it to [`Work::to`] and send it out by the way in [`Work::fib`].
+    Send(Verdict),
+    /// Answer it: nobody serves it.
+    Refuse,
+}
+
+/// Decides over a packet that came in.
+#[inline(always)]
+pub fn ingress(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<Plan, Verdict> {
+    // SAFETY: `AddressUse` is one word.
+    let usage = match unsafe { ADDRESSES.get(&headers.tuple.dst) } {
+        Some(usage) => *usage,
+        None => return Err(Verdict::NotOurs),
+    };
+    if !ctx.is_for_this_host() {
+        return Err(Verdict::OtherHost);
+    }
+    let now = flow::now();
+    if headers.payload == Payload::Ports {
+        if usage.contains(AddressUse::SNAT) {
+            if let Some(reply) = flow::find_reply(headers, now) {
+                work.to = reply.flow.reversed();
+                let plan = send(ctx, headers, work, Verdict::ReplyNat)?;
+                count::reply(reply, headers);
+                return Ok(plan);
+            }
+        }
+        if usage.contains(AddressUse::VIP) {
+            let frontend = Frontend::new(
+                headers.tuple.dst,
+                headers.tuple.dst_port,
+                headers.tuple.protocol,
+            );
+            // SAFETY: the value is one word.
+            if let Some(service) = unsafe { FRONTENDS.get(frontend) } {
+                return request(ctx, headers, *service, now, work);
+            }
+        }
+    }
+    Err(match headers.payload {
+        _ if !usage.contains(AddressUse::VIP) => Verdict::NotOurs,
+        _ if usage.contains(AddressUse::HOST) => Verdict::HostPort,
+        Payload::Ports => Verdict::VipPort,
+        Payload::Fragment => Verdict::VipFragment,
+        Payload::Other => Verdict::VipProtocol,
+    })
+}
+
+/// Decides over a packet that leaves: the reply of a local backend becomes the VIP's.
+#[inline(always)]
+pub fn egress(headers: &Headers, work: &mut Work) -> Result<Plan, Verdict> {
+    // SAFETY: `AddressUse` is one word.
+    let local = unsafe { ADDRESSES.get(&headers.tuple.src) }
+        .is_some_and(|usage| usage.contains(AddressUse::LOCAL_BACKEND));
+    if !local || headers.payload != Payload::Ports {
+        return Err(Verdict::NotOurs);
+    }
+    let reply = flow::find_reply(headers, flow::now()).ok_or(Verdict::NotOurs)?;
+    count::reply(reply, headers);
+    work.to = reply.flow.reversed();
+    Ok(Plan::Deliver(Verdict::ReplyLocal))
+}
+
+#[inline(always)]
+fn request(
+    ctx: Context<'_>,
+    headers: &Headers,
+    service: u32,
+    now: u32,
+    work: &mut Work,
+) -> Result<Plan, Verdict> {
+    trace::service(service);
+    // At 1 the stack answers; before anything is recorded or advanced.
+    if headers.ttl <= 1 {
+        return Err(Verdict::TtlExpired);
+    }
+    let backend = match flow::find(headers, now, work) {
+        Known::Live(backend) => {
+            trace::flow(backend.id);
+            backend
+        }
+        // A connection that lost its backend cannot go on elsewhere.
+        Known::Orphan if headers.is_tcp() && !headers.opens() => return Ok(Plan::Refuse),
+        Known::Orphan | Known::Unknown => match begin(ctx, headers, service, now, work)? {
+            Some(backend) => backend,
+            None => return Ok(Plan::Refuse),
+        },
+    };
+    let plan = match backend.mode() {
+        Mode::Local => Plan::Deliver(Verdict::ForwardLocal),
+        Mode::Nat => send(ctx, headers, work, Verdict::ForwardNat)?,
+    };
+    count::request(service, backend.id, headers);
+    Ok(plan)
+}
+
+/// Begins a flow: picks a backend and records it. None where there is none to pick.
+#[inline(always)]
+fn begin(
+    ctx: Context<'_>,
+    headers: &Headers,
+    service: u32,
+    now: u32,
+    work: &mut Work,
+) -> Result<Option<&'static Backend>, Verdict> {
+    let table = match SERVICES.get(service) {
+        Some(table) if !table.is_empty() => *table,
+        _ => return Ok(None),
+    };
+    // Round robin cannot tell whose connection this was; Maglev computes it anew.
+    let stray = headers.is_tcp() && !headers.opens();
+    if stray && table.algorithm() == Algorithm::RoundRobin {
+        return Ok(None);
+    }
+    let mut index = pick(headers, service, table);
+    for _ in 0..BACKEND_TRIES {
+        let Some(backend) = slot(table, index).and_then(|slot| flow::backend(slot.current()))
+        else {
+            return Ok(None);
+        };
+        trace::slot(index, backend.id);
+        if backend.mode() == Mode::Nat {
+            let snat_addr = snat_source(ctx, headers, backend, work)?;
+            flow::create_nat(headers, service, backend, snat_addr, now, work)?;
+            return Ok(Some(backend));
+        }
+        if flow::create_local(headers, service, backend, now, work)? {
+            return Ok(Some(backend));
+        }
+        index += 1;
+        if index >= table.len() {
+            index = 0;
+        }
+    }
+    Err(Verdict::TupleClash)
+}
+
+/// Index into the service's table for a new flow.
+#[inline(always)]
+fn pick(headers: &Headers, service: u32, table: SlotTable) -> u32 {
+    match table.algorithm() {
+        Algorithm::Maglev => {
+            hash::reduce(hash::tuple_hash(&headers.tuple, SEED.load()), table.len())
+        }
+        Algorithm::RoundRobin => {
+            let Some(turns) = TURNS.get_ptr_mut(service) else {
+                return 0;
+            };
+            let turn = if dry_run() {
+                // SAFETY: one word of a map value.
+                unsafe { *turns }
+            } else {
+                count::fetch_add(turns, 1)
+            };
+            turn.checked_rem(table.len().into()).unwrap_or(0) as u32
+        }
+    }
+}
+
+#[inline(always)]
+fn slot(table: SlotTable, index: u32) -> Option<Slot> {
+    SLOTS.get(table.offset() + index).copied()
+}
+
+/// The SNAT source of a new flow: an address of the interface it leaves by.
+#[inline(always)]
+fn snat_source(
+    ctx: Context<'_>,
+    headers: &Headers,
+    backend: &Backend,
+    work: &mut Work,
+) -> Result<Addr, Verdict> {
+    work.to = headers.tuple;
+    work.to.src = Addr::UNSPECIFIED;
+    work.to.dst = backend.addr;
+    work.to.dst_port = backend.port;
+    route::lookup(ctx, headers, work)?;
+    // SAFETY: the agent replaces the value as a whole and rarely; a flow that reads
+    // half of a change would be refused by the backend's network, not misdirected.
+    let source = unsafe { DEVICES.get(work.fib.ifindex) }
+        .ok_or(Verdict::NoDevice)?
+        .snat_source(&backend.addr);
+    if source.is_unspecified() {
+        return Err(Verdict::NoDevice);
+    }
+    Ok(source)
+}
+
+/// Plans to send [`Work::to`] out.
+#[inline(always)]
+fn send(
+    ctx: Context<'_>,
+    headers: &Headers,
+    work: &mut Work,
+    verdict: Verdict,
+) -> Result<Plan, Verdict> {
+    if headers.ttl <= 1 {
+        return Err(Verdict::TtlExpired);
+    }
+    let resolved = route::lookup(ctx, headers, work)?;
+    if !ctx.can_send(work.fib.ifindex, resolved) {
+        return Err(Verdict::HandedOver);
+    }
+    Ok(Plan::Send(verdict))
+}

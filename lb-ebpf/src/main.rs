@@ -1,0 +1,135 @@
+//! Naru's kernel program: packet → parse → lookup → rewrite → emit → verdict.
+//!
+//! Every stage returns a typed outcome; only [`run`] turns it into the hook's action.
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch, core_intrinsics)]
+#![allow(internal_features)]
+
+mod count;
+mod flow;
+mod frame;
+mod lookup;
+mod maps;
+mod packet;
+mod parse;
+mod refuse;
+mod route;
+mod tc;
+mod trace;
+mod work;
+mod xdp;
+
+use aya_ebpf::{
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+use aya_log_ebpf::debug;
+use lb_common::{Hook, Verdict, verdict::Fate};
+
+use crate::{frame::Frame, lookup::Plan, parse::Headers, tc::TcFrame, work::Work, xdp::XdpFrame};
+
+/// On every interface, for what comes in.
+#[xdp(frags)]
+fn naru_xdp(ctx: XdpContext) -> u32 {
+    run(&mut XdpFrame::new(ctx)) as u32
+}
+
+/// On every interface, for what XDP could not emit itself.
+#[classifier]
+fn naru_tc_ingress(ctx: TcContext) -> i32 {
+    run(&mut TcFrame::<false>::new(ctx))
+}
+
+/// On every interface, for the replies of local backends.
+#[classifier]
+fn naru_tc_egress(ctx: TcContext) -> i32 {
+    run(&mut TcFrame::<true>::new(ctx))
+}
+
+#[inline(always)]
+fn run<F: Frame>(frame: &mut F) -> i32 {
+    let len = frame.context().view.len() as u64;
+    match parse::parse(frame.context().view) {
+        Ok(headers) => {
+            trace::begin(&headers.tuple);
+            let (verdict, action) = match process(frame, &headers) {
+                Ok(done) => done,
+                Err(verdict) => (verdict, stop::<F>(verdict)),
+            };
+            log(frame, &headers, verdict);
+            count::verdict(F::HOOK, verdict, headers.frame_len());
+            action
+        }
+        Err(verdict) => {
+            count::verdict(F::HOOK, verdict, len);
+            stop::<F>(verdict)
+        }
+    }
+}
+
+/// The action for a packet that is not sent.
+#[inline(always)]
+fn stop<F: Frame>(verdict: Verdict) -> i32 {
+    match verdict.fate() {
+        Fate::Pass => F::PASS,
+        Fate::Forward | Fate::Refuse | Fate::Drop => F::DROP,
+    }
+}
+
+/// Plans and carries out; an error is the verdict on a packet that is not sent.
+#[inline(always)]
+fn process<F: Frame>(frame: &mut F, headers: &Headers) -> Result<(Verdict, i32), Verdict> {
+    let work = Work::of(F::HOOK)?;
+    let plan = match F::HOOK {
+        Hook::Xdp | Hook::TcIngress => lookup::ingress(frame.context(), headers, work)?,
+        Hook::TcEgress => lookup::egress(headers, work)?,
+    };
+    match plan {
+        Plan::Deliver(verdict) => {
+            trace::rewritten(&work.to);
+            frame.rewrite(headers, &work.to, false)?;
+            Ok((verdict, F::PASS))
+        }
+        Plan::Send(verdict) => {
+            trace::rewritten(&work.to);
+            frame.rewrite(headers, &work.to, true)?;
+            Ok((
+                verdict,
+                frame.send(work.fib.ifindex, [work.fib.dmac, work.fib.smac])?,
+            ))
+        }
+        Plan::Refuse => refuse::refuse(frame, headers),
+    }
+}
+
+/// A line for every packet that concerns a service, at level debug. The level is a
+/// load-time constant: switched off, the verifier removes all of this.
+#[inline(always)]
+fn log<F: Frame>(frame: &F, headers: &Headers, verdict: Verdict) {
+    if verdict == Verdict::NotOurs {
+        return;
+    }
+    debug!(
+        frame.logger(),
+        "hook {}: {:i}:{} -> {:i}:{} protocol {}: verdict {}",
+        F::HOOK as u32,
+        u32::from_be(headers.tuple.src.v4_word()),
+        headers.tuple.src_port.get(),
+        u32::from_be(headers.tuple.dst.v4_word()),
+        headers.tuple.dst_port.get(),
+        headers.tuple.protocol,
+        verdict as u8,
+    );
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// Helpers that the program calls are for GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

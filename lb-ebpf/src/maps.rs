@@ -1,0 +1,71 @@
+//! All maps and load-time constants of the program. `lb-common` defines what they hold.
+
+use aya_ebpf::{
+    Global,
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    macros::btf_map,
+};
+use lb_common::{
+    Addr, AddressUse, Backend, Device, Flow, Frontend, Reply, Slot, SlotTable, Stats, Trace, Tuple,
+    Verdict, VerdictCount,
+    config::{
+        DEFAULT_MAX_FLOWS, DEFAULT_SEED, DEFAULT_SNAT_PORTS, MAX_ADDRESSES, MAX_BACKENDS,
+        MAX_DEVICES, MAX_FRONTENDS, MAX_SERVICES, MAX_SLOTS,
+    },
+};
+
+/// `BPF_F_NO_PREALLOC`: memory for entries that exist only.
+const NO_PREALLOC: usize = 1;
+/// `BPF_F_MMAPABLE`: the agent stores single words in place.
+const MMAPABLE: usize = 1 << 10;
+
+#[btf_map]
+pub static ADDRESSES: HashMap<Addr, AddressUse, MAX_ADDRESSES, NO_PREALLOC> = HashMap::new();
+#[btf_map]
+pub static FRONTENDS: HashMap<Frontend, u32, MAX_FRONTENDS, NO_PREALLOC> = HashMap::new();
+#[btf_map]
+pub static SERVICES: Array<SlotTable, MAX_SERVICES, MMAPABLE> = Array::new();
+#[btf_map]
+pub static SLOTS: Array<Slot, MAX_SLOTS, MMAPABLE> = Array::new();
+/// How many flows a round-robin service has begun: whose turn it is.
+#[btf_map]
+pub static TURNS: Array<u64, MAX_SERVICES> = Array::new();
+#[btf_map]
+pub static BACKENDS: Array<Backend, MAX_BACKENDS> = Array::new();
+#[btf_map]
+pub static DEVICES: HashMap<u32, Device, MAX_DEVICES> = HashMap::new();
+#[btf_map]
+pub static FLOWS: LruHashMap<Tuple, Flow, DEFAULT_MAX_FLOWS> = LruHashMap::new();
+#[btf_map]
+pub static REPLIES: LruHashMap<Tuple, Reply, DEFAULT_MAX_FLOWS> = LruHashMap::new();
+#[btf_map]
+pub static VERDICTS: PerCpuArray<VerdictCount, { Verdict::COUNTERS }> = PerCpuArray::new();
+#[btf_map]
+pub static SERVICE_STATS: PerCpuArray<Stats, MAX_SERVICES> = PerCpuArray::new();
+#[btf_map]
+pub static BACKEND_STATS: PerCpuArray<Stats, MAX_BACKENDS> = PerCpuArray::new();
+/// Refusals sent in the tick that the upper half names, on this CPU.
+#[btf_map]
+pub static REFUSALS: PerCpuArray<u64, 1> = PerCpuArray::new();
+#[btf_map]
+pub static TRACE: Array<Trace, 1> = Array::new();
+
+/// See [`lb_common::config::DRY_RUN`].
+#[unsafe(no_mangle)]
+pub static DRY_RUN: Global<u8> = Global::new(0);
+/// See [`lb_common::config::SEED`].
+#[unsafe(no_mangle)]
+pub static SEED: Global<u64> = Global::new(DEFAULT_SEED);
+/// See [`lb_common::config::SNAT_PORT_FIRST`].
+#[unsafe(no_mangle)]
+pub static SNAT_PORT_FIRST: Global<u16> = Global::new(*DEFAULT_SNAT_PORTS.start());
+/// See [`lb_common::config::SNAT_PORT_COUNT`].
+#[unsafe(no_mangle)]
+pub static SNAT_PORT_COUNT: Global<u16> =
+    Global::new(*DEFAULT_SNAT_PORTS.end() - *DEFAULT_SNAT_PORTS.start() + 1);
+
+/// Whether this is the twin that `naru explain` runs.
+#[inline(always)]
+pub fn dry_run() -> bool {
+    DRY_RUN.load() != 0
+}

@@ -1,0 +1,79 @@
+//! Where a packet leaves: the kernel's own routing and neighbour tables.
+
+use aya_ebpf::{
+    bindings::{
+        BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH,
+        BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibParams,
+    },
+    helpers::generated::bpf_fib_lookup,
+};
+use lb_common::{Family, Hook, Verdict};
+
+use crate::{frame::Context, maps::DEVICES, parse::Headers, trace, work::Work};
+
+/// Asks the kernel how [`Work::to`] would leave: interface and link addresses are then
+/// in [`Work::fib`]. False where the kernel does not know the neighbour yet.
+#[inline(always)]
+pub fn lookup(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<bool, Verdict> {
+    let Work { fib, to, .. } = work;
+    fib.l4_protocol = to.protocol;
+    fib.sport = to.src_port.word();
+    fib.dport = to.dst_port.word();
+    fib.__bindgen_anon_1.tot_len = headers.ip_len;
+    fib.ifindex = ctx.ifindex;
+    match to.family() {
+        Family::V4 => {
+            fib.family = 2;
+            fib.__bindgen_anon_2.rt_metric = 0;
+            fib.__bindgen_anon_2.tos = headers.tos;
+            fib.__bindgen_anon_3.ipv4_src = to.src.v4_word();
+            fib.__bindgen_anon_4.ipv4_dst = to.dst.v4_word();
+        }
+        Family::V6 => {
+            fib.family = 10;
+            fib.__bindgen_anon_2.flowinfo = 0;
+            fib.__bindgen_anon_3.ipv6_src = to.src.words();
+            fib.__bindgen_anon_4.ipv6_dst = to.dst.words();
+        }
+    }
+    fib.__bindgen_anon_5.tbid = 0;
+    // SAFETY: the context of this run and a value of the size that is passed.
+    let ret = unsafe { bpf_fib_lookup(ctx.raw, &raw mut *fib, size_of::<FibParams>() as i32, 0) };
+    let resolved = match ret as u32 {
+        BPF_FIB_LKUP_RET_SUCCESS => true,
+        BPF_FIB_LKUP_RET_NO_NEIGH => false,
+        BPF_FIB_LKUP_RET_FRAG_NEEDED => return Err(Verdict::TooBig),
+        BPF_FIB_LKUP_RET_FWD_DISABLED => return Err(Verdict::ForwardingOff),
+        _ => return Err(Verdict::NoRoute),
+    };
+    trace::egress(fib.ifindex);
+    Ok(resolved)
+}
+
+impl Context<'_> {
+    /// Whether the frame was sent to this host's own hardware address.
+    #[inline(always)]
+    pub fn is_for_this_host(&self) -> bool {
+        if self.hook != Hook::Xdp {
+            return self.host_frame;
+        }
+        // SAFETY: the hardware address of an entry changes with the interface's own.
+        let Some(device) = (unsafe { DEVICES.get(self.ifindex) }) else {
+            return false;
+        };
+        self.view.load::<[u8; 6]>(0) == Some(device.mac)
+    }
+
+    /// Whether this hook can send by the interface `egress` itself, its neighbour being
+    /// `resolved` or not; otherwise TC ingress does.
+    #[inline(always)]
+    pub fn can_send(&self, egress: u32, resolved: bool) -> bool {
+        if self.hook != Hook::Xdp {
+            return true;
+        }
+        // SAFETY: one word is read.
+        let redirects =
+            || unsafe { DEVICES.get(egress) }.is_some_and(|device| device.xdp_redirect != 0);
+        resolved && (egress == self.ifindex || redirects())
+    }
+}

@@ -1,0 +1,39 @@
+//! Scratch memory of one program run: what would not fit on BPF's 512-byte stack.
+
+use aya_ebpf::{bindings::bpf_fib_lookup, btf_maps::PerCpuArray, macros::btf_map};
+use lb_common::{Flow, Hook, Reply, Tuple, Verdict};
+
+/// The large values that the stages hand on. One per hook and CPU; programs of one
+/// hook do not nest on a CPU, since they run with softirqs disabled.
+///
+/// Offsets into the packet do not belong here: the verifier forgets the bounds of what
+/// is stored in a map.
+#[repr(C)]
+pub struct Work {
+    /// The packet as it shall leave.
+    pub to: Tuple,
+    /// The tuple of the backend's packets of a flow.
+    pub reply_key: Tuple,
+    /// The same of the flow that holds a contested tuple.
+    pub held_key: Tuple,
+    /// A record about to be stored.
+    pub reply: Reply,
+    /// A record about to be stored.
+    pub flow: Flow,
+    /// Question to the kernel's routing table, and its answer.
+    pub fib: bpf_fib_lookup,
+}
+
+#[btf_map]
+static WORK: PerCpuArray<Work, { Hook::ALL.len() }> = PerCpuArray::new();
+
+impl Work {
+    /// The scratch memory of `hook` on this CPU; its contents are of an earlier packet.
+    #[inline(always)]
+    pub fn of(hook: Hook) -> Result<&'static mut Self, Verdict> {
+        let work = WORK.get_ptr_mut(hook as u32).ok_or(Verdict::EmitFailed)?;
+        // SAFETY: this CPU's copy, taken once a run, and runs of one hook do not nest.
+        // Every field is integers, valid with any contents.
+        Ok(unsafe { &mut *work })
+    }
+}

@@ -1,0 +1,131 @@
+//! Which backend has which id, and how it is reached.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
+
+use lb_common::{Backend, BackendId, Mode, Port, Protocol, config::MAX_BACKENDS};
+
+use super::{CompileError, image::InUse};
+use crate::desired::{Endpoint, Service, ServiceName, Surroundings};
+
+/// What makes two endpoints the same backend, whichever services name them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Identity {
+    addr: SocketAddr,
+    protocol: u8,
+    mode: Mode,
+}
+
+/// The ids of all backends of one compile.
+pub(super) struct Backends(BTreeMap<Identity, BackendId>);
+
+impl Backends {
+    /// Gives every endpoint, draining ones included, an id.
+    pub(super) fn assign(
+        wanted: &BTreeMap<&ServiceName, &Service>,
+        surroundings: &Surroundings,
+        in_use: &InUse,
+    ) -> Result<Self, CompileError> {
+        let identities: BTreeSet<_> = wanted
+            .values()
+            .flat_map(|service| {
+                let one = |(&addr, endpoint)| identity(service, addr, endpoint, surroundings);
+                service.endpoints.iter().filter_map(one)
+            })
+            .collect();
+        let mut live = BTreeMap::new();
+        for backend in in_use
+            .backends
+            .values()
+            .filter(|backend| backend.alive != 0)
+        {
+            let identity = Identity {
+                addr: SocketAddr::new(backend.addr.to_ip(), backend.port.get()),
+                protocol: backend.protocol,
+                mode: backend.mode(),
+            };
+            live.entry(identity).or_insert(backend.id);
+        }
+        // An index that still lives is not free, even if this compile gives it up:
+        // packets may be reading it until it has rested.
+        let mut free = (1..MAX_BACKENDS as u32).filter(|index| {
+            let dead = in_use
+                .backends
+                .get(index)
+                .is_none_or(|backend| backend.alive == 0);
+            dead && !in_use.resting_backends.contains(index)
+        });
+        let mut ids = BTreeMap::new();
+        for identity in identities {
+            let id = match live.get(&identity) {
+                Some(&id) => id,
+                None => free.next().map(|index| in_use.next_id(index)).ok_or(
+                    CompileError::NoBackendIndex {
+                        backend: identity.addr,
+                    },
+                )?,
+            };
+            ids.insert(identity, id);
+        }
+        Ok(Self(ids))
+    }
+
+    /// The id of one endpoint of `service`.
+    pub(super) fn id(
+        &self,
+        service: &Service,
+        addr: SocketAddr,
+        surroundings: &Surroundings,
+    ) -> Option<BackendId> {
+        let endpoint = service.endpoints.get(&addr)?;
+        let identity = identity(service, addr, endpoint, surroundings)?;
+        self.0.get(&identity).copied()
+    }
+
+    /// The contents of map `BACKENDS`.
+    pub(super) fn entries(&self) -> BTreeMap<u32, Backend> {
+        let entry = |(identity, &id): (&Identity, &BackendId)| {
+            let Identity {
+                addr,
+                protocol,
+                mode,
+            } = *identity;
+            let port = Port::new(addr.port());
+            (
+                id.index(),
+                Backend::new(id, addr.ip().into(), port, protocol, mode),
+            )
+        };
+        self.0.iter().map(entry).collect()
+    }
+}
+
+/// The backend that an endpoint of `service` is; `None` without any frontend.
+fn identity(
+    service: &Service,
+    addr: SocketAddr,
+    endpoint: &Endpoint,
+    surroundings: &Surroundings,
+) -> Option<Identity> {
+    let protocol: Protocol = service.frontends.first()?.protocol;
+    Some(Identity {
+        addr,
+        protocol: protocol as u8,
+        mode: mode(addr, endpoint, surroundings),
+    })
+}
+
+/// How an endpoint is reached: what the source says of its node counts before what
+/// the routing table shows.
+fn mode(addr: SocketAddr, endpoint: &Endpoint, surroundings: &Surroundings) -> Mode {
+    let ip = &addr.ip();
+    let here = match &endpoint.node {
+        Some(node) => *node == surroundings.node,
+        None => {
+            surroundings.host_addresses.contains(ip) || surroundings.local_endpoints.contains(ip)
+        }
+    };
+    if here { Mode::Local } else { Mode::Nat }
+}

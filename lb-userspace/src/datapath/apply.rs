@@ -1,0 +1,354 @@
+//! Image → maps: writes the difference, in an order in which every packet finds either
+//! the old service or the new one.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use lb_common::{
+    Addr, AddressUse, Backend, BackendId, Device, Frontend, SlotTable, Stats, config,
+};
+use serde::Serialize;
+
+use super::{Datapath, DatapathError, load::Maps};
+use crate::compile::image::{InUse, MapImage};
+
+/// How long what was given up is not given out again: far longer than any program run.
+const REST: Duration = Duration::from_secs(2);
+
+/// How many values an [`Datapath::apply`] wrote, by map.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Applied {
+    /// Addresses added, changed or removed.
+    pub addresses: usize,
+    /// Frontends added, changed or removed.
+    pub frontends: usize,
+    /// Services switched to another slot table.
+    pub services: usize,
+    /// Slots stored.
+    pub slots: usize,
+    /// Backends added, changed or retired.
+    pub backends: usize,
+    /// Devices added, changed or removed.
+    pub devices: usize,
+}
+
+impl Applied {
+    /// All writes.
+    pub fn total(&self) -> usize {
+        self.addresses
+            + self.frontends
+            + self.services
+            + self.slots
+            + self.backends
+            + self.devices
+    }
+}
+
+/// What the maps hold; read off them when they are opened and kept up with every write.
+#[derive(Default)]
+pub(super) struct Live {
+    pub(super) addresses: BTreeMap<Addr, AddressUse>,
+    pub(super) frontends: BTreeMap<Frontend, u32>,
+    pub(super) services: BTreeMap<u32, SlotTable>,
+    pub(super) backends: BTreeMap<u32, Backend>,
+    pub(super) devices: BTreeMap<u32, Device>,
+    resting_backends: BTreeMap<u32, Instant>,
+    resting_services: BTreeMap<u32, Instant>,
+    resting_slots: Vec<(SlotTable, Instant)>,
+}
+
+impl Live {
+    pub(super) fn read(maps: &Maps) -> Result<Self, DatapathError> {
+        let mut live = Self::default();
+        for entry in maps.addresses.iter() {
+            live.addresses.extend([entry.map_err(DatapathError::map("ADDRESSES"))?]);
+        }
+        for entry in maps.frontends.iter() {
+            live.frontends.extend([entry.map_err(DatapathError::map("FRONTENDS"))?]);
+        }
+        for entry in maps.devices.iter() {
+            live.devices.extend([entry.map_err(DatapathError::map("DEVICES"))?]);
+        }
+        for &service in live.frontends.values() {
+            let table = SlotTable(maps.services.get(service as usize));
+            live.services.insert(service, table);
+        }
+        for (index, backend) in (0..).zip(maps.backends.iter()) {
+            let backend = backend.map_err(DatapathError::map("BACKENDS"))?;
+            if backend.id != BackendId::NONE {
+                live.backends.insert(index, backend);
+            }
+        }
+        Ok(live)
+    }
+
+    fn wake(&mut self) {
+        let rested = |since: &Instant| since.elapsed() < REST;
+        self.resting_backends.retain(|_, since| rested(since));
+        self.resting_services.retain(|_, since| rested(since));
+        self.resting_slots.retain(|(_, since)| rested(since));
+    }
+}
+
+impl Datapath {
+    /// What must keep its number: the input of `compile` beside what is desired.
+    pub fn in_use(&mut self) -> InUse {
+        self.live.wake();
+        let live = &self.live;
+        InUse {
+            frontends: live.frontends.clone(),
+            services: live.services.clone(),
+            backends: live.backends.clone(),
+            resting_backends: live.resting_backends.keys().copied().collect(),
+            resting_services: live.resting_services.keys().copied().collect(),
+            resting_slots: live
+                .resting_slots
+                .iter()
+                .map(|(table, _)| (table.offset(), table.len()))
+                .collect(),
+        }
+    }
+
+    /// Makes the maps hold `image`. Applying the same image again writes nothing.
+    ///
+    /// What is new is filled before anything points to it, and what is old is taken
+    /// away after nothing does: devices, backends, slots, services, frontends,
+    /// addresses, and back.
+    pub fn apply(&mut self, image: &MapImage) -> Result<Applied, DatapathError> {
+        let mut applied = Applied::default();
+        self.add_devices(image, &mut applied)?;
+        self.add_backends(image, &mut applied)?;
+        self.store_slots(image, &mut applied);
+        self.switch_services(image, &mut applied)?;
+        self.exchange_frontends(image, &mut applied)?;
+        self.retire_services(image, &mut applied);
+        self.retire_backends(image, &mut applied)?;
+        self.remove_devices(image, &mut applied)?;
+        Ok(applied)
+    }
+
+    fn add_devices(
+        &mut self,
+        image: &MapImage,
+        applied: &mut Applied,
+    ) -> Result<(), DatapathError> {
+        for (&index, device) in &image.devices {
+            if self.live.devices.get(&index) != Some(device) {
+                self.maps
+                    .devices
+                    .insert(index, device, 0)
+                    .map_err(DatapathError::map("DEVICES"))?;
+                self.live.devices.insert(index, *device);
+                applied.devices += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_backends(
+        &mut self,
+        image: &MapImage,
+        applied: &mut Applied,
+    ) -> Result<(), DatapathError> {
+        for (&index, backend) in &image.backends {
+            let live = self.live.backends.get(&index);
+            if live == Some(backend) {
+                continue;
+            }
+            if live.is_none_or(|live| live.id != backend.id) {
+                let zero = zeroed_stats()?;
+                self.maps
+                    .backend_stats
+                    .set(index, zero, 0)
+                    .map_err(DatapathError::map("BACKEND_STATS"))?;
+            }
+            self.maps
+                .backends
+                .set(index, backend, 0)
+                .map_err(DatapathError::map("BACKENDS"))?;
+            self.live.backends.insert(index, *backend);
+            applied.backends += 1;
+        }
+        Ok(())
+    }
+
+    fn store_slots(&mut self, image: &MapImage, applied: &mut Applied) {
+        for (&offset, slots) in &image.tables {
+            for (index, slot) in (offset as usize..).zip(slots) {
+                applied.slots += usize::from(self.maps.slots.set(index, slot.0));
+            }
+        }
+    }
+
+    fn switch_services(
+        &mut self,
+        image: &MapImage,
+        applied: &mut Applied,
+    ) -> Result<(), DatapathError> {
+        for (&index, &table) in &image.services {
+            let old = self.live.services.get(&index).copied();
+            if old == Some(table) {
+                continue;
+            }
+            if old.is_none() {
+                let zero = zeroed_stats()?;
+                self.maps
+                    .service_stats
+                    .set(index, zero, 0)
+                    .map_err(DatapathError::map("SERVICE_STATS"))?;
+                self.maps
+                    .turns
+                    .set(index, 0, 0)
+                    .map_err(DatapathError::map("TURNS"))?;
+            }
+            self.maps.services.set(index as usize, table.0);
+            self.live.services.insert(index, table);
+            if let Some(old) = old.filter(|old| old.offset() != table.offset()) {
+                self.rest_slots(old);
+            }
+            applied.services += 1;
+        }
+        Ok(())
+    }
+
+    fn rest_slots(&mut self, old: SlotTable) {
+        if !old.is_empty() {
+            self.live.resting_slots.push((old, Instant::now()));
+        }
+    }
+
+    fn exchange_frontends(
+        &mut self,
+        image: &MapImage,
+        applied: &mut Applied,
+    ) -> Result<(), DatapathError> {
+        // An address is known before its frontends are, and forgotten after them: a
+        // packet to an unknown frontend of a known VIP is dropped, not misdirected.
+        for (&addr, &usage) in &image.addresses {
+            if !self.live.addresses.contains_key(&addr) {
+                self.set_address(addr, usage, applied)?;
+            }
+        }
+        for (&frontend, &service) in &image.frontends {
+            if self.live.frontends.get(&frontend) != Some(&service) {
+                self.maps
+                    .frontends
+                    .insert(frontend, service, 0)
+                    .map_err(DatapathError::map("FRONTENDS"))?;
+                self.live.frontends.insert(frontend, service);
+                applied.frontends += 1;
+            }
+        }
+        let gone: Vec<_> = absent(&self.live.frontends, &image.frontends);
+        for frontend in gone {
+            self.maps
+                .frontends
+                .remove(&frontend)
+                .map_err(DatapathError::map("FRONTENDS"))?;
+            self.live.frontends.remove(&frontend);
+            applied.frontends += 1;
+        }
+        for (&addr, &usage) in &image.addresses {
+            if self.live.addresses.get(&addr) != Some(&usage) {
+                self.set_address(addr, usage, applied)?;
+            }
+        }
+        for addr in absent(&self.live.addresses, &image.addresses) {
+            self.maps
+                .addresses
+                .remove(&addr)
+                .map_err(DatapathError::map("ADDRESSES"))?;
+            self.live.addresses.remove(&addr);
+            applied.addresses += 1;
+        }
+        Ok(())
+    }
+
+    fn set_address(
+        &mut self,
+        addr: Addr,
+        usage: AddressUse,
+        applied: &mut Applied,
+    ) -> Result<(), DatapathError> {
+        self.maps
+            .addresses
+            .insert(addr, usage, 0)
+            .map_err(DatapathError::map("ADDRESSES"))?;
+        self.live.addresses.insert(addr, usage);
+        applied.addresses += 1;
+        Ok(())
+    }
+
+    fn retire_services(&mut self, image: &MapImage, applied: &mut Applied) {
+        for index in absent(&self.live.services, &image.services) {
+            let empty = SlotTable::default();
+            self.maps.services.set(index as usize, empty.0);
+            if let Some(old) = self.live.services.remove(&index) {
+                self.rest_slots(old);
+            }
+            self.live.resting_services.insert(index, Instant::now());
+            applied.services += 1;
+        }
+    }
+
+    fn retire_backends(
+        &mut self,
+        image: &MapImage,
+        applied: &mut Applied,
+    ) -> Result<(), DatapathError> {
+        let gone: Vec<_> = self
+            .live
+            .backends
+            .iter()
+            .filter(|(index, live)| live.alive != 0 && !image.backends.contains_key(index))
+            .map(|(&index, live)| (index, live.retired()))
+            .collect();
+        for (index, dead) in gone {
+            self.maps
+                .backends
+                .set(index, dead, 0)
+                .map_err(DatapathError::map("BACKENDS"))?;
+            self.live.backends.insert(index, dead);
+            self.live.resting_backends.insert(index, Instant::now());
+            applied.backends += 1;
+        }
+        Ok(())
+    }
+
+    fn remove_devices(
+        &mut self,
+        image: &MapImage,
+        applied: &mut Applied,
+    ) -> Result<(), DatapathError> {
+        for index in absent(&self.live.devices, &image.devices) {
+            self.maps
+                .devices
+                .remove(&index)
+                .map_err(DatapathError::map("DEVICES"))?;
+            self.live.devices.remove(&index);
+            applied.devices += 1;
+        }
+        Ok(())
+    }
+}
+
+fn absent<K: Ord + Copy, A, B>(live: &BTreeMap<K, A>, wanted: &BTreeMap<K, B>) -> Vec<K> {
+    live.keys()
+        .filter(|key| !wanted.contains_key(key))
+        .copied()
+        .collect()
+}
+
+fn zeroed_stats() -> Result<aya::maps::PerCpuValues<Stats>, DatapathError> {
+    let cpus = super::read::cpus()?;
+    vec![Stats::default(); cpus]
+        .try_into()
+        .map_err(|error: std::io::Error| DatapathError::Map {
+            map: "SERVICE_STATS",
+            reason: error.to_string(),
+        })
+}
+
+const _: () = assert!(config::MAX_BACKENDS <= 1 << BackendId::INDEX_BITS);

@@ -1,0 +1,274 @@
+//! Links: programs on interfaces, pinned so that they outlive the agent.
+
+use std::{fs, path::PathBuf};
+
+use aya::programs::{
+    ProgramError, SchedClassifier, Xdp, XdpMode,
+    links::{FdLink, LinkError, PinnedLink},
+    tc::{SchedClassifierLink, TcAttachOptions, TcAttachType},
+    xdp::XdpLink,
+};
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Datapath, DatapathError, causes,
+    load::{LINKS, TC_EGRESS, TC_INGRESS, XDP, program},
+};
+
+/// Which kind of XDP the operator asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum AttachMode {
+    /// Native where the driver can, generic otherwise.
+    #[default]
+    Auto,
+    /// In the driver, or not at all.
+    Native,
+    /// In the kernel's receive path: any interface, slower.
+    Generic,
+}
+
+/// How the programs run on an interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// The interface's name.
+    pub interface: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// Whether XDP runs in the driver (`native`) or in the receive path (`generic`).
+    pub native: bool,
+}
+
+/// Why XDP could not be attached, as far as the agent acts on it.
+enum XdpFailure {
+    /// The driver cannot; generic XDP may.
+    Unsupported(String),
+    /// Another program is there.
+    Occupied,
+    /// Anything else.
+    Other(String),
+}
+
+impl Datapath {
+    /// Attaches the programs to an interface, or replaces those of an earlier agent
+    /// there without losing a packet. The reverse path comes first.
+    pub fn attach(
+        &mut self,
+        interface: &str,
+        ifindex: u32,
+        mode: AttachMode,
+    ) -> Result<Attachment, DatapathError> {
+        self.attach_tc(interface, TC_EGRESS, TcAttachType::Egress)?;
+        self.attach_tc(interface, TC_INGRESS, TcAttachType::Ingress)?;
+        let native = self.attach_xdp(interface, mode)?;
+        Ok(Attachment {
+            interface: interface.to_owned(),
+            ifindex,
+            native,
+        })
+    }
+
+    /// Takes the programs off every interface that is not in `keep`.
+    pub fn detach_others(&mut self, keep: &[String]) -> Result<Vec<String>, DatapathError> {
+        let dir = self.options.pin_dir.join(LINKS);
+        let mut detached = Vec::new();
+        for entry in fs::read_dir(&dir).map_err(DatapathError::file(&dir))? {
+            let path = entry.map_err(DatapathError::file(&dir))?.path();
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+            let Some((_, interface)) = name.as_deref().and_then(|name| name.split_once('@')) else {
+                continue;
+            };
+            if !keep.iter().any(|kept| kept == interface) {
+                fs::remove_file(&path).map_err(DatapathError::file(&path))?;
+                if !detached.iter().any(|name| name == interface) {
+                    detached.push(interface.to_owned());
+                }
+            }
+        }
+        Ok(detached)
+    }
+
+    fn pin(&self, kind: &str, interface: &str) -> PathBuf {
+        // bpffs refuses names with a dot, which VLAN devices have by custom.
+        let interface = interface.replace('.', ":");
+        self.options
+            .pin_dir
+            .join(LINKS)
+            .join(format!("{kind}@{interface}"))
+    }
+
+    fn attach_tc(
+        &mut self,
+        interface: &str,
+        name: &'static str,
+        direction: TcAttachType,
+    ) -> Result<(), DatapathError> {
+        let pin = self.pin(name, interface);
+        let failed = |error: String| DatapathError::Attach {
+            interface: interface.to_owned(),
+            program: name,
+            reason: error,
+        };
+        let tc: &mut SchedClassifier = program(&mut self.ebpf, name)?;
+        if let Some(old) = pinned(&pin).map_err(|error| failed(causes(&error)))? {
+            let link = SchedClassifierLink::try_from(FdLink::from(old))
+                .map_err(|error| failed(causes(&error)))?;
+            match tc.attach_to_link(link) {
+                // The pin stays; the link's handle closes with the program.
+                Ok(_) => return Ok(()),
+                Err(error) if device_is_gone(&error) => {
+                    fs::remove_file(&pin).map_err(DatapathError::file(&pin))?;
+                }
+                Err(error) => return Err(failed(causes(&error))),
+            }
+        }
+        let id = tc
+            .attach_with_options(
+                interface,
+                direction,
+                TcAttachOptions::TcxOrder(Default::default()),
+            )
+            .map_err(|error| failed(causes(&error)))?;
+        let link = tc.take_link(id).map_err(|error| failed(causes(&error)))?;
+        FdLink::try_from(link)
+            .map_err(|error| failed(causes(&error)))?
+            .pin(&pin)
+            .map_err(|error| failed(causes(&error)))?;
+        Ok(())
+    }
+
+    /// Attaches XDP; true where it runs natively.
+    fn attach_xdp(&mut self, interface: &str, mode: AttachMode) -> Result<bool, DatapathError> {
+        let wanted: &[bool] = match mode {
+            AttachMode::Auto => &[true, false],
+            AttachMode::Native => &[true],
+            AttachMode::Generic => &[false],
+        };
+        // An earlier agent's link cannot change its kind: go on with it where it will do.
+        for native in [true, false] {
+            if !wanted.contains(&native) {
+                let pin = self.xdp_pin(interface, native);
+                match fs::remove_file(&pin) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(DatapathError::file(&pin)(error));
+                    }
+                    _ => {}
+                }
+            } else if self.take_over_xdp(interface, native)? {
+                return Ok(native);
+            }
+        }
+        for &native in wanted {
+            match self.new_xdp_link(interface, native) {
+                Ok(()) => return Ok(native),
+                Err(XdpFailure::Unsupported(reason)) if mode == AttachMode::Auto && native => {
+                    tracing::info!(
+                        "{interface}: its driver has no native XDP ({reason}); using generic XDP"
+                    );
+                }
+                Err(XdpFailure::Unsupported(reason)) => {
+                    return Err(DatapathError::NoNativeXdp {
+                        interface: interface.to_owned(),
+                        reason,
+                    });
+                }
+                Err(XdpFailure::Occupied) => {
+                    return Err(DatapathError::Occupied {
+                        interface: interface.to_owned(),
+                    });
+                }
+                Err(XdpFailure::Other(reason)) => {
+                    return Err(DatapathError::Attach {
+                        interface: interface.to_owned(),
+                        program: XDP,
+                        reason,
+                    });
+                }
+            }
+        }
+        unreachable!("every list of wanted kinds ends in a return")
+    }
+
+    fn xdp_pin(&self, interface: &str, native: bool) -> PathBuf {
+        let kind = if native { "xdp-native" } else { "xdp-generic" };
+        self.pin(kind, interface)
+    }
+
+    /// Puts this program under an earlier agent's link, if there is a live one.
+    fn take_over_xdp(&mut self, interface: &str, native: bool) -> Result<bool, DatapathError> {
+        let pin = self.xdp_pin(interface, native);
+        let failed = |error: String| DatapathError::Attach {
+            interface: interface.to_owned(),
+            program: XDP,
+            reason: error,
+        };
+        let Some(old) = pinned(&pin).map_err(|error| failed(causes(&error)))? else {
+            return Ok(false);
+        };
+        let link =
+            XdpLink::try_from(FdLink::from(old)).map_err(|error| failed(causes(&error)))?;
+        let xdp: &mut Xdp = program(&mut self.ebpf, XDP)?;
+        match xdp.attach_to_link(link) {
+            Ok(_) => Ok(true),
+            Err(error) if device_is_gone(&error) => {
+                fs::remove_file(&pin).map_err(DatapathError::file(&pin))?;
+                Ok(false)
+            }
+            Err(error) => Err(failed(causes(&error))),
+        }
+    }
+
+    fn new_xdp_link(&mut self, interface: &str, native: bool) -> Result<(), XdpFailure> {
+        let other = |error: &dyn std::error::Error| XdpFailure::Other(causes(error));
+        let pin = self.xdp_pin(interface, native);
+        let xdp: &mut Xdp = program(&mut self.ebpf, XDP).map_err(|error| other(&error))?;
+        let mode = if native { XdpMode::Driver } else { XdpMode::Skb };
+        let id = xdp.attach(interface, mode).map_err(|error| match errno(&error) {
+            Some(Errno::EBUSY | Errno::EEXIST) => XdpFailure::Occupied,
+            Some(Errno::EOPNOTSUPP | Errno::ERANGE | Errno::EINVAL) => {
+                XdpFailure::Unsupported(causes(&error))
+            }
+            _ => other(&error),
+        })?;
+        let link = xdp.take_link(id).map_err(|error| other(&error))?;
+        // aya falls back to netlink where links are refused; such an attachment cannot
+        // be pinned and would end with the agent. Dropping it detaches.
+        let link = FdLink::try_from(link)
+            .map_err(|_| XdpFailure::Unsupported("the kernel refuses an XDP link".into()))?;
+        link.pin(&pin).map_err(|error| other(&error))?;
+        Ok(())
+    }
+}
+
+/// The link pinned at `path`, if there is one.
+fn pinned(path: &std::path::Path) -> Result<Option<PinnedLink>, LinkError> {
+    match PinnedLink::from_pin(path) {
+        Ok(link) => Ok(Some(link)),
+        Err(LinkError::SyscallError(error))
+            if error.io_error.kind() == std::io::ErrorKind::NotFound =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn device_is_gone(error: &ProgramError) -> bool {
+    errno(error) == Some(Errno::ENOLINK)
+}
+
+/// The errno at the bottom of an error's causes.
+fn errno(error: &(dyn std::error::Error + 'static)) -> Option<Errno> {
+    let mut current = Some(error);
+    while let Some(error) = current {
+        if let Some(code) = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::raw_os_error)
+        {
+            return Some(Errno::from_raw(code));
+        }
+        current = error.source();
+    }
+    None
+}

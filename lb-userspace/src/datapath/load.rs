@@ -1,0 +1,261 @@
+//! Loading the programs over new or pinned maps.
+
+use std::{
+    fs::{self, DirBuilder},
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, MapData, PerCpuArray},
+    programs::{Program, SchedClassifier, Xdp},
+};
+use lb_common::{
+    ABI_VERSION, Addr, AddressUse, Backend, Device, Flow, Frontend, Reply, Stats, Trace, Tuple,
+    VerdictCount, config,
+};
+
+use super::{DatapathError, Options, apply::Live, causes, words::Words};
+
+/// Directory of the pinned links, below the pin directory; it has no ABI version, since
+/// links are handed from one version's programs to the next one's.
+pub(super) const LINKS: &str = "links";
+/// Programs by name, the reverse path first: the order in which they are replaced.
+pub(super) const TC_EGRESS: &str = "naru_tc_egress";
+/// See [`TC_EGRESS`].
+pub(super) const TC_INGRESS: &str = "naru_tc_ingress";
+/// See [`TC_EGRESS`].
+pub(super) const XDP: &str = "naru_xdp";
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/naru-ebpf"));
+
+/// The maps that are pinned, with key size, value size and capacity (`None`: the flow
+/// tables, whose capacity is the operator's choice).
+const PINNED: [(&str, usize, usize, Option<usize>); 12] = [
+    ("ADDRESSES", size_of::<Addr>(), size_of::<AddressUse>(), Some(config::MAX_ADDRESSES)),
+    ("FRONTENDS", size_of::<Frontend>(), 4, Some(config::MAX_FRONTENDS)),
+    ("SERVICES", 4, 8, Some(config::MAX_SERVICES)),
+    ("SLOTS", 4, 8, Some(config::MAX_SLOTS)),
+    ("TURNS", 4, 8, Some(config::MAX_SERVICES)),
+    ("BACKENDS", 4, size_of::<Backend>(), Some(config::MAX_BACKENDS)),
+    ("DEVICES", 4, size_of::<Device>(), Some(config::MAX_DEVICES)),
+    ("FLOWS", size_of::<Tuple>(), size_of::<Flow>(), None),
+    ("REPLIES", size_of::<Tuple>(), size_of::<Reply>(), None),
+    (
+        "VERDICTS",
+        4,
+        size_of::<VerdictCount>(),
+        Some(lb_common::Verdict::COUNTERS),
+    ),
+    ("SERVICE_STATS", 4, size_of::<Stats>(), Some(config::MAX_SERVICES)),
+    ("BACKEND_STATS", 4, size_of::<Stats>(), Some(config::MAX_BACKENDS)),
+];
+
+/// The loaded programs and their maps.
+pub struct Datapath {
+    pub(super) options: Options,
+    pub(super) ebpf: Ebpf,
+    /// The dry-run twin of the XDP program, over the same maps.
+    pub(super) twin: Ebpf,
+    pub(super) maps: Maps,
+    pub(super) live: Live,
+}
+
+pub(super) struct Maps {
+    pub(super) addresses: HashMap<MapData, Addr, AddressUse>,
+    pub(super) frontends: HashMap<MapData, Frontend, u32>,
+    pub(super) services: Words,
+    pub(super) slots: Words,
+    pub(super) turns: Array<MapData, u64>,
+    pub(super) backends: Array<MapData, Backend>,
+    pub(super) devices: HashMap<MapData, u32, Device>,
+    pub(super) flows: HashMap<MapData, Tuple, Flow>,
+    pub(super) replies: HashMap<MapData, Tuple, Reply>,
+    pub(super) verdicts: PerCpuArray<MapData, VerdictCount>,
+    pub(super) service_stats: PerCpuArray<MapData, Stats>,
+    pub(super) backend_stats: PerCpuArray<MapData, Stats>,
+    pub(super) trace: Array<MapData, Trace>,
+}
+
+impl Datapath {
+    /// Loads the programs over the maps pinned below `options.pin_dir`, new ones where
+    /// there are none, without attaching anything.
+    ///
+    /// Call [`super::preflight`] first.
+    pub fn open(options: Options) -> Result<Self, DatapathError> {
+        let dir = maps_dir(&options.pin_dir);
+        for dir in [&dir, &options.pin_dir.join(LINKS)] {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(dir)
+                .map_err(DatapathError::file(dir))?;
+        }
+        check_pinned(&dir)?;
+        let mut ebpf = load(&options, &dir, false)?;
+        let mut twin = load(&options, &dir, true)?;
+        for name in [TC_EGRESS, TC_INGRESS] {
+            let classifier: &mut SchedClassifier = program(&mut ebpf, name)?;
+            classifier.load().map_err(refused(name))?;
+        }
+        for object in [&mut ebpf, &mut twin] {
+            let xdp: &mut Xdp = program(object, XDP)?;
+            xdp.load().map_err(refused(XDP))?;
+        }
+        let maps = Maps::take(&mut ebpf, &mut twin)?;
+        let live = Live::read(&maps)?;
+        Ok(Self {
+            options,
+            ebpf,
+            twin,
+            maps,
+            live,
+        })
+    }
+
+    /// Removes the maps of other ABI versions: call it once the links run this
+    /// version's programs, since nothing reads the old ones any more.
+    pub fn remove_other_versions(&self) -> Result<(), DatapathError> {
+        let own = maps_dir(&self.options.pin_dir);
+        let dir = &self.options.pin_dir;
+        for entry in fs::read_dir(dir).map_err(DatapathError::file(dir))? {
+            let path = entry.map_err(DatapathError::file(dir))?.path();
+            if path != own && path != dir.join(LINKS) && path.is_dir() {
+                super::remove_tree(&path, &mut Vec::new())?;
+                tracing::info!("removed {}, maps of another version", path.display());
+            }
+        }
+        Ok(())
+    }
+
+    /// The packet log, where it was asked for: drain it to keep its buffer from filling.
+    pub fn packet_log(
+        &mut self,
+    ) -> Result<Option<aya_log::EbpfLogger<&'static dyn log::Log>>, DatapathError> {
+        if !self.options.log_packets {
+            return Ok(None);
+        }
+        aya_log::EbpfLogger::init(&mut self.ebpf)
+            .map(Some)
+            .map_err(|error| DatapathError::Map {
+                map: "AYA_LOGS",
+                reason: causes(&error),
+            })
+    }
+}
+
+pub(super) fn maps_dir(pin_dir: &Path) -> PathBuf {
+    pin_dir.join(format!("v{ABI_VERSION}"))
+}
+
+pub(super) fn program<'a, T>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut T, DatapathError>
+where
+    &'a mut T: TryFrom<&'a mut Program>,
+{
+    ebpf.program_mut(name)
+        .and_then(|program| program.try_into().ok())
+        .ok_or_else(|| DatapathError::Object {
+            what: format!("program {name}"),
+        })
+}
+
+fn refused(program: &'static str) -> impl FnOnce(aya::programs::ProgramError) -> DatapathError {
+    move |error| DatapathError::Load {
+        program: program.into(),
+        reason: causes(&error),
+    }
+}
+
+fn load(options: &Options, dir: &Path, dry_run: bool) -> Result<Ebpf, DatapathError> {
+    let dry_run = u8::from(dry_run);
+    let log_level = if options.log_packets { u8::MAX } else { 0 };
+    let first = *options.snat_ports.start();
+    let count = options.snat_ports.end() - first + 1;
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global(config::DRY_RUN, &dry_run, true)
+        .override_global(config::SEED, &options.seed, true)
+        .override_global(config::SNAT_PORT_FIRST, &first, true)
+        .override_global(config::SNAT_PORT_COUNT, &count, true)
+        .override_global("AYA_LOG_LEVEL", &log_level, true);
+    for (name, _, _, capacity) in PINNED {
+        loader.map_pin_path(name, dir.join(name));
+        if capacity.is_none() {
+            loader.map_max_entries(name, options.max_flows);
+        }
+    }
+    loader.load(OBJECT).map_err(|error| DatapathError::Load {
+        program: "object".into(),
+        reason: causes(&error),
+    })
+}
+
+/// aya reuses a pinned map whatever it is, so compare it first.
+fn check_pinned(dir: &Path) -> Result<(), DatapathError> {
+    for (name, key_size, value_size, capacity) in PINNED {
+        let path = dir.join(name);
+        if !path.exists() {
+            continue;
+        }
+        let info = aya::maps::MapInfo::from_pin(&path).map_err(|error| DatapathError::Map {
+            map: name,
+            reason: causes(&error),
+        })?;
+        let capacity = capacity.unwrap_or(info.max_entries() as usize);
+        let shape = |key, value, capacity| format!("{key}→{value} bytes × {capacity}");
+        let found = shape(info.key_size(), info.value_size(), info.max_entries());
+        let expected = shape(key_size as u32, value_size as u32, capacity as u32);
+        if found != expected {
+            return Err(DatapathError::ForeignMap {
+                path,
+                found,
+                expected,
+            });
+        }
+    }
+    Ok(())
+}
+
+impl Maps {
+    fn take(ebpf: &mut Ebpf, twin: &mut Ebpf) -> Result<Self, DatapathError> {
+        fn typed<T: TryFrom<aya::maps::Map, Error = aya::maps::MapError>>(
+            ebpf: &mut Ebpf,
+            name: &'static str,
+        ) -> Result<T, DatapathError> {
+            ebpf.take_map(name)
+                .ok_or_else(|| DatapathError::Object {
+                    what: format!("map {name}"),
+                })?
+                .try_into()
+                .map_err(DatapathError::map(name))
+        }
+        fn words(
+            ebpf: &mut Ebpf,
+            name: &'static str,
+            len: usize,
+        ) -> Result<Words, DatapathError> {
+            match ebpf.take_map(name) {
+                Some(aya::maps::Map::Array(data)) => Words::new(name, &data, len),
+                _ => Err(DatapathError::Object {
+                    what: format!("array map {name}"),
+                }),
+            }
+        }
+        Ok(Self {
+            addresses: typed(ebpf, "ADDRESSES")?,
+            frontends: typed(ebpf, "FRONTENDS")?,
+            services: words(ebpf, "SERVICES", config::MAX_SERVICES)?,
+            slots: words(ebpf, "SLOTS", config::MAX_SLOTS)?,
+            turns: typed(ebpf, "TURNS")?,
+            backends: typed(ebpf, "BACKENDS")?,
+            devices: typed(ebpf, "DEVICES")?,
+            flows: typed(ebpf, "FLOWS")?,
+            replies: typed(ebpf, "REPLIES")?,
+            verdicts: typed(ebpf, "VERDICTS")?,
+            service_stats: typed(ebpf, "SERVICE_STATS")?,
+            backend_stats: typed(ebpf, "BACKEND_STATS")?,
+            trace: typed(twin, "TRACE")?,
+        })
+    }
+}

@@ -1,0 +1,177 @@
+//! The kernel side: programs, maps and links. The only module that speaks to BPF.
+//!
+//! Everything is pinned below [`Options::pin_dir`] and outlives the process: maps in
+//! `v<ABI>/`, links in `links/`. Opening takes over what is there, so a restart is an
+//! ordinary reconcile, and an upgrade replaces programs under live links.
+
+mod apply;
+mod attach;
+mod explain;
+mod load;
+mod preflight;
+mod read;
+mod words;
+
+use std::{
+    io,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+};
+
+pub use self::{
+    apply::Applied,
+    attach::{AttachMode, Attachment},
+    explain::{Explanation, Probe},
+    load::Datapath,
+    preflight::preflight,
+    read::{FlowEntry, Swept},
+};
+
+/// Where BPF objects are pinned unless told otherwise.
+pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/naru";
+
+/// What is decided when the programs are loaded.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Directory on a BPF file system for maps and links.
+    pub pin_dir: PathBuf,
+    /// Capacity of the flow tables. Applies when they are created; existing ones keep theirs.
+    pub max_flows: u32,
+    /// Seed of the flow hash and of the Maglev tables, equal in the whole cluster.
+    pub seed: u64,
+    /// SNAT ports of `nat` flows, host byte order.
+    pub snat_ports: RangeInclusive<u16>,
+    /// A log line for every packet that concerns a service, for debugging.
+    pub log_packets: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            pin_dir: DEFAULT_PIN_DIR.into(),
+            max_flows: lb_common::config::DEFAULT_MAX_FLOWS as u32,
+            seed: lb_common::config::DEFAULT_SEED,
+            snat_ports: lb_common::config::DEFAULT_SNAT_PORTS,
+            log_packets: false,
+        }
+    }
+}
+
+/// Why the kernel side could not be set up, read or changed; every text says what to do.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages are the documentation")]
+pub enum DatapathError {
+    #[error(
+        "not permitted to load BPF programs: missing {missing}; run as root (`sudo naru agent …`), \
+         or grant the binary these capabilities with setcap"
+    )]
+    Privileges { missing: String },
+    #[error(
+        "this kernel ({release}) cannot load Naru's programs: {what}; use a kernel of 6.6 or newer \
+         built with {config}"
+    )]
+    Kernel {
+        release: String,
+        what: String,
+        config: &'static str,
+    },
+    #[error("{path} is not on a BPF file system ({reason}); mount one: mount -t bpf bpf /sys/fs/bpf")]
+    NoBpffs { path: PathBuf, reason: String },
+    #[error("{path}: {source}")]
+    File { path: PathBuf, source: io::Error },
+    #[error("the kernel refused program {program}: {reason}")]
+    Load { program: String, reason: String },
+    #[error("the embedded eBPF object has no {what}; the build is broken")]
+    Object { what: String },
+    #[error(
+        "pinned map {path} has another layout than this version of Naru expects ({found}, not \
+         {expected}); stop the agent that uses it and run `naru detach`"
+    )]
+    ForeignMap {
+        path: PathBuf,
+        found: String,
+        expected: String,
+    },
+    #[error("map {map}: {reason}")]
+    Map { map: &'static str, reason: String },
+    #[error(
+        "{interface}: another XDP program is attached; see it with `ip -details link show dev \
+         {interface}`, and remove it with `ip link set dev {interface} xdp off`"
+    )]
+    Occupied { interface: String },
+    #[error(
+        "{interface}: its driver cannot run XDP programs natively ({reason}); use --attach generic \
+         (slower), or --attach auto to let Naru choose"
+    )]
+    NoNativeXdp { interface: String, reason: String },
+    #[error("{interface}: attaching {program} failed: {reason}")]
+    Attach {
+        interface: String,
+        program: &'static str,
+        reason: String,
+    },
+    #[error("the dry run failed: {reason}")]
+    TestRun { reason: String },
+}
+
+impl DatapathError {
+    fn file(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::File { path, source }
+    }
+
+    fn map(map: &'static str) -> impl FnOnce(aya::maps::MapError) -> Self {
+        move |error| Self::Map {
+            map,
+            reason: causes(&error),
+        }
+    }
+}
+
+/// An error and all its causes in one line, without repeating a cause that is already in
+/// its parent's text.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Removes programs, maps and pins below `pin_dir`: takes the kernel side away whole.
+///
+/// Gives the names of what was removed; an absent directory is not an error.
+pub fn detach(pin_dir: &Path) -> Result<Vec<String>, DatapathError> {
+    let mut removed = Vec::new();
+    // Links first: while one lives, its program uses the maps.
+    for dir in [pin_dir.join(load::LINKS), pin_dir.to_path_buf()] {
+        remove_tree(&dir, &mut removed)?;
+    }
+    Ok(removed)
+}
+
+fn remove_tree(dir: &Path, removed: &mut Vec<String>) -> Result<(), DatapathError> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(DatapathError::file(dir)(error)),
+    };
+    for entry in entries {
+        let path = entry.map_err(DatapathError::file(dir))?.path();
+        if path.is_dir() {
+            remove_tree(&path, removed)?;
+        } else {
+            std::fs::remove_file(&path).map_err(DatapathError::file(&path))?;
+            if let Some(name) = path.file_name() {
+                removed.push(name.to_string_lossy().into_owned());
+            }
+        }
+    }
+    std::fs::remove_dir(dir).map_err(DatapathError::file(dir))
+}

@@ -1,0 +1,199 @@
+//! What the kernel said about links and addresses at one moment. Pure data.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use rtnetlink::packet_route::{
+    address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
+    link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
+};
+
+use super::{Mac, NetError};
+use crate::desired::{DeviceFacts, Surroundings};
+
+/// The links and addresses of this network namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// By interface index.
+    pub links: BTreeMap<u32, Link>,
+    /// In the kernel's order, which is the order in which it prefers them.
+    pub addresses: Vec<Address>,
+}
+
+/// One network interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Its index, unique in this namespace while it exists.
+    pub index: u32,
+    /// Its name; may change while the index stays.
+    pub name: String,
+    /// Its Ethernet address; `None` for devices that are not Ethernet (tunnels).
+    pub mac: Option<Mac>,
+    /// Largest packet in bytes, without the Ethernet header.
+    pub mtu: u32,
+    /// Set up by the administrator (IFF_UP).
+    pub up: bool,
+    /// The cable is in (IFF_LOWER_UP).
+    pub carrier: bool,
+    /// How often the carrier came or went: tells a flap that was over before
+    /// anyone looked.
+    pub carrier_changes: u32,
+    /// Can send to all stations (IFF_BROADCAST).
+    pub broadcast: bool,
+    /// Does not resolve addresses (IFF_NOARP).
+    pub noarp: bool,
+    /// The loopback device.
+    pub loopback: bool,
+    /// Index of the bridge, bond or VRF that it is a port of.
+    pub master: Option<u32>,
+}
+
+/// One address of an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Index of the interface that has it.
+    pub interface: u32,
+    /// The host's own address, not the peer's.
+    pub addr: IpAddr,
+    /// Length of the network's prefix in bits.
+    pub prefix_len: u8,
+    /// Scope global: reachable from other networks, as far as the kernel knows.
+    pub global: bool,
+    /// Secondary (IPv4), or temporary (IPv6): a primary one is preferred.
+    pub secondary: bool,
+    /// May be used as the source of new flows: not deprecated, and not waiting
+    /// for or failed at duplicate address detection.
+    pub usable: bool,
+}
+
+// === impl Snapshot ===
+
+impl Snapshot {
+    /// Every address of the host, on whatever interface, loopback included.
+    pub fn host_addresses(&self) -> BTreeSet<IpAddr> {
+        self.addresses.iter().map(|address| address.addr).collect()
+    }
+
+    /// The interface's address for new outgoing flows: global and usable, a
+    /// primary one before a secondary, else the first.
+    pub fn first_global(&self, interface: u32, ipv6: bool) -> Option<IpAddr> {
+        self.addresses
+            .iter()
+            .filter(|a| a.interface == interface && a.addr.is_ipv6() == ipv6)
+            .filter(|a| a.global && a.usable)
+            .min_by_key(|a| a.secondary)
+            .map(|a| a.addr)
+    }
+
+    /// The interface of that name.
+    ///
+    /// # Errors
+    /// [`NetError::NoSuchInterface`], which names those that there are.
+    pub fn link_named(&self, name: &str) -> Result<&Link, NetError> {
+        self.links
+            .values()
+            .find(|link| link.name == name)
+            .ok_or_else(|| NetError::NoSuchInterface {
+                name: name.to_owned(),
+                known: self.links.values().map(|link| link.name.clone()).collect(),
+            })
+    }
+
+    /// What `compile` needs to know of this node.
+    ///
+    /// `attached` has the interfaces that Naru is attached to, with whether XDP may
+    /// redirect to each; those that are gone by now are left out. `local_endpoints`
+    /// comes from [`super::Network::local_endpoints`].
+    pub fn surroundings(
+        &self,
+        node: &str,
+        attached: &BTreeMap<u32, bool>,
+        local_endpoints: BTreeSet<IpAddr>,
+    ) -> Surroundings {
+        let devices = attached
+            .iter()
+            .filter_map(|(&index, &xdp_redirect)| {
+                let facts = DeviceFacts {
+                    name: self.links.get(&index)?.name.clone(),
+                    snat_v4: self.first_global(index, false),
+                    snat_v6: self.first_global(index, true),
+                    xdp_redirect,
+                };
+                Some((index, facts))
+            })
+            .collect();
+        Surroundings {
+            node: node.to_owned(),
+            host_addresses: self.host_addresses(),
+            local_endpoints,
+            devices,
+        }
+    }
+}
+
+// === impl Link ===
+
+impl From<LinkMessage> for Link {
+    fn from(message: LinkMessage) -> Self {
+        let flags = message.header.flags;
+        let mut link = Self {
+            index: message.header.index,
+            up: flags.contains(LinkFlags::Up),
+            carrier: flags.contains(LinkFlags::LowerUp),
+            broadcast: flags.contains(LinkFlags::Broadcast),
+            noarp: flags.contains(LinkFlags::Noarp),
+            loopback: flags.contains(LinkFlags::Loopback),
+            ..Self::default()
+        };
+        let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::Controller(index) if index != 0 => link.master = Some(index),
+                LinkAttribute::CarrierChanges(count) => link.carrier_changes = count,
+                LinkAttribute::Address(bytes) if ethernet => {
+                    link.mac = <[u8; 6]>::try_from(bytes).ok().map(Mac);
+                }
+                _ => {}
+            }
+        }
+        link
+    }
+}
+
+// === impl Address ===
+
+impl Address {
+    /// `None` for entries that carry no address of the host.
+    pub(super) fn from_message(message: &AddressMessage) -> Option<Self> {
+        let header = &message.header;
+        let (mut local, mut peer, mut wide) = (None, None, None);
+        for attribute in &message.attributes {
+            match attribute {
+                AddressAttribute::Local(addr) => local = Some(*addr),
+                AddressAttribute::Address(addr) => peer = Some(*addr),
+                AddressAttribute::Flags(flags) => wide = Some(*flags),
+                _ => {}
+            }
+        }
+        // The header has room for the first eight flags only, all that matter here.
+        let flags = wide.unwrap_or(AddressFlags::from_bits_retain(header.flags.bits().into()));
+        let unusable = AddressFlags::Deprecated | AddressFlags::Tentative | AddressFlags::Dadfailed;
+        Some(Self {
+            interface: header.index,
+            // IFA_ADDRESS is the other end on point-to-point links; IPv6 has no
+            // IFA_LOCAL elsewhere.
+            addr: local.or(peer)?,
+            prefix_len: header.prefix_len,
+            global: header.scope == AddressScope::Universe,
+            secondary: flags.contains(AddressFlags::Secondary),
+            usable: !flags.intersects(unusable),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,151 @@
+//! Services, EndpointSlices and Endpoints → [`Desired`], whoever read the objects.
+//!
+//! Manifests hand their objects in today; a cluster's watches can hand in the same
+//! kinds. Follows kube-proxy where Kubernetes leaves a choice.
+
+mod annotations;
+mod endpoints;
+mod service;
+
+use std::collections::{BTreeMap, btree_map::Entry};
+
+use k8s_openapi::{
+    api::{
+        core::v1::{Endpoints, Service},
+        discovery::v1::EndpointSlice,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+
+use super::{Findings, Origin, Outcome};
+use crate::desired::{Desired, Frontend};
+
+/// The [`Service::spec`]'s `loadBalancerClass` that names naru.
+pub const LOAD_BALANCER_CLASS: &str = "naru.dev/naru";
+
+/// An object and where it was read.
+#[derive(Clone, Debug)]
+pub struct Sourced<T> {
+    /// For messages.
+    pub origin: Origin,
+    /// The object.
+    pub object: T,
+}
+
+/// All objects that count, of one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Objects {
+    /// `v1` Service.
+    pub services: Vec<Sourced<Service>>,
+    /// `v1` Endpoints; consulted where a Service has no EndpointSlice.
+    pub endpoints: Vec<Sourced<Endpoints>>,
+    /// `discovery.k8s.io/v1` EndpointSlice.
+    pub slices: Vec<Sourced<EndpointSlice>>,
+}
+
+/// Namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    namespace: String,
+    name: String,
+}
+
+impl Key {
+    /// Without a namespace an object is in `default`, as `kubectl apply` has it.
+    fn of(metadata: &ObjectMeta) -> Self {
+        let namespace = metadata.namespace.as_deref().filter(|n| !n.is_empty());
+        Self {
+            namespace: namespace.unwrap_or("default").to_owned(),
+            name: metadata.name.clone().unwrap_or_default(),
+        }
+    }
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Works out what the objects ask for.
+pub fn translate(objects: &Objects) -> Outcome {
+    let mut findings = Findings::default();
+    let services = index(
+        "Service",
+        &objects.services,
+        |object| &object.metadata,
+        &mut findings,
+    );
+    let slices = index(
+        "EndpointSlice",
+        &objects.slices,
+        |object| &object.metadata,
+        &mut findings,
+    );
+    let endpoints = index(
+        "Endpoints",
+        &objects.endpoints,
+        |object| &object.metadata,
+        &mut findings,
+    );
+    let endpoints = endpoints::Index::new(slices, endpoints, &services, &mut findings);
+
+    let mut desired = Desired::default();
+    let mut owners: BTreeMap<Frontend, (String, &Origin)> = BTreeMap::new();
+    for (key, service) in &services {
+        let object = format!("Service {key}");
+        let ports = service::ports(key, &object, service, &endpoints, &mut findings);
+        for (name, port) in ports {
+            for frontend in &port.frontends {
+                match owners.entry(*frontend) {
+                    Entry::Vacant(entry) => {
+                        entry.insert((object.clone(), &service.origin));
+                    }
+                    Entry::Occupied(entry) => {
+                        let (other, origin) = entry.get();
+                        findings.problem(
+                            &service.origin,
+                            &object,
+                            format!("frontend {frontend} is already taken by {other} ({origin})"),
+                            "give one of the two another address or port",
+                        );
+                    }
+                }
+            }
+            desired.services.insert(name, port);
+        }
+    }
+    findings.outcome(desired)
+}
+
+/// The objects of one kind by name, so that equal input gives equal order.
+fn index<'a, T>(
+    kind: &str,
+    objects: &'a [Sourced<T>],
+    metadata: impl Fn(&T) -> &ObjectMeta,
+    findings: &mut Findings,
+) -> BTreeMap<Key, &'a Sourced<T>> {
+    let mut index: BTreeMap<Key, &Sourced<T>> = BTreeMap::new();
+    for sourced in objects {
+        let key = Key::of(metadata(&sourced.object));
+        if key.name.is_empty() {
+            let object = format!("{kind} {}/?", key.namespace);
+            let what = "metadata.name is missing";
+            findings.problem(&sourced.origin, &object, what, "give the object a name");
+            continue;
+        }
+        let object = format!("{kind} {key}");
+        match index.entry(key) {
+            Entry::Vacant(entry) => {
+                entry.insert(sourced);
+            }
+            Entry::Occupied(entry) => findings.problem(
+                &sourced.origin,
+                &object,
+                format!("it is already defined at {}", entry.get().origin),
+                "remove one of the two, or rename it",
+            ),
+        }
+    }
+    index
+}

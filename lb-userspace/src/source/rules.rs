@@ -1,0 +1,295 @@
+//! What every source asks of addresses, ports and choices, in one wording.
+
+use std::net::{IpAddr, SocketAddr};
+
+use lb_common::{Algorithm, Protocol, maglev};
+
+use crate::desired::Frontend;
+
+/// The most that one endpoint may weigh.
+pub(crate) const MAX_WEIGHT: u32 = 1_000;
+
+/// What is wrong, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Objection {
+    pub(crate) what: String,
+    pub(crate) remedy: String,
+}
+
+impl Objection {
+    pub(crate) fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            remedy: remedy.into(),
+        }
+    }
+}
+
+impl std::fmt::Display for Objection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}; {}", self.what, self.remedy)
+    }
+}
+
+/// Reads an address that clients shall speak to.
+pub(crate) fn vip(text: &str) -> Result<IpAddr, Objection> {
+    let ip = address(text)?;
+    let reason = match ip {
+        IpAddr::V6(_) => {
+            return Err(Objection::new(
+                format!("{ip} is IPv6, which is not balanced yet"),
+                "use an IPv4 address",
+            ));
+        }
+        ip if ip.is_unspecified() => "the unspecified address",
+        ip if ip.is_loopback() => "a loopback address",
+        ip if ip.is_multicast() => "a multicast address",
+        IpAddr::V4(ip) if ip.is_broadcast() => "the broadcast address",
+        _ => return Ok(ip),
+    };
+    Err(Objection::new(
+        format!("{ip} is {reason} and cannot be a virtual IP"),
+        "use a unicast address of the network that the clients reach",
+    ))
+}
+
+/// Reads an endpoint's address; refuses what Kubernetes refuses
+/// (`ValidateEndpointIP`: unspecified, loopback, link-local, multicast).
+pub(crate) fn endpoint(text: &str) -> Result<IpAddr, Objection> {
+    let ip = address(text)?;
+    let reason = match ip {
+        IpAddr::V6(_) => {
+            return Err(Objection::new(
+                format!("endpoint {ip} is IPv6, which is not balanced yet"),
+                "use IPv4 endpoints",
+            ));
+        }
+        ip if ip.is_unspecified() => "the unspecified address",
+        ip if ip.is_loopback() => "a loopback address",
+        ip if ip.is_multicast() => "a multicast address",
+        IpAddr::V4(ip) if ip.is_link_local() => "a link-local address",
+        IpAddr::V4(ip) if ip.is_broadcast() => "the broadcast address",
+        _ => return Ok(ip),
+    };
+    Err(Objection::new(
+        format!("endpoint {ip} is {reason}"),
+        "give the address under which this node reaches the endpoint",
+    ))
+}
+
+fn address(text: &str) -> Result<IpAddr, Objection> {
+    text.trim().parse().map_err(|_| {
+        Objection::new(
+            format!("`{text}` is not an IP address"),
+            "write it as 192.168.56.11",
+        )
+    })
+}
+
+/// Checks a port as Kubernetes holds it.
+pub(crate) fn port(number: i32) -> Result<u16, Objection> {
+    match u16::try_from(number) {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(Objection::new(
+            format!("port {number} does not exist"),
+            "use a port from 1 to 65535",
+        )),
+    }
+}
+
+/// Reads a protocol as Kubernetes writes it; absent means TCP.
+pub(crate) fn protocol(text: Option<&str>) -> Result<Protocol, Objection> {
+    match text {
+        None | Some("" | "TCP") => Ok(Protocol::Tcp),
+        Some("UDP") => Ok(Protocol::Udp),
+        Some("SCTP") => Err(Objection::new(
+            "SCTP is not balanced yet",
+            "use TCP or UDP, or give the port to a Service of its own that naru does not see",
+        )),
+        Some(other) => Err(Objection::new(
+            format!("`{other}` is not a protocol"),
+            "write TCP or UDP",
+        )),
+    }
+}
+
+/// Reads `IP:PORT`.
+fn ip_and_port(text: &str, example: &str) -> Result<(String, u16), Objection> {
+    let how = || format!("write it as {example}");
+    let (ip, port) = match text.rsplit_once(':') {
+        // A bare IPv6 address has colons, but no port.
+        Some((ip, port)) if !ip.contains(':') || ip.ends_with(']') => (ip, port),
+        _ => {
+            let ip = text.trim();
+            return Err(if ip.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv4()) {
+                Objection::new(
+                    format!("{ip}: a port is missing"),
+                    format!("write {ip}:{}", example.rsplit(':').next().unwrap_or("80")),
+                )
+            } else {
+                Objection::new(format!("`{text}` is not IP:PORT"), how())
+            });
+        }
+    };
+    let port = port
+        .parse::<u16>()
+        .ok()
+        .filter(|&port| port > 0)
+        .ok_or_else(|| {
+            Objection::new(
+                format!("`{text}`: `{port}` is not a port"),
+                "use a port from 1 to 65535",
+            )
+        })?;
+    let ip = ip.trim_start_matches('[').trim_end_matches(']');
+    if ip.is_empty() {
+        return Err(Objection::new(
+            format!("`{text}`: an address is missing"),
+            how(),
+        ));
+    }
+    Ok((ip.to_owned(), port))
+}
+
+/// Reads `IP:PORT`, `IP:PORT/tcp` or `IP:PORT/udp`.
+pub(crate) fn frontend(text: &str) -> Result<Frontend, Objection> {
+    let (addr, protocol) = match text.split_once('/') {
+        None | Some((_, "tcp" | "TCP")) => (text, Protocol::Tcp),
+        Some((_, "udp" | "UDP")) => (text, Protocol::Udp),
+        Some((_, other)) => {
+            return Err(Objection::new(
+                format!("`{text}`: `{other}` is not a protocol that naru balances"),
+                "end it with /tcp or /udp",
+            ));
+        }
+    };
+    let addr = addr.split('/').next().unwrap_or_default();
+    let (ip, port) = ip_and_port(addr, "192.168.56.11:80")?;
+    Ok(Frontend {
+        addr: SocketAddr::new(vip(&ip)?, port),
+        protocol,
+    })
+}
+
+/// Reads `IP:PORT` of a backend.
+pub(crate) fn backend(text: &str) -> Result<SocketAddr, Objection> {
+    let (ip, port) = ip_and_port(text, "10.0.0.11:8080")?;
+    Ok(SocketAddr::new(endpoint(&ip)?, port))
+}
+
+/// Reads the name of an algorithm.
+pub(crate) fn algorithm(text: &str) -> Result<Algorithm, Objection> {
+    [Algorithm::RoundRobin, Algorithm::Maglev]
+        .into_iter()
+        .find(|algorithm| algorithm.name() == text.trim())
+        .ok_or_else(|| {
+            Objection::new(
+                format!("`{text}` is not an algorithm"),
+                "write round-robin or maglev",
+            )
+        })
+}
+
+/// Checks the size of a Maglev table.
+pub(crate) fn maglev_slots(slots: u32) -> Result<u32, Objection> {
+    if maglev::LADDER.contains(&slots) {
+        return Ok(slots);
+    }
+    let sizes: Vec<_> = maglev::LADDER.iter().map(u32::to_string).collect();
+    Err(Objection::new(
+        format!("{slots} is not a size of a Maglev table"),
+        format!("use one of {}", sizes.join(", ")),
+    ))
+}
+
+/// Checks a weight.
+pub(crate) fn weight(text: &str) -> Result<u32, Objection> {
+    match text.trim().parse() {
+        Ok(weight) if weight <= MAX_WEIGHT => Ok(weight),
+        _ => Err(Objection::new(
+            format!("`{}` is not a weight", text.trim()),
+            format!("use a number from 0 (takes no new flows) to {MAX_WEIGHT}"),
+        )),
+    }
+}
+
+/// Refuses an endpoint that would send a service's packets back to itself.
+pub(crate) fn not_itself(endpoint: SocketAddr, frontend: &Frontend) -> Result<(), Objection> {
+    if endpoint != frontend.addr {
+        return Ok(());
+    }
+    Err(Objection::new(
+        format!("endpoint {endpoint} is the service's own frontend, packets would go in a circle"),
+        "give the endpoint another address or port",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_an_address_is_said() {
+        let says = |text: &str| frontend(text).map_or_else(|e| e.to_string(), |f| f.to_string());
+        let cases = [
+            ("192.168.56.11:80", "192.168.56.11:80/tcp"),
+            ("192.168.56.11:53/udp", "192.168.56.11:53/udp"),
+            (
+                "192.168.56.11",
+                "192.168.56.11: a port is missing; write 192.168.56.11:80",
+            ),
+            (
+                "192.168.56.11:http",
+                "`192.168.56.11:http`: `http` is not a port; use a port from 1 to 65535",
+            ),
+            (
+                "192.168.56.11:0",
+                "`192.168.56.11:0`: `0` is not a port; use a port from 1 to 65535",
+            ),
+            (
+                "example.org:80",
+                "`example.org` is not an IP address; write it as 192.168.56.11",
+            ),
+            (
+                ":80",
+                "`:80`: an address is missing; write it as 192.168.56.11:80",
+            ),
+            (
+                "[2001:db8::1]:80",
+                "2001:db8::1 is IPv6, which is not balanced yet; use an IPv4 address",
+            ),
+            (
+                "2001:db8::1",
+                "`2001:db8::1` is not IP:PORT; write it as 192.168.56.11:80",
+            ),
+            (
+                "192.168.56.11:80/sctp",
+                "`192.168.56.11:80/sctp`: `sctp` is not a protocol that naru balances; \
+                 end it with /tcp or /udp",
+            ),
+            (
+                "224.0.0.1:80",
+                "224.0.0.1 is a multicast address and cannot be a virtual IP; \
+                 use a unicast address of the network that the clients reach",
+            ),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(says(text), expected);
+        }
+    }
+
+    #[test]
+    fn endpoints_that_kubernetes_refuses_are_refused() {
+        for text in [
+            "127.0.0.1",
+            "0.0.0.0",
+            "224.0.0.1",
+            "169.254.0.1",
+            "::1",
+            "x",
+        ] {
+            assert!(endpoint(text).is_err(), "{text}");
+        }
+        assert!(endpoint("10.244.1.2").is_ok());
+    }
+}

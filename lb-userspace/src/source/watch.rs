@@ -1,0 +1,252 @@
+//! Reads a source anew whenever it may have changed.
+//!
+//! inotify tells of changes at once; a burst of events is read when it has been
+//! quiet for [`QUIET`], and no later than [`PATIENCE`] after its first event, so a
+//! change is on its way to the kernel well within 50 ms.
+//!
+//! Beside it, sizes and times of the files are compared every [`POLL`]. That costs a
+//! few `stat` calls and finds what inotify cannot tell: a link whose target changed
+//! in another directory, a network file system, a directory made anew, watches that
+//! ran out. Equal outcomes are not sent twice, so a needless look costs nothing more.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use notify::{
+    Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
+    event::{AccessKind, AccessMode, MetadataKind, ModifyKind},
+};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until, timeout_at},
+};
+
+use super::{Outcome, Source, manifest};
+
+/// How long a burst must have been quiet before the source is read.
+pub const QUIET: Duration = Duration::from_millis(5);
+/// How long a burst may go on before the source is read all the same.
+pub const PATIENCE: Duration = Duration::from_millis(20);
+/// How often files are compared without any event.
+pub const POLL: Duration = Duration::from_secs(1);
+
+/// Outcomes that may wait for the receiver; a slow one delays reading.
+const WAITING: usize = 4;
+
+pub(super) fn spawn(source: Source) -> mpsc::Receiver<Outcome> {
+    let (sender, receiver) = mpsc::channel(WAITING);
+    tokio::spawn(async move {
+        match &source {
+            Source::Flags(flags) => {
+                // Flags never change, but the channel stays open: its end means failure.
+                if sender.send(flags.desired()).await.is_ok() {
+                    sender.closed().await;
+                }
+            }
+            Source::Manifests(_) | Source::Config(_) => follow(source, sender).await,
+        }
+    });
+    receiver
+}
+
+async fn follow(source: Source, sender: mpsc::Sender<Outcome>) {
+    let (events, mut changed) = mpsc::channel(1);
+    let mut watches = Watches::new(&source, events);
+    let mut last: Option<Outcome> = None;
+    loop {
+        // Watch first, then look, then read: what changes in between is an event.
+        watches.renew();
+        let seen = Fingerprint::of(&source);
+        let Some(outcome) = read(&source).await else {
+            return;
+        };
+        if last.as_ref() != Some(&outcome) {
+            last = Some(outcome.clone());
+            if sender.send(outcome).await.is_err() {
+                return;
+            }
+        }
+        loop {
+            let poll = sleep_until(Instant::now() + POLL);
+            tokio::select! {
+                _ = sender.closed() => return,
+                _ = changed.recv() => {
+                    settle(&mut changed).await;
+                    break;
+                }
+                _ = poll => {
+                    if Fingerprint::of(&source) != seen {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Waits for the end of a burst of events whose first has just come.
+async fn settle(changed: &mut mpsc::Receiver<()>) {
+    let first = Instant::now();
+    loop {
+        let end = (Instant::now() + QUIET).min(first + PATIENCE);
+        match timeout_at(end, changed.recv()).await {
+            Ok(Some(())) if end < first + PATIENCE => {}
+            _ => return,
+        }
+    }
+}
+
+/// Reads the source where blocking is allowed; `None` while the runtime shuts down.
+async fn read(source: &Source) -> Option<Outcome> {
+    let source = source.clone();
+    tokio::task::spawn_blocking(move || source.load())
+        .await
+        .ok()
+}
+
+/// The directories under inotify.
+struct Watches {
+    /// `None` where the kernel has no watches left: the comparison of files remains.
+    watcher: Option<RecommendedWatcher>,
+    /// The watched directories, with device and inode of what stood there then.
+    watched: BTreeMap<PathBuf, Option<(u64, u64)>>,
+    /// Keeps the channel open where there is no watcher to hold it.
+    _events: mpsc::Sender<()>,
+}
+
+impl Watches {
+    fn new(source: &Source, events: mpsc::Sender<()>) -> Self {
+        let relevant = relevance(source);
+        let kept = events.clone();
+        let handler = move |event: notify::Result<Event>| {
+            // An error may have swallowed events, so it counts as a change.
+            if event.map_or(true, |event| alters(&event) && relevant(&event)) {
+                // One that is still waiting says the same.
+                let _ = events.try_send(());
+            }
+        };
+        let watcher = notify::recommended_watcher(handler)
+            .inspect_err(|error| {
+                tracing::warn!(%error, "no file system events, looking every {POLL:?} instead");
+            })
+            .ok();
+        let watched = match source {
+            Source::Manifests(dir) => [Some(dir.clone()), parent(dir)],
+            Source::Config(file) => [parent(file), None],
+            Source::Flags(_) => [None, None],
+        };
+        let watched = watched
+            .into_iter()
+            .flatten()
+            .map(|dir| (dir, None))
+            .collect();
+        Self {
+            watcher,
+            watched,
+            _events: kept,
+        }
+    }
+
+    /// Watches directories that were made, or made anew, since the last call.
+    fn renew(&mut self) {
+        let Some(watcher) = &mut self.watcher else {
+            return;
+        };
+        for (dir, watched) in &mut self.watched {
+            let now = fs::metadata(dir).ok().map(|it| (it.dev(), it.ino()));
+            if *watched == now {
+                continue;
+            }
+            if watched.is_some() {
+                // The old directory's watch may be gone with it.
+                let _ = watcher.unwatch(dir);
+            }
+            *watched = now.filter(|_| match watcher.watch(dir, RecursiveMode::NonRecursive) {
+                Ok(()) => true,
+                Err(error) => {
+                    let dir = dir.display();
+                    tracing::debug!(%error, "cannot watch {dir}, looking every {POLL:?} instead");
+                    false
+                }
+            });
+        }
+    }
+}
+
+/// The directory that holds `path`.
+fn parent(path: &Path) -> Option<PathBuf> {
+    let parent = path.parent()?;
+    Some(if parent.as_os_str().is_empty() {
+        PathBuf::from(".")
+    } else {
+        parent.to_owned()
+    })
+}
+
+/// Whether an event can have altered what a file says.
+fn alters(event: &Event) -> bool {
+    match event.kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
+        EventKind::Access(_) => false,
+        // Permissions decide whether a file can be read; its times say nothing.
+        EventKind::Modify(ModifyKind::Metadata(
+            MetadataKind::AccessTime | MetadataKind::WriteTime,
+        )) => false,
+        _ => true,
+    }
+}
+
+/// Tells whether an event is about the source, or about a neighbour of it.
+fn relevance(source: &Source) -> impl Fn(&Event) -> bool + Send + 'static {
+    let (own, inside) = match source {
+        Source::Manifests(dir) => (dir.clone(), true),
+        Source::Config(path) => (path.clone(), false),
+        Source::Flags(_) => (PathBuf::new(), false),
+    };
+    let own_name = own.file_name().map(ToOwned::to_owned);
+    move |event| {
+        event.paths.is_empty()
+            || event.paths.iter().any(|path| {
+                let name = path.file_name();
+                // A mounted ConfigMap is replaced by renaming the link `..data`.
+                path == &own
+                    || name == own_name.as_deref()
+                    || name.is_some_and(|name| name.as_encoded_bytes().starts_with(b".."))
+                    || inside && manifest::is_manifest_name(name)
+            })
+    }
+}
+
+/// What `stat` says of every file of a source.
+#[derive(Debug, PartialEq, Eq)]
+struct Fingerprint(Vec<(PathBuf, Option<[u64; 5]>)>);
+
+impl Fingerprint {
+    fn of(source: &Source) -> Self {
+        let files = match source {
+            Source::Manifests(dir) => {
+                let mut files = manifest::files(dir).unwrap_or_default();
+                files.push(dir.clone());
+                files
+            }
+            Source::Config(file) => vec![file.clone()],
+            Source::Flags(_) => Vec::new(),
+        };
+        let stat = |path: PathBuf| {
+            let facts = fs::metadata(&path).ok().map(|it| {
+                let times = [it.mtime() as u64, it.mtime_nsec() as u64];
+                [it.dev(), it.ino(), it.len(), times[0], times[1]]
+            });
+            (path, facts)
+        };
+        Self(files.into_iter().map(stat).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,60 @@
+//! The chores of Naru's developers. `cargo xtask --help` lists them.
+#![forbid(unsafe_code)]
+
+mod check;
+mod host;
+mod run;
+mod setup;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Sets up, runs and tests Naru.
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    after_help = "Examples:
+  cargo xtask run                   show the balancer at work, in network namespaces
+  cargo xtask test                  set up and run every tier of the tests
+  cargo xtask test lint unit        only those that need no rights
+  cargo xtask check                 the fast inner loop while writing code"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Find or install all that building, running and testing need
+    #[command(after_help = setup::HELP)]
+    Setup,
+    /// Show the balancer at work in a LAN of network namespaces, or run the agent here
+    #[command(after_help = run::HELP)]
+    Run(run::Args),
+    /// Run the tests, by tier
+    #[command(after_help = test::HELP)]
+    Test(test::Args),
+    /// Format, clippy and unit tests: the fast inner loop
+    Check,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Setup => setup::all(),
+        Command::Run(args) => run::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Check => check::run(),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("cargo xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! The items of the set-up.
+
+use std::{fs, path::Path};
+
+use ebpf_toolchain::Kind;
+
+use super::{
+    apt,
+    item::{Get, Item, Need, Probe, Remedy, Step},
+};
+use crate::host;
+
+/// Matches LLVM 22, which both Debian's rustc-web and this linker are built with.
+const BPF_LINKER: &str = "0.13.0";
+const LLVM: &str = "/usr/lib/llvm-22";
+const CARGO_DENY: &str = "0.20.2";
+const BPFFS: &str = "/sys/fs/bpf";
+
+const DEBIAN_COMPILER: &[&str] = &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
+const DEBIAN_CLIPPY: &[&str] = &["rust-web-clippy"];
+/// What the linker is built from; its C++ library comes with the compiler.
+const LINKER_PARTS: &[&str] = &["llvm-22-dev", "libzstd-dev", "zlib1g-dev", "g++"];
+
+const BUILD: &[Need] = &[Need::Build];
+const LAB: &[Need] = &[Need::Lab];
+const STYLE: &[Need] = &[Need::Style];
+const LINT: &[Need] = &[Need::Lint];
+
+pub(super) const ITEMS: &[Item] = &[
+    Item {
+        name: "C compiler",
+        purpose: "build what the agent links to",
+        needs: BUILD,
+        probe: Probe::Program("cc"),
+        get: Get::Packages(&["gcc", "libc6-dev"]),
+    },
+    Item {
+        name: "pkg-config",
+        purpose: "build what the agent links to",
+        needs: BUILD,
+        probe: Probe::Program("pkg-config"),
+        get: Get::Packages(&["pkg-config"]),
+    },
+    Item {
+        name: "eBPF compiler",
+        purpose: "build the kernel part",
+        needs: BUILD,
+        probe: Probe::Call(ebpf_compiler),
+        get: Get::Choice(get_ebpf_compiler),
+    },
+    Item {
+        name: "bpf-linker",
+        purpose: "link the kernel part",
+        needs: BUILD,
+        probe: Probe::Call(bpf_linker),
+        get: Get::Choice(get_bpf_linker),
+    },
+    tool("ip", &["iproute2"], "make the lab's network"),
+    tool(
+        "ethtool",
+        &["ethtool"],
+        "set the offloads of the lab's devices",
+    ),
+    tool(
+        "nft",
+        &["nftables"],
+        "put rules of a CNI on the lab's nodes",
+    ),
+    tool(
+        "iptables",
+        &["iptables"],
+        "put rules of a CNI on the lab's nodes",
+    ),
+    tool(
+        "conntrack",
+        &["conntrack"],
+        "look at what the kernel tracks in the lab",
+    ),
+    tool(
+        "tcpdump",
+        &["tcpdump"],
+        "see that a client meets the virtual IP alone",
+    ),
+    tool(
+        "dnsmasq",
+        &["dnsmasq-base"],
+        "serve UDP from the lab's pods",
+    ),
+    tool("dig", &["bind9-dnsutils"], "ask the lab's pods over UDP"),
+    tool("wrk", &["wrk"], "load the lab's services"),
+    tool("ab", &["apache2-utils"], "load the lab's services"),
+    tool("curl", &["curl"], "ask the lab's pods over TCP"),
+    tool(
+        "arping",
+        &["iputils-arping"],
+        "see who answers for a virtual IP",
+    ),
+    tool(
+        "ping",
+        &["iputils-ping"],
+        "see that the lab's network is whole",
+    ),
+    tool(
+        "nsenter",
+        &["util-linux"],
+        "run commands on the lab's nodes",
+    ),
+    Item {
+        name: "BPF file system",
+        purpose: "keep programs and maps while the agent restarts",
+        needs: LAB,
+        probe: Probe::Call(bpffs),
+        get: Get::Steps(|| {
+            Remedy::step(Step::new(&["mount", "-t", "bpf", "bpf", BPFFS]).by_root())
+        }),
+    },
+    Item {
+        name: "rustfmt",
+        purpose: "check the format",
+        needs: STYLE,
+        probe: Probe::Call(|| version("cargo", &["fmt", "--version"])),
+        get: Get::Steps(|| component("rustfmt")),
+    },
+    Item {
+        name: "clippy",
+        purpose: "lint the host part",
+        needs: STYLE,
+        probe: Probe::Call(|| version("cargo", &["clippy", "--version"])),
+        get: Get::Steps(|| component("clippy")),
+    },
+    Item {
+        name: "eBPF clippy",
+        purpose: "lint the kernel part",
+        needs: LINT,
+        probe: Probe::Call(ebpf_clippy),
+        get: Get::Choice(get_ebpf_clippy),
+    },
+    Item {
+        name: "cargo-deny",
+        purpose: "check licences, sources and advisories",
+        needs: LINT,
+        probe: Probe::Call(|| version("cargo", &["deny", "--version"])),
+        get: Get::Steps(get_cargo_deny),
+    },
+];
+
+/// A program of the lab.
+const fn tool(
+    name: &'static str,
+    packages: &'static [&'static str],
+    purpose: &'static str,
+) -> Item {
+    Item {
+        name,
+        purpose,
+        needs: LAB,
+        probe: Probe::Program(name),
+        get: Get::Packages(packages),
+    }
+}
+
+/// The compiler to install for the kernel part.
+fn wanted_kind() -> Kind {
+    if let Ok(Some(kind)) = Kind::chosen() {
+        return kind;
+    }
+    Kind::find().unwrap_or_else(|_| {
+        if apt::usable() && apt::knows(DEBIAN_COMPILER) {
+            Kind::Debian
+        } else {
+            Kind::Nightly
+        }
+    })
+}
+
+fn ebpf_compiler() -> Option<String> {
+    let kind = Kind::find().ok()?;
+    let path = match kind {
+        Kind::Debian => ebpf_toolchain::debian_compiler()?,
+        Kind::Nightly => ebpf_toolchain::nightly_compiler()?,
+    };
+    Some(format!("{kind}, {}", path.display()))
+}
+
+fn get_ebpf_compiler() -> Remedy {
+    match wanted_kind() {
+        Kind::Debian => Remedy {
+            packages: DEBIAN_COMPILER,
+            ..Remedy::default()
+        },
+        Kind::Nightly => rustup(&[
+            "toolchain",
+            "install",
+            "nightly",
+            "--profile",
+            "minimal",
+            "--component",
+            "rust-src",
+        ]),
+    }
+}
+
+fn bpf_linker() -> Option<String> {
+    let path = ebpf_toolchain::bpf_linker()?.display().to_string();
+    // Running it also shows that the libraries that it was linked to are still there.
+    let version = version(&path, &["--version"])?;
+    let number = version.split_whitespace().last()?;
+    (series(number)? >= series(BPF_LINKER)?).then(|| format!("{version}, {path}"))
+}
+
+/// The part of a version number within which nothing breaks: `0.13` of `0.13.2`.
+fn series(version: &str) -> Option<(u32, u32)> {
+    let mut numbers = version.split('.').map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+fn get_bpf_linker() -> Remedy {
+    let install = Step::new(&[
+        "cargo",
+        "install",
+        "bpf-linker",
+        "--version",
+        BPF_LINKER,
+        "--locked",
+        "--no-default-features",
+        "--features",
+        "llvm-22",
+    ])
+    .env("LLVM_PREFIX", LLVM)
+    .env("LLVM_SYS_221_PREFIX", LLVM);
+    // Without rights the lists of packages may be empty; then the names are a fair guess.
+    let by_apt = if apt::usable() {
+        apt::knows(LINKER_PARTS)
+    } else {
+        apt::present()
+    };
+    if Path::new(LLVM).join("bin/llvm-config").is_file() && !apt::usable() {
+        Remedy::step(install)
+    } else if by_apt {
+        Remedy {
+            packages: LINKER_PARTS,
+            ..Remedy::step(install)
+        }
+    } else {
+        Remedy::advice(&format!(
+            "cargo binstall bpf-linker@{BPF_LINKER}
+               # or install LLVM 22 with its headers, set LLVM_PREFIX to where it is, and
+               cargo install bpf-linker --version {BPF_LINKER} --locked              --no-default-features --features llvm-22"
+        ))
+    }
+}
+
+fn ebpf_clippy() -> Option<String> {
+    let kind = Kind::find().ok()?;
+    kind.has_clippy().then(|| kind.to_string())
+}
+
+fn get_ebpf_clippy() -> Remedy {
+    match wanted_kind() {
+        Kind::Debian => Remedy {
+            packages: DEBIAN_CLIPPY,
+            ..Remedy::default()
+        },
+        Kind::Nightly => rustup(&["component", "add", "clippy", "--toolchain", "nightly"]),
+    }
+}
+
+/// Without optimisation, because building it would take longer than all else together,
+/// and the few seconds that it runs hardly grow.
+fn get_cargo_deny() -> Remedy {
+    let words = [
+        "cargo",
+        "install",
+        "cargo-deny",
+        "--version",
+        CARGO_DENY,
+        "--locked",
+        "--debug",
+    ];
+    Remedy::step(Step::new(&words).env("CARGO_PROFILE_DEV_DEBUG", "false"))
+}
+
+/// A component of the Rust that runs this.
+fn component(name: &str) -> Remedy {
+    rustup(&["component", "add", name])
+}
+
+fn rustup(args: &[&str]) -> Remedy {
+    if host::find("rustup").is_none() {
+        return Remedy::advice(&format!(
+            "install rustup (https://rustup.rs), then: rustup {}",
+            args.join(" ")
+        ));
+    }
+    let mut words = vec!["rustup"];
+    words.extend(args);
+    Remedy::step(Step::new(&words))
+}
+
+fn bpffs() -> Option<String> {
+    let mounts = fs::read_to_string("/proc/mounts").ok()?;
+    mounts
+        .lines()
+        .map(|line| line.split(' ').collect::<Vec<_>>())
+        .any(|fields| fields.get(1..3) == Some(&[BPFFS, "bpf"]))
+        .then(|| format!("mounted at {BPFFS}"))
+}
+
+/// The first line that a command prints about itself.
+fn version(program: &str, args: &[&str]) -> Option<String> {
+    host::output(program, args)?.lines().next().map(Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_series_of_the_linker_is_no_match() {
+        assert!(series("0.12.9") < series("0.13.0"));
+        assert!(series("0.13.4") >= series("0.13.0"));
+        assert!(series("1.0.0") >= series("0.13.0"));
+        assert_eq!(series("nightly"), None);
+    }
+
+    #[test]
+    fn every_need_has_items_and_every_item_a_name_of_its_own() {
+        for need in Need::ALL {
+            assert!(ITEMS.iter().any(|item| item.serves(&[need])), "{need:?}");
+        }
+        let mut names: Vec<_> = ITEMS.iter().map(|item| item.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ITEMS.len());
+    }
+}

@@ -1,0 +1,149 @@
+//! Counts of tests, and reading them off the output of test programs.
+
+use std::ops::AddAssign;
+
+/// How many tests ended in which way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Count {
+    pub(crate) passed: u32,
+    pub(crate) failed: u32,
+    pub(crate) skipped: u32,
+}
+
+/// Reads the output of libtest and what imitates it, line by line.
+#[derive(Default)]
+pub(super) struct Reader {
+    count: Count,
+    /// A program has announced its tests and not yet its result.
+    running: bool,
+}
+
+// === impl Count ===
+
+impl Count {
+    pub(crate) const FAILED: Self = Self {
+        passed: 0,
+        failed: 1,
+        skipped: 0,
+    };
+
+    /// Reads `test result: ok. 14 passed; 0 failed; 0 ignored; …`.
+    fn parse(line: &str) -> Option<Self> {
+        let (_, rest) = line
+            .trim()
+            .strip_prefix("test result: ")?
+            .split_once(". ")?;
+        let mut count = Self::default();
+        for field in rest.split(';') {
+            let Some((number, what)) = field.trim().split_once(' ') else {
+                continue;
+            };
+            match what {
+                "passed" => count.passed = number.parse().ok()?,
+                "failed" => count.failed = number.parse().ok()?,
+                "ignored" => count.skipped = number.parse().ok()?,
+                _ => {}
+            }
+        }
+        Some(count)
+    }
+}
+
+impl AddAssign for Count {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+// === impl Reader ===
+
+impl Reader {
+    pub(super) fn line(&mut self, line: &str) {
+        if let Some(count) = Count::parse(line) {
+            self.count += count;
+            self.running = false;
+        } else if announces(line) {
+            self.close();
+            self.running = true;
+        }
+    }
+
+    /// The sum, given whether cargo was content with all of its programs.
+    ///
+    /// A program that ended without a result has crashed, and a cargo that failed without
+    /// a failed test could not compile or start one: each counts as a failure.
+    pub(super) fn finish(mut self, success: bool) -> Count {
+        self.close();
+        if !success && self.count.failed == 0 {
+            self.count += Count::FAILED;
+        }
+        self.count
+    }
+
+    fn close(&mut self) {
+        if self.running {
+            self.count += Count::FAILED;
+            self.running = false;
+        }
+    }
+}
+
+/// Whether a line is `running 3 tests`.
+fn announces(line: &str) -> bool {
+    let mut words = line.split_whitespace();
+    words.next() == Some("running")
+        && words
+            .next()
+            .is_some_and(|number| number.parse::<u32>().is_ok())
+        && matches!(words.next(), Some("test" | "tests"))
+        && words.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, success: bool) -> Count {
+        let mut reader = Reader::default();
+        text.lines().for_each(|line| reader.line(line));
+        reader.finish(success)
+    }
+
+    #[test]
+    fn results_of_several_programs_add_up() {
+        let text = "\nrunning 2 tests\ntest a ... ok\ntest b ... ok\n\n\
+            test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.01s\n\
+            \nrunning 1 test\ntest c ... FAILED\n\n\
+            test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n";
+        assert_eq!(
+            read(text, false),
+            Count {
+                passed: 2,
+                failed: 1,
+                skipped: 1
+            }
+        );
+    }
+
+    #[test]
+    fn a_crash_is_a_failure_beside_the_results_of_others() {
+        let text = "running 3 tests\ntest a ... ok\n\
+            running 1 test\ntest b ... ok\n\ntest result: ok. 1 passed; 0 failed; 0 ignored;\n";
+        assert_eq!(
+            read(text, false),
+            Count {
+                passed: 1,
+                failed: 1,
+                skipped: 0
+            }
+        );
+    }
+
+    #[test]
+    fn a_compile_error_is_a_failure() {
+        assert_eq!(read("", false), Count::FAILED);
+        assert_eq!(read("", true), Count::default());
+    }
+}

@@ -1,0 +1,154 @@
+//! `cargo xtask test`: the tiers, and the account of them.
+
+mod count;
+pub(crate) mod lint;
+mod tier;
+
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+
+pub(crate) use count::Count;
+pub(crate) use tier::Tier;
+
+use crate::setup::{self, Need, Report};
+
+pub(crate) const HELP: &str = "\
+Tiers: lint, unit, packet, lan; without any, all of them. Ends with a line for each tier
+and last, alone on its line, `N passed, N failed, N skipped`. Only the test programs of
+packet and lan run as root, through sudo where this is not root.
+
+Examples:
+  cargo xtask test
+  cargo xtask test lint unit
+  cargo xtask test lan -- masquerade      tests of a tier whose names contain a word";
+
+/// Arguments of `test`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The tiers to run
+    #[arg(value_enum, value_name = "TIER")]
+    tiers: Vec<Tier>,
+    /// Count a tier that this machine cannot run as skipped rather than failed
+    #[arg(long)]
+    allow_skip: bool,
+    /// Handed to the test programs
+    #[arg(last = true, value_name = "ARGS")]
+    tail: Vec<String>,
+}
+
+/// How one tier ended.
+pub(crate) struct Line {
+    pub(crate) name: &'static str,
+    pub(crate) count: Count,
+    pub(crate) took: Duration,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let tiers = if args.tiers.is_empty() {
+        &Tier::ALL[..]
+    } else {
+        &args.tiers
+    };
+    let mut needs: Vec<Need> = tiers
+        .iter()
+        .flat_map(|tier| tier.needs())
+        .copied()
+        .collect();
+    needs.dedup();
+    let report = setup::quietly(&needs)?;
+    let lines: Vec<_> = tiers.iter().map(|tier| one(*tier, args, &report)).collect();
+    Ok(account(&lines))
+}
+
+fn one(tier: Tier, args: &Args, report: &Report) -> Line {
+    let name = tier.name();
+    let started = Instant::now();
+    let obstacle = match report.demand(tier.needs()) {
+        Ok(()) => tier.obstacle().map(Into::into),
+        Err(error) => Some(error.to_string()),
+    };
+    let count = if let Some(reason) = obstacle {
+        eprintln!("\n!!!! tier {name} CANNOT RUN: {reason}");
+        let skipped = Count {
+            skipped: 1,
+            ..Count::default()
+        };
+        if args.allow_skip {
+            skipped
+        } else {
+            Count::FAILED
+        }
+    } else {
+        println!("\n==== tier {name}");
+        executed(name, tier.run(&args.tail))
+    };
+    Line {
+        name,
+        count,
+        took: started.elapsed(),
+    }
+}
+
+/// A tier in which nothing was tested has not passed.
+fn executed(name: &str, result: Result<Count>) -> Count {
+    match result {
+        Ok(count) if count.passed + count.failed > 0 => count,
+        Ok(count) => {
+            eprintln!("!!!! tier {name}: no test was executed");
+            Count { failed: 1, ..count }
+        }
+        Err(error) => {
+            eprintln!("!!!! tier {name}: {error:#}");
+            Count::FAILED
+        }
+    }
+}
+
+/// Prints a line for each tier and the totals, which decide the exit status.
+pub(crate) fn account(lines: &[Line]) -> ExitCode {
+    let mut total = Count::default();
+    println!();
+    for Line { name, count, took } in lines {
+        total += *count;
+        println!(
+            "{name:<8}{:>5} passed{:>5} failed{:>5} skipped{:>8.1} s",
+            count.passed,
+            count.failed,
+            count.skipped,
+            took.as_secs_f32()
+        );
+    }
+    println!(
+        "{} passed, {} failed, {} skipped",
+        total.passed, total.failed, total.skipped
+    );
+    if total.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tier_without_a_test_has_failed() {
+        assert_eq!(executed("unit", Ok(Count::default())), Count::FAILED);
+        let all_ignored = Count {
+            skipped: 2,
+            ..Count::default()
+        };
+        assert_eq!(executed("unit", Ok(all_ignored)).failed, 1);
+        let some = Count {
+            passed: 2,
+            ..Count::default()
+        };
+        assert_eq!(executed("unit", Ok(some)), some);
+    }
+}

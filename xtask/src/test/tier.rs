@@ -1,0 +1,131 @@
+//! The tiers: what each needs, and how it is run.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::{
+    count::{Count, Reader},
+    lint,
+};
+use crate::{
+    host::{self, Privilege},
+    setup::Need,
+};
+
+/// A group of tests that need the same of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Tier {
+    /// Format, clippy, house rules, licences, advisories, documentation
+    Lint,
+    /// Everything that runs on the host alone, as an ordinary user
+    Unit,
+    /// Packets through the kernel program with BPF_PROG_TEST_RUN
+    Packet,
+    /// Scenarios with real sockets in the lab
+    Lan,
+}
+
+// === impl Tier ===
+
+impl Tier {
+    pub(crate) const ALL: [Self; 4] = [Self::Lint, Self::Unit, Self::Packet, Self::Lan];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Lint => "lint",
+            Self::Unit => "unit",
+            Self::Packet => "packet",
+            Self::Lan => "lan",
+        }
+    }
+
+    /// What the set-up has to provide.
+    pub(super) fn needs(self) -> &'static [Need] {
+        match self {
+            Self::Lint => &[Need::Build, Need::Style, Need::Lint],
+            Self::Unit => &[Need::Build],
+            Self::Packet | Self::Lan => &[Need::Build, Need::Lab],
+        }
+    }
+
+    /// Why this tier cannot run on this machine, beyond what the set-up can mend.
+    pub(super) fn obstacle(self) -> Option<&'static str> {
+        if matches!(self, Self::Lint | Self::Unit) {
+            None
+        } else if host::privilege() == Privilege::None {
+            Some("loading BPF programs needs root: run as root, or let sudo work")
+        } else if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+            Some("this kernel has no BTF (CONFIG_DEBUG_INFO_BTF)")
+        } else {
+            None
+        }
+    }
+
+    /// Runs the tier, its output passing through. `tail` goes to the test programs.
+    pub(crate) fn run(self, tail: &[String]) -> Result<Count> {
+        match self {
+            Self::Lint => Ok(lint::all()),
+            Self::Unit => {
+                let mut test = host::cargo("test");
+                test.args(["--workspace", "--exclude", "naru-tests"]);
+                cargo_test(&mut test, tail)
+            }
+            Self::Packet => cargo_test(&mut as_root("packet")?, tail),
+            Self::Lan => {
+                let mut build = host::cargo("build");
+                host::status(build.args(["--release", "-p", "naru", "-p", "naru-lab"]))?;
+                let release = host::target().join("release");
+                let mut test = as_root("lan")?;
+                test.env("NARU_BIN", release.join("naru"))
+                    .env("NARU_LAB_BIN", release.join("naru-lab"));
+                cargo_test(&mut test, tail)
+            }
+        }
+    }
+}
+
+/// A test program that runs as root, while cargo itself and the compiler do not.
+fn as_root(test: &str) -> Result<Command> {
+    let mut cargo = host::cargo("test");
+    cargo.args(["--release", "-p", "naru-tests", "--test", test]);
+    if host::privilege() == Privilege::Sudo {
+        let triple = triple()?.to_uppercase().replace('-', "_");
+        cargo.env(format!("CARGO_TARGET_{triple}_RUNNER"), "sudo -E");
+    }
+    Ok(cargo)
+}
+
+fn triple() -> Result<String> {
+    let text = host::output("rustc", &["-vV"]).context("cannot run `rustc -vV`")?;
+    let triple = text.lines().find_map(|line| line.strip_prefix("host: "));
+    triple.map(Into::into).context("`rustc -vV` names no host")
+}
+
+fn cargo_test(cargo: &mut Command, tail: &[String]) -> Result<Count> {
+    // A new snapshot is for a person to accept, never for a run of the tests to write.
+    cargo
+        .arg("--no-fail-fast")
+        .env("INSTA_UPDATE", "no")
+        .stdout(Stdio::piped());
+    if !tail.is_empty() {
+        cargo.arg("--").args(tail);
+    }
+    let mut child = cargo.spawn().context("cannot run `cargo test`")?;
+    let Some(output) = child.stdout.take() else {
+        bail!("`cargo test` has no output")
+    };
+    let mut reader = Reader::default();
+    for line in BufReader::new(output).split(b'\n') {
+        let line = line.context("cannot read the output of `cargo test`")?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        reader.line(&line);
+    }
+    let status = child.wait().context("cannot wait for `cargo test`")?;
+    Ok(reader.finish(status.success()))
+}
