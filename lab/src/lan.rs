@@ -15,6 +15,7 @@ use std::fmt::Write;
 use crate::error::Result;
 use crate::lab::Lab;
 use crate::netns::NetNs;
+use crate::pass;
 use crate::tool::{feed, tool};
 use crate::topology::{Node, UPLINK};
 
@@ -91,7 +92,14 @@ impl Lab {
             like_a_wire(self.node(name), UPLINK)?;
             like_a_wire(lan, &format!("port{index}"))?;
         }
-        Ok(())
+        let program = self.dir().join("pass.o");
+        pass::write(&program)?;
+        let ports = 0..self.topology().nodes.len();
+        let attach = ports.map(|index| {
+            let (file, section) = (program.display(), pass::SECTION);
+            format!("link set port{index} xdpdrv object {file} section {section}\n")
+        });
+        lan.ip(&attach.collect::<String>())
     }
 
     /// A node's bridge for pods, its routes to the pods of others, its packet filter.
@@ -187,7 +195,7 @@ fn gateway(node: &Node) -> std::net::Ipv4Addr {
 /// Makes a veth end behave like a network card, on both ends of each LAN link.
 ///
 /// - GRO switches on NAPI, without which the end drops what an XDP program on the other
-///   one transmits or redirects.
+///   one redirects to it.
 /// - Checksums are completed and segments cut in the sender, as a card would have done:
 ///   a frame that XDP sends on loses the note that the device still has to.
 fn like_a_wire(namespace: &NetNs, device: &str) -> Result<()> {

@@ -38,6 +38,7 @@ mod load;
 mod manifests;
 mod netns;
 mod ownership;
+mod pass;
 mod pod;
 mod tool;
 mod topology;

@@ -22,7 +22,7 @@ use report::{Report, counts, heading, in_order, of, picture};
 /// forwarding are used.
 const NODE: &str = "nuc01";
 /// How long a written manifest may take to be in force.
-const IN_FORCE: Duration = Duration::from_secs(2);
+const IN_FORCE: Duration = Duration::from_secs(5);
 
 /// Runs the demo; says whether all expectations held.
 pub(crate) fn run(naru: &Path, once: bool) -> anyhow::Result<bool> {
