@@ -178,7 +178,14 @@ impl Demo<'_> {
             .service(&self.service.clone().by(Algorithm::Maglev))?;
         let took = until("the service is balanced by Maglev", || {
             let services = self.agent.json(&["services"])?;
-            let named = |row: &&Value| is(row, "name", &self.service.name);
+            let ServiceSpec {
+                namespace,
+                name,
+                port,
+                ..
+            } = &self.service;
+            let listed = format!("{namespace}/{name}:{port}");
+            let named = |row: &&Value| is(row, "name", &listed);
             let algorithm = rows(&services)
                 .find(named)
                 .and_then(|row| row["algorithm"].as_str());
@@ -357,10 +364,7 @@ fn rows(listed: &Value) -> impl Iterator<Item = &Value> {
 }
 
 fn is(row: &Value, field: &str, value: &str) -> bool {
-    // A service may be listed with its namespace.
-    row[field]
-        .as_str()
-        .is_some_and(|text| text.rsplit('/').next() == Some(value))
+    row[field].as_str() == Some(value)
 }
 
 fn indented(text: &str) -> String {
