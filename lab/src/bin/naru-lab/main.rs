@@ -1,0 +1,60 @@
+//! The command `naru-lab`: shows Naru at work on a LAN of network namespaces.
+#![forbid(unsafe_code)]
+
+mod demo;
+mod server;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A LAN of network namespaces with real servers as pods.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Shows the balancer at work, step by step, and checks each step.
+    ///
+    /// Needs root. Everything that it makes is in network namespaces of its own, and is
+    /// removed at the end, also after Ctrl-C (exit code 130).
+    Demo {
+        /// The `naru` to show.
+        #[arg(long, value_name = "PATH")]
+        naru: PathBuf,
+        /// Ends after the last step, where a terminal would keep a live table.
+        #[arg(long)]
+        once: bool,
+    },
+    /// Serves as a pod.
+    #[command(hide = true)]
+    Pod {
+        /// The name to answer with.
+        #[arg(long)]
+        name: String,
+        /// Where to listen, TCP and UDP.
+        #[arg(long)]
+        listen: SocketAddr,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Demo { naru, once } => demo::run(&naru, once),
+        Command::Pod { name, listen } => server::run(&name, listen).map(|()| true),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("naru-lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Making a topology out of namespaces, veth pairs and bridges.
+//!
+//! ```text
+//!        client          nuc01              nuc02 …
+//!         eth0            eth0 ── cni0       eth0 ── cni0
+//!          │               │       ├ veth0    │       └ veth1
+//!  ┌───────┴───────────────┴───────┼──────────┴──┐         └── eth0 of a pod
+//!  │ lan: a bridge, a port a host  │             │
+//!  └───────────────────────────────┼─────────────┘
+//!                                  └── eth0 of a pod
+//! ```
+
+use std::fmt::Write;
+
+use crate::error::Result;
+use crate::lab::Lab;
+use crate::netns::NetNs;
+use crate::pass;
+use crate::tool::{feed, tool};
+use crate::topology::{Node, UPLINK};
+
+/// Makes everything but the pods' servers.
+pub(crate) fn make(lab: &Lab) -> Result<()> {
+    lab.make_namespaces()?;
+    lab.make_lan()?;
+    let nodes = &lab.topology().nodes;
+    nodes.iter().try_for_each(|node| lab.make_node(node))?;
+    lab.make_pods()
+}
+
+impl Lab {
+    fn make_namespaces(&self) -> Result<()> {
+        let batch: String = self
+            .namespaces()
+            .map(|ns| format!("netns add {}\n", ns.name()))
+            .collect();
+        feed(tool("ip").args(["-batch", "-"]), &batch)?;
+        for namespace in self.namespaces() {
+            namespace.ip("link set lo up\n")?;
+        }
+        for node in &self.topology().nodes {
+            // Namespaces may inherit the machine's values: say all that matters. Loose
+            // reverse path filtering is what systemd sets.
+            self.node(&node.name).sysctl(&[
+                ("ipv4/ip_forward", "1"),
+                ("ipv4/conf/all/rp_filter", "0"),
+                ("ipv4/conf/default/rp_filter", "2"),
+            ])?;
+        }
+        for client in &self.topology().clients {
+            // Room for many short connections: each keeps its port for a minute.
+            self.node(&client.name)
+                .sysctl(&[("ipv4/ip_local_port_range", "10000 65000")])?;
+        }
+        Ok(())
+    }
+
+    /// The switch, and everybody's uplink to it.
+    fn make_lan(&self) -> Result<()> {
+        let hosts: Vec<_> = self
+            .topology()
+            .nodes
+            .iter()
+            .map(|node| (&node.name, node.address))
+            .chain(
+                self.topology()
+                    .clients
+                    .iter()
+                    .map(|client| (&client.name, client.address)),
+            )
+            .collect();
+        let lan = self.node("lan");
+        let mut switch = "link add br0 type bridge forward_delay 0 mcast_snooping 0\n\
+                          link set br0 up\n"
+            .to_owned();
+        for (index, (name, _)) in hosts.iter().enumerate() {
+            // Both ends are born where they belong: nothing shows up on the machine.
+            let peer = self.node(name).name();
+            let _ = writeln!(
+                switch,
+                "link add port{index} type veth peer name {UPLINK} netns {peer}"
+            );
+            let _ = writeln!(switch, "link set port{index} master br0 alias {name}");
+            let _ = writeln!(switch, "link set port{index} up");
+        }
+        lan.ip(&switch)?;
+        for (index, (name, address)) in hosts.iter().enumerate() {
+            let prefix = self.topology().lan.prefix_len();
+            self.node(name).ip(&format!(
+                "address add {address}/{prefix} broadcast + dev {UPLINK}\nlink set {UPLINK} up\n"
+            ))?;
+            like_a_wire(self.node(name), UPLINK)?;
+            like_a_wire(lan, &format!("port{index}"))?;
+        }
+        let program = self.dir().join("pass.o");
+        pass::write(&program)?;
+        let ports = 0..self.topology().nodes.len();
+        let attach = ports.map(|index| {
+            let (file, section) = (program.display(), pass::SECTION);
+            format!("link set port{index} xdpdrv object {file} section {section}\n")
+        });
+        lan.ip(&attach.collect::<String>())
+    }
+
+    /// A node's bridge for pods, its routes to the pods of others, its packet filter.
+    fn make_node(&self, node: &Node) -> Result<()> {
+        let mut lines = format!(
+            "link add cni0 type bridge forward_delay 0 mcast_snooping 0\n\
+             address add {}/{} broadcast + dev cni0\n\
+             link set cni0 up\n",
+            gateway(node),
+            node.pod_net.prefix_len()
+        );
+        for (index, pod) in self.topology().pods.iter().enumerate() {
+            if pod.node == node.name {
+                let peer = self.node(&pod.name).name();
+                let _ = writeln!(
+                    lines,
+                    "link add veth{index} type veth peer name eth0 netns {peer}"
+                );
+                let _ = writeln!(
+                    lines,
+                    "link set veth{index} master cni0 up alias {}",
+                    pod.name
+                );
+            }
+        }
+        for other in self
+            .topology()
+            .nodes
+            .iter()
+            .filter(|other| other.name != node.name)
+        {
+            let _ = writeln!(lines, "route add {} via {}", other.pod_net, other.address);
+        }
+        let namespace = self.node(&node.name);
+        namespace.ip(&lines)?;
+        if node.cni_masquerade {
+            feed(
+                namespace.command("nft").args(["-f", "-"]),
+                &self.cni_rules(node),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// What flannel and kube-proxy install, as far as it can get in a balancer's way.
+    fn cni_rules(&self, node: &Node) -> String {
+        let (cluster, own) = (self.topology().cluster, node.pod_net);
+        format!(
+            "table ip cni {{
+                chain postrouting {{
+                    type nat hook postrouting priority srcnat;
+                    ip saddr {own} ip daddr {cluster} return
+                    ip saddr {cluster} ip daddr {own} return
+                    ip saddr != {cluster} ip daddr {own} return
+                    ip saddr {cluster} ip daddr != 224.0.0.0/4 masquerade
+                    ip saddr != {cluster} ip daddr {cluster} masquerade
+                }}
+                chain forward {{
+                    type filter hook forward priority filter;
+                    ct state invalid drop
+                }}
+            }}"
+        )
+    }
+
+    /// Pods' addresses and routes.
+    fn make_pods(&self) -> Result<()> {
+        for node in &self.topology().nodes {
+            let (gateway, prefix) = (gateway(node), node.pod_net.prefix_len());
+            for pod in self
+                .topology()
+                .pods
+                .iter()
+                .filter(|pod| pod.node == node.name)
+            {
+                self.node(&pod.name).ip(&format!(
+                    "address add {}/{prefix} broadcast + dev eth0\n\
+                     link set eth0 up\n\
+                     route add default via {gateway}\n",
+                    pod.address
+                ))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The node's own address in its pod network.
+fn gateway(node: &Node) -> std::net::Ipv4Addr {
+    (u32::from(node.pod_net.network()) + 1).into()
+}
+
+/// Makes a veth end behave like a network card, on both ends of each LAN link.
+///
+/// - GRO switches on NAPI, without which the end drops what an XDP program on the other
+///   one redirects to it.
+/// - Checksums are completed and segments cut in the sender, as a card would have done:
+///   a frame that XDP sends on loses the note that the device still has to.
+fn like_a_wire(namespace: &NetNs, device: &str) -> Result<()> {
+    let features = ["-K", device, "gro", "on", "tx", "off", "tso", "off"];
+    namespace.run("ethtool", &features).map(drop)
+}

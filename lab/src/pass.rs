@@ -1,0 +1,48 @@
+//! The XDP program on the switch's ports, which lets everything pass.
+//!
+//! A veth end that has NAPI takes the frames that an XDP program on the other end sends
+//! back (XDP_TX), but it is woken for them only where it has a program itself: else they
+//! wait in its ring until an ordinary packet happens to come (Linux 6.18). A real switch
+//! needs no such help.
+
+use std::path::Path;
+use std::{fs, io};
+
+use object::write::{Object, Symbol, SymbolSection};
+use object::{
+    Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope,
+};
+
+use crate::error::{Error, Result};
+
+/// `r0 = XDP_PASS; exit`
+const CODE: [u8; 16] = [0xb7, 0, 0, 0, 2, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
+
+/// The section that holds the program, by which loaders know its kind.
+pub(crate) const SECTION: &str = "xdp";
+
+/// Writes the program, for `ip link set DEV xdpdrv object FILE section xdp`.
+pub(crate) fn write(file: &Path) -> Result<()> {
+    let failed = || Error::io(file.display().to_string());
+    let bytes = object().map_err(|error| failed()(io::Error::other(error)))?;
+    fs::write(file, bytes).map_err(failed())
+}
+
+fn object() -> std::result::Result<Vec<u8>, object::write::Error> {
+    let mut object = Object::new(BinaryFormat::Elf, Architecture::Bpf, Endianness::Little);
+    let section = object.add_section(Vec::new(), SECTION.into(), SectionKind::Text);
+    let symbol = object.add_symbol(Symbol {
+        name: "pass".into(),
+        value: 0,
+        size: 0,
+        kind: SymbolKind::Text,
+        scope: SymbolScope::Dynamic,
+        weak: false,
+        section: SymbolSection::Section(section),
+        flags: SymbolFlags::None,
+    });
+    object.add_symbol_data(symbol, section, &CODE, 8);
+    let license = object.add_section(Vec::new(), "license".into(), SectionKind::Data);
+    object.append_section_data(license, b"Dual MIT/GPL\0", 1);
+    object.write()
+}
