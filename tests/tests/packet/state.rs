@@ -121,13 +121,13 @@ pub(crate) fn cases() -> Vec<Case> {
             run: || {
                 let with = service(&["192.168.56.11:80"], &PODS[..1]);
                 let without = service(&["192.168.56.11:80"], &[]);
-                let mut world = World::new(&[with.clone()]);
+                let mut world = World::new(std::slice::from_ref(&with));
                 assert_eq!(new_flow(&mut world, 0), PODS[0]);
                 for rest in [0, 3] {
-                    world.change(&[without.clone()]);
+                    world.change(std::slice::from_ref(&without));
                     // Within the rest a new index is taken, after it the old one again.
                     thread::sleep(Duration::from_secs(rest));
-                    world.change(&[with.clone()]);
+                    world.change(std::slice::from_ref(&with));
                     let packet = tcp(&client(0), "192.168.56.11:80", ACK).bytes();
                     world.send(Hook::Xdp, &packet, Verdict::RefusedReset, Act::SentBack);
                 }
