@@ -75,7 +75,7 @@ macro_rules! verdicts {
 verdicts! {
     NotOurs = "not_ours", Pass, "The packet concerns no service; the stack handles it. The host's ordinary traffic.";
     NotIp = "not_ip", Pass, "Neither IPv4 nor IPv6 (ARP, for instance); the stack handles it.";
-    Unparsed = "unparsed", Pass, "Headers that the program does not read (IPv6, IP options, a VLAN tag); the stack handles it.";
+    Unparsed = "unparsed", Pass, "Headers that the program does not read (IPv6, a VLAN tag); the stack handles it.";
     Truncated = "truncated", Pass, "The frame ends before its headers do; left to the stack, which drops it. A steady rate points to a broken sender.";
     OtherHost = "other_host", Pass, "A frame for another machine's hardware address (a switch that floods, a promiscuous interface); the stack drops it.";
     HostPort = "host_port", Pass, "To a VIP that is the host's own address, on a port of no service; the host handles it.";

@@ -66,14 +66,13 @@ fn add(service: u32, backend: BackendId, change: impl Fn(&mut Stats)) {
     if dry_run() {
         return;
     }
-    for stats in [
-        SERVICE_STATS.get_ptr_mut(service),
-        BACKEND_STATS.get_ptr_mut(backend.index()),
-    ] {
-        if let Some(stats) = stats {
-            // SAFETY: this CPU's copy; the programs of one hook do not nest.
-            change(unsafe { &mut *stats });
-        }
+    if let Some(stats) = SERVICE_STATS.get_ptr_mut(service) {
+        // SAFETY: this CPU's copy; the programs of one hook do not nest.
+        change(unsafe { &mut *stats });
+    }
+    if let Some(stats) = BACKEND_STATS.get_ptr_mut(backend.index()) {
+        // SAFETY: as above.
+        change(unsafe { &mut *stats });
     }
 }
 

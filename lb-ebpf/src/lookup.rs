@@ -40,13 +40,13 @@ pub fn ingress(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<P
     }
     let now = flow::now();
     if headers.payload == Payload::Ports {
-        if usage.contains(AddressUse::SNAT) {
-            if let Some(reply) = flow::find_reply(headers, now) {
-                work.to = reply.flow.reversed();
-                let plan = send(ctx, headers, work, Verdict::ReplyNat)?;
-                count::reply(reply, headers);
-                return Ok(plan);
-            }
+        if usage.contains(AddressUse::SNAT)
+            && let Some(reply) = flow::find_reply(headers, now)
+        {
+            work.to = reply.flow.reversed();
+            let plan = send(ctx, headers, work, Verdict::ReplyNat)?;
+            count::reply(reply, headers);
+            return Ok(plan);
         }
         if usage.contains(AddressUse::VIP) {
             let frontend = Frontend::new(

@@ -17,6 +17,8 @@ pub const ICMP_LEN: usize = 8;
 /// EtherType of IPv4 as a native word.
 pub const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
 const ETHERTYPE_IPV6: u16 = 0x86dd_u16.to_be();
+const ETHERTYPE_VLAN: u16 = 0x8100_u16.to_be();
+const ETHERTYPE_QINQ: u16 = 0x88a8_u16.to_be();
 /// Mask of the fragment offset and the more-fragments bit (RFC 791), native word.
 const FRAGMENT: u16 = 0x3fff_u16.to_be();
 
@@ -77,7 +79,7 @@ impl Headers {
 pub fn parse(view: View<'_>) -> Result<Headers, Verdict> {
     match view.load::<u16>(12) {
         Some(ETHERTYPE_IPV4) => parse_ipv4(view, ETH_LEN),
-        Some(ETHERTYPE_IPV6) => Err(Verdict::Unparsed),
+        Some(ETHERTYPE_IPV6 | ETHERTYPE_VLAN | ETHERTYPE_QINQ) => Err(Verdict::Unparsed),
         Some(_) => Err(Verdict::NotIp),
         None => Err(Verdict::Truncated),
     }

@@ -134,7 +134,7 @@ impl<const EGRESS: bool> Frame for TcFrame<EGRESS> {
         Hook::TcIngress
     };
     const PASS: i32 = TC_ACT_UNSPEC;
-    const DROP: i32 = TC_ACT_SHOT as i32;
+    const DROP: i32 = TC_ACT_SHOT;
 
     #[inline(always)]
     fn logger(&self) -> &impl EbpfContext {

@@ -20,6 +20,7 @@ use naru::{
 fn nuc01() -> Surroundings {
     let uplink = DeviceFacts {
         name: "eth0".into(),
+        mac: [0x02, 0, 0, 0, 0, 0x65],
         snat_v4: Some([192, 168, 56, 10].into()),
         snat_v6: None,
         xdp_redirect: true,

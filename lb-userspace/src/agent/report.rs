@@ -199,7 +199,10 @@ impl State {
                 .map_or([0; 6], |device| device.mac),
         };
         match self.datapath.explain(&probe) {
-            Ok(explanation) => Reply::Explain(self.explanation(&attachment.interface, explanation)),
+            Ok(explanation) => {
+                let explanation = self.explanation(&attachment.interface, explanation);
+                Reply::Explain(Box::new(explanation))
+            }
             Err(error) => Reply::Failed(error.to_string()),
         }
     }

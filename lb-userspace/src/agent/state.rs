@@ -188,10 +188,7 @@ impl State {
             .filter(|(_, endpoint)| endpoint.node.is_none())
             .map(|(addr, _)| addr.ip())
             .collect();
-        let local = self
-            .network
-            .local_endpoints(endpoints.into_iter(), &indices)
-            .await?;
+        let local = self.network.local_endpoints(endpoints, &indices).await?;
         let mut surroundings = snapshot.surroundings(&self.options.node, attached, local);
         surroundings.seed = self.options.datapath.seed;
         let image = compile::compile(&self.desired, &surroundings, &self.datapath.in_use())?;

@@ -53,7 +53,7 @@ pub enum Reply {
     /// To [`Request::Flows`].
     Flows(Flows),
     /// To [`Request::Explain`].
-    Explain(Explanation),
+    Explain(Box<Explanation>),
     /// The request failed, and why.
     Failed(String),
 }

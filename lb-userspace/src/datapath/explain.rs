@@ -3,13 +3,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use aya::programs::{TestRun, TestRunOptions, Xdp};
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
 use etherparse::PacketBuilder;
-use lb_common::{Backend, Protocol, Trace, Tuple, Verdict};
+use lb_common::{Backend, Hook, Protocol, Trace, Tuple, Verdict};
 
 use super::{
     Datapath, DatapathError, causes,
-    load::{XDP, program},
+    load::{TC_EGRESS, TC_INGRESS, XDP, program},
 };
 
 /// The packet to explain: the first one of a client's flow.
@@ -49,8 +49,16 @@ pub struct Explanation {
 impl Datapath {
     /// Runs the twin on the packet that `probe` describes.
     pub fn explain(&mut self, probe: &Probe) -> Result<Explanation, DatapathError> {
-        let frame = frame(probe)?;
-        let trace = self.dry_run(&frame, probe.ifindex)?;
+        self.explain_frame(&frame(probe)?, probe.ifindex)
+    }
+
+    /// Runs the twin on a frame that comes in by interface `ifindex`.
+    pub fn explain_frame(
+        &mut self,
+        frame: &[u8],
+        ifindex: u32,
+    ) -> Result<Explanation, DatapathError> {
+        let trace = self.dry_run(frame, ifindex)?;
         let verdict =
             Verdict::from_number(trace.verdict).ok_or_else(|| DatapathError::TestRun {
                 reason: format!("the program reports an unknown verdict {}", trace.verdict),
@@ -71,29 +79,79 @@ impl Datapath {
         })
     }
 
+    /// Runs the twin on a frame and gives what it reports.
     fn dry_run(&mut self, frame: &[u8], ifindex: u32) -> Result<Trace, DatapathError> {
         self.maps
             .trace
             .set(0, Trace::default(), 0)
             .map_err(DatapathError::map("TRACE"))?;
         let xdp: &mut Xdp = program(&mut self.twin, XDP)?;
-        let context = xdp_context(frame.len() as u32, ifindex);
-        let mut out = vec![0; frame.len() + 256];
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut out),
-            ctx_in: Some(&context),
-            ..TestRunOptions::new()
-        };
-        xdp.test_run(options)
-            .map_err(|error| DatapathError::TestRun {
-                reason: causes(&error),
-            })?;
+        test_run(xdp, frame, &xdp_context(frame.len() as u32, ifindex))?;
         self.maps
             .trace
             .get(&0, 0)
             .map_err(DatapathError::map("TRACE"))
     }
+
+    /// Runs the real program of `hook` on a frame that is at interface `ifindex`, with
+    /// all its effects on maps and counters, and gives what becomes of the frame.
+    pub fn test_run(
+        &mut self,
+        hook: Hook,
+        frame: &[u8],
+        ifindex: u32,
+    ) -> Result<TestFrame, DatapathError> {
+        match hook {
+            Hook::Xdp => {
+                let xdp: &mut Xdp = program(&mut self.ebpf, XDP)?;
+                test_run(xdp, frame, &xdp_context(frame.len() as u32, ifindex))
+            }
+            Hook::TcIngress | Hook::TcEgress => {
+                let name = match hook {
+                    Hook::TcEgress => TC_EGRESS,
+                    _ => TC_INGRESS,
+                };
+                let tc: &mut SchedClassifier = program(&mut self.ebpf, name)?;
+                test_run(tc, frame, &skb_context(ifindex))
+            }
+        }
+    }
+}
+
+/// A frame after a test run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TestFrame {
+    /// The program's return value.
+    pub action: u32,
+    /// The frame's bytes.
+    pub bytes: Vec<u8>,
+}
+
+fn test_run<'a, P>(
+    program: &P,
+    frame: &'a [u8],
+    context: &'a [u8],
+) -> Result<TestFrame, DatapathError>
+where
+    P: for<'b> TestRun<Opts<'b> = TestRunOptions<'b>, Result = TestRunResult>,
+{
+    // Room for what a refusal adds in front.
+    let mut bytes = vec![0; frame.len() + 256];
+    let result = program
+        .test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut bytes),
+            ctx_in: Some(context),
+            ..TestRunOptions::new()
+        })
+        .map_err(|error| DatapathError::TestRun {
+            reason: causes(&error),
+        })?;
+    bytes.truncate(result.data_size_out as usize);
+    Ok(TestFrame {
+        action: result.return_value,
+        bytes,
+    })
 }
 
 /// `struct xdp_md` of a frame of `len` bytes that came in by `ifindex`.
@@ -103,6 +161,13 @@ fn xdp_context(len: u32, ifindex: u32) -> [u8; 24] {
     for (at, word) in [0, len, 0, ifindex, 0, 0].into_iter().enumerate() {
         bytes[at * 4..at * 4 + 4].copy_from_slice(&u32::to_ne_bytes(word));
     }
+    bytes
+}
+
+/// `struct __sk_buff` of a frame at `ifindex`; only that field may be set, at byte 40.
+fn skb_context(ifindex: u32) -> [u8; 192] {
+    let mut bytes = [0; 192];
+    bytes[40..44].copy_from_slice(&ifindex.to_ne_bytes());
     bytes
 }
 

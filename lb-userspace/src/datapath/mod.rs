@@ -21,7 +21,7 @@ use std::{
 pub use self::{
     apply::Applied,
     attach::{AttachMode, Attachment},
-    explain::{Explanation, Probe},
+    explain::{Explanation, Probe, TestFrame},
     load::Datapath,
     preflight::preflight,
     read::{FlowEntry, Swept},

@@ -73,7 +73,8 @@ impl Tier {
             Self::Lint => Ok(lint::all()),
             Self::Unit => {
                 let mut test = host::cargo("test");
-                test.args(["--workspace", "--exclude", "naru-tests"]);
+                // As the other tiers, so that all share one build.
+                test.args(["--release", "--workspace", "--exclude", "naru-tests"]);
                 cargo_test(&mut test, tail)
             }
             Self::Packet => cargo_test(&mut as_root(&["packet".into()])?, tail),

@@ -1,5 +1,5 @@
 //! The lab itself, without an agent. Needs root; run as another user it fails and says so.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::expect_used, clippy::unwrap_used, missing_docs)]
 
 use std::fs::Permissions;
 use std::net::SocketAddr;
@@ -8,12 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use naru_lab::{Client, Lab, LabOptions, LoadOptions, PodKind, Topology, left_of};
-
-fn build(topology: Topology) -> Lab {
-    let program = Some(PathBuf::from(env!("CARGO_BIN_EXE_naru-lab")));
-    Lab::build_with(topology, LabOptions { program }).unwrap()
-}
+use naru_lab::{Client, Lab, LoadOptions, PodKind, Topology, left_of};
 
 /// The processes in a namespace.
 fn inside(namespace: &naru_lab::NetNs) -> Vec<String> {
@@ -31,7 +26,7 @@ fn inside(namespace: &naru_lab::NetNs) -> Vec<String> {
 #[test]
 fn the_lan_connects_and_leaves_nothing() {
     let began = Instant::now();
-    let lab = build(Topology::nuc());
+    let lab = Lab::build(Topology::nuc()).unwrap();
     println!("built in {:?}", began.elapsed());
     let id = lab.id().to_owned();
     assert!(!left_of(&id).unwrap().is_empty());
@@ -121,7 +116,7 @@ fn the_lan_connects_and_leaves_nothing() {
 
 #[test]
 fn pods_end_and_come_back() {
-    let lab = build(Topology::nuc());
+    let lab = Lab::build(Topology::nuc()).unwrap();
     let client = Client::new(lab.node("nuc03").clone());
     let (first, second) = (&lab.pods()[0], &lab.pods()[1]);
     let url = |pod: &naru_lab::Pod| format!("http://{}:3000", pod.spec().address);
@@ -169,7 +164,7 @@ fn pods_end_and_come_back() {
 fn dns_pods_answer_behind_a_cni() {
     let mut topology = Topology::nuc_without_pods().with_cni_masquerade();
     topology.add_pods("dns", PodKind::Dns, 5353, 2);
-    let lab = build(topology);
+    let lab = Lab::build(topology).unwrap();
     let pod = &lab.pods()[1];
     let to = SocketAddr::from((pod.spec().address, 5353));
     let answer = Client::new(lab.node("nuc01").clone())
@@ -246,7 +241,8 @@ fn demo(test: &str) -> Child {
     let script = "#!/bin/sh\ncase $1 in agent) exec sleep 60 ;; status) exit 1 ;; esac\n";
     std::fs::write(&naru, script).unwrap();
     std::fs::set_permissions(&naru, Permissions::from_mode(0o755)).unwrap();
-    let mut demo = Command::new(env!("CARGO_BIN_EXE_naru-lab"));
+    let mut demo =
+        Command::new(std::env::var_os("NARU_LAB_BIN").expect("NARU_LAB_BIN names naru-lab"));
     demo.args(["demo", "--once", "--naru"]).arg(naru);
     demo.stdout(Stdio::null())
         .stderr(Stdio::null())

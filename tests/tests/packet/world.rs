@@ -1,0 +1,320 @@
+//! The node under test: interfaces, neighbours, and a datapath filled by `compile`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use lb_common::{Algorithm, Hook, Protocol, Verdict, maglev};
+use naru::{
+    compile::compile,
+    datapath::{self, Applied, Datapath, Options},
+    desired::{
+        Condition, Desired, DeviceFacts, Endpoint, Frontend, Service, ServiceName, Surroundings,
+    },
+};
+use nix::net::if_::if_nametoindex;
+
+use crate::{
+    SEEN,
+    frames::{NODE_MAC, Packet, difference},
+};
+
+pub(crate) const VIP: &str = "192.168.56.11";
+pub(crate) const CLIENT: &str = "192.168.56.1:40000";
+pub(crate) const POD: &str = "10.244.1.2:3000";
+pub(crate) const REMOTE: &str = "192.168.56.102:3000";
+
+/// Makes the interfaces that the module's page shows.
+pub(crate) fn build_network() {
+    let mac = NODE_MAC.map(|byte| format!("{byte:02x}")).join(":");
+    let commands = format!(
+        "link set lo up
+         link add uplink address {mac} type veth peer name uplink-far
+         link add pods type veth peer name pods-far
+         link add side type veth peer name side-far
+         link add east address {mac} type veth peer name east-far
+         link add slow address {mac} type veth peer name slow-far
+         link add still address {mac} type veth peer name still-far
+         addr add 192.168.56.101/24 dev uplink
+         addr add 10.244.1.1/24 dev pods
+         addr add 10.9.0.1/24 dev side
+         addr add 10.8.0.1/24 dev still
+         addr add 10.7.0.1/24 dev east
+         addr add 10.6.0.1/24 dev slow
+         neigh add 10.7.0.9 lladdr 02:00:00:00:00:66 dev east nud permanent
+         neigh add 10.6.0.9 lladdr 02:00:00:00:00:66 dev slow nud permanent
+         neigh add 192.168.56.1 lladdr 02:00:00:00:00:01 dev uplink nud permanent
+         neigh add 192.168.56.102 lladdr 02:00:00:00:00:66 dev uplink nud permanent"
+    );
+    for command in commands.lines() {
+        ip(command);
+    }
+    for name in ["uplink", "pods", "side", "still", "east", "slow"] {
+        ip(&format!("link set {name} up"));
+        ip(&format!("link set {name}-far up"));
+    }
+    for (name, value) in [("all", "1"), ("uplink", "1"), ("still", "0")] {
+        fs::write(format!("/proc/sys/net/ipv4/conf/{name}/forwarding"), value).unwrap();
+    }
+}
+
+fn ip(arguments: &str) {
+    let status = Command::new("ip")
+        .args(arguments.split_whitespace())
+        .status()
+        .expect("ip; install iproute2");
+    assert!(status.success(), "ip {arguments}");
+}
+
+pub(crate) fn interface(name: &str) -> u32 {
+    if_nametoindex(name).unwrap()
+}
+
+/// A service of one endpoint list, for the tests' worlds.
+pub(crate) fn service(frontends: &[&str], backends: &[&str]) -> Service {
+    Service {
+        frontends: frontends.iter().map(|text| frontend(text)).collect(),
+        algorithm: Algorithm::RoundRobin,
+        maglev_slots: maglev::DEFAULT_SLOTS,
+        endpoints: backends
+            .iter()
+            .map(|text| {
+                let addr: SocketAddr = text.parse().unwrap();
+                let endpoint = Endpoint {
+                    weight: 1,
+                    condition: Condition::Ready,
+                    node: None,
+                    name: None,
+                };
+                (addr, endpoint)
+            })
+            .collect(),
+    }
+}
+
+fn frontend(text: &str) -> Frontend {
+    let (addr, protocol) = match text.strip_suffix("/udp") {
+        Some(addr) => (addr, Protocol::Udp),
+        None => (text, Protocol::Tcp),
+    };
+    Frontend {
+        addr: addr.parse().unwrap(),
+        protocol,
+    }
+}
+
+/// What becomes of a packet, whatever the hook's number for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    Pass,
+    Drop,
+    SentBack,
+    SentOn,
+}
+
+/// A loaded datapath with maps of its own.
+pub(crate) struct World {
+    pub(crate) datapath: Datapath,
+    desired: Desired,
+    pin_dir: PathBuf,
+    pub(crate) ingress: u32,
+}
+
+impl World {
+    pub(crate) fn new(services: &[Service]) -> Self {
+        Self::with_ports(services, 61_001..=65_535)
+    }
+
+    pub(crate) fn with_ports(services: &[Service], snat_ports: RangeInclusive<u16>) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("naru-packet-{}-{number}", std::process::id());
+        let pin_dir = PathBuf::from("/sys/fs/bpf").join(name);
+        datapath::preflight(&pin_dir).unwrap();
+        let datapath = open(&pin_dir, snat_ports);
+        let mut world = Self {
+            datapath,
+            desired: Desired::default(),
+            pin_dir,
+            ingress: interface("uplink"),
+        };
+        world.change(services);
+        world
+    }
+
+    /// Makes these the services; packets later find the new ones.
+    pub(crate) fn change(&mut self, services: &[Service]) {
+        self.apply_again(services);
+    }
+
+    /// The same, telling what was written.
+    pub(crate) fn apply_again(&mut self, services: &[Service]) -> Applied {
+        self.desired.services = services
+            .iter()
+            .enumerate()
+            .map(|(n, service)| (ServiceName(format!("test/{n}:port")), service.clone()))
+            .collect();
+        let image = compile(&self.desired, &surroundings(), &self.datapath.in_use()).unwrap();
+        self.datapath.apply(&image).unwrap()
+    }
+
+    /// Opens the datapath anew over its pinned maps, as an agent does that restarts.
+    pub(crate) fn reopen(&mut self) {
+        self.datapath = open(&self.pin_dir, 61_001..=65_535);
+    }
+
+    /// Sends a packet and checks everything about what becomes of it.
+    #[track_caller]
+    pub(crate) fn expect(
+        &mut self,
+        hook: Hook,
+        frame: &[u8],
+        verdict: Verdict,
+        act: Act,
+        out: &[u8],
+    ) {
+        let seen = self.send(hook, frame, verdict, act);
+        assert!(seen == out, "{}", difference(out, &seen));
+    }
+
+    /// The same for a packet that must come out as it went in.
+    #[track_caller]
+    pub(crate) fn expect_untouched(
+        &mut self,
+        hook: Hook,
+        frame: &[u8],
+        verdict: Verdict,
+        act: Act,
+    ) {
+        self.expect(hook, frame, verdict, act, frame);
+    }
+
+    /// Sends a packet, checks verdict and action, and gives what comes out.
+    #[track_caller]
+    pub(crate) fn send(&mut self, hook: Hook, frame: &[u8], verdict: Verdict, act: Act) -> Vec<u8> {
+        let before = self.verdicts();
+        if hook == Hook::Xdp {
+            let flows = self.datapath.flows(usize::MAX).unwrap().0.len();
+            let explained = self.datapath.explain_frame(frame, self.ingress).unwrap();
+            assert_eq!(explained.verdict, verdict, "the dry run");
+            assert_eq!(self.verdicts(), before, "the dry run counts");
+            let after = self.datapath.flows(usize::MAX).unwrap().0.len();
+            assert_eq!(flows, after, "the dry run records");
+        }
+        let out = self.datapath.test_run(hook, frame, self.ingress).unwrap();
+        let after = self.verdicts();
+        let counted: Vec<_> = after
+            .iter()
+            .filter(|(key, count)| before.get(key) != Some(count))
+            .map(|(key, _)| *key)
+            .collect();
+        assert_eq!(counted, [(hook, verdict)], "verdicts counted");
+        assert_eq!(action(hook, out.action), act, "action for {verdict}");
+        let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.insert(verdict);
+        out.bytes
+    }
+
+    fn verdicts(&self) -> BTreeMap<(Hook, Verdict), u64> {
+        let counts = self.datapath.verdicts().unwrap().into_iter();
+        counts
+            .map(|(hook, verdict, count)| ((hook, verdict), count.packets))
+            .collect()
+    }
+
+    /// A packet through XDP that is forwarded: where it goes to and where it says it
+    /// comes from.
+    #[track_caller]
+    pub(crate) fn forwarded(
+        &mut self,
+        packet: &Packet,
+        verdict: Verdict,
+    ) -> (SocketAddr, SocketAddr) {
+        let act = match verdict {
+            Verdict::ForwardLocal => Act::Pass,
+            _ => Act::SentBack,
+        };
+        let out = self.send(Hook::Xdp, &packet.bytes(), verdict, act);
+        endpoints(&out)
+    }
+}
+
+fn open(pin_dir: &Path, snat_ports: RangeInclusive<u16>) -> Datapath {
+    Datapath::open(Options {
+        pin_dir: pin_dir.to_path_buf(),
+        max_flows: 4096,
+        snat_ports,
+        ..Options::default()
+    })
+    .unwrap()
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        datapath::detach(&self.pin_dir).unwrap();
+    }
+}
+
+fn action(hook: Hook, number: u32) -> Act {
+    match (hook, number) {
+        (Hook::Xdp, 1) | (_, 2) if hook != Hook::Xdp || number == 1 => Act::Drop,
+        (Hook::Xdp, 2) | (_, u32::MAX) => Act::Pass,
+        (Hook::Xdp, 3) => Act::SentBack,
+        (Hook::Xdp, 4) | (_, 7) => Act::SentOn,
+        (hook, number) => panic!("{}: action {number}", hook.name()),
+    }
+}
+
+/// Source and destination of a frame.
+pub(crate) fn endpoints(frame: &[u8]) -> (SocketAddr, SocketAddr) {
+    let packet = etherparse::PacketHeaders::from_ethernet_slice(frame).unwrap();
+    let Some(etherparse::NetHeaders::Ipv4(ip, _)) = packet.net else {
+        panic!("not IPv4: {frame:02x?}");
+    };
+    let (from, to) = match packet.transport {
+        Some(etherparse::TransportHeader::Tcp(tcp)) => (tcp.source_port, tcp.destination_port),
+        Some(etherparse::TransportHeader::Udp(udp)) => (udp.source_port, udp.destination_port),
+        other => panic!("neither TCP nor UDP: {other:?}"),
+    };
+    let socket = |octets: [u8; 4], port| SocketAddr::new(IpAddr::from(octets), port);
+    (socket(ip.source, from), socket(ip.destination, to))
+}
+
+fn surroundings() -> Surroundings {
+    let host = ["192.168.56.101", "10.244.1.1", "10.9.0.1", "10.8.0.1"];
+    let device = |name: &str, snat: &str, xdp_redirect| {
+        let facts = DeviceFacts {
+            name: name.to_owned(),
+            snat_v4: Some(snat.parse().unwrap()),
+            snat_v6: None,
+            mac: NODE_MAC,
+            xdp_redirect,
+        };
+        (interface(name), facts)
+    };
+    Surroundings {
+        node: "nuc01".to_owned(),
+        host_addresses: host.iter().map(|text| text.parse().unwrap()).collect(),
+        local_endpoints: local_pods(),
+        devices: BTreeMap::from([
+            device("uplink", "192.168.56.101", true),
+            device("still", "10.8.0.1", true),
+            device("east", "10.7.0.1", true),
+            device("slow", "10.6.0.1", false),
+        ]),
+        ..Surroundings::default()
+    }
+}
+
+fn local_pods() -> BTreeSet<IpAddr> {
+    (2..12).map(|n| IpAddr::from([10, 244, 1, n])).collect()
+}
