@@ -24,6 +24,8 @@ pub struct Context<'a> {
     pub view: View<'a>,
     /// TC only: the stack found the frame to be addressed to this host.
     pub host_frame: bool,
+    /// TC only: payload of each segment where the frame holds several, else 0.
+    pub segment: u16,
 }
 
 /// A packet at a hook.

@@ -9,7 +9,13 @@ use aya_ebpf::{
 };
 use lb_common::{Family, Hook, Verdict};
 
-use crate::{frame::Context, maps::DEVICES, parse::Headers, trace, work::Work};
+use crate::{
+    frame::Context,
+    maps::{DEVICES, dry_run},
+    parse::{Headers, UDP_LEN},
+    trace,
+    work::Work,
+};
 
 /// Asks the kernel how [`Work::to`] would leave: interface and link addresses are then
 /// in [`Work::fib`]. False where the kernel does not know the neighbour yet.
@@ -19,7 +25,7 @@ pub fn lookup(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<bo
     fib.l4_protocol = to.protocol;
     fib.sport = to.src_port.word();
     fib.dport = to.dst_port.word();
-    fib.__bindgen_anon_1.tot_len = headers.ip_len;
+    fib.__bindgen_anon_1.tot_len = ctx.wire_len(headers);
     fib.ifindex = ctx.ifindex;
     match to.family() {
         Family::V4 => {
@@ -51,17 +57,37 @@ pub fn lookup(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<bo
 }
 
 impl Context<'_> {
-    /// Whether the frame was sent to this host's own hardware address.
+    /// Whether this hook may rewrite the frame; none where it was not sent to this
+    /// host's own hardware address.
+    ///
+    /// Generic XDP may not: the stack may have put segments together and left their
+    /// checksum to the device, which XDP neither sees nor can keep right. TC can.
     #[inline(always)]
-    pub fn is_for_this_host(&self) -> bool {
+    pub fn rewrites(&self) -> Option<bool> {
         if self.hook != Hook::Xdp {
-            return self.host_frame;
+            return self.host_frame.then_some(true);
         }
         // SAFETY: the hardware address of an entry changes with the interface's own.
-        let Some(device) = (unsafe { DEVICES.get(self.ifindex) }) else {
-            return false;
+        let device = unsafe { DEVICES.get(self.ifindex) }?;
+        let native = device.xdp_redirect != 0;
+        // The dry run foretells what TC will do.
+        (self.view.load::<[u8; 6]>(0) == Some(device.mac)).then_some(native || dry_run())
+    }
+
+    /// Length of the packet as the wire will see it: that of one segment where the
+    /// stack has put several together.
+    #[inline(always)]
+    fn wire_len(&self, headers: &Headers) -> u16 {
+        if self.segment == 0 {
+            return headers.ip_len;
+        }
+        let transport = if headers.is_tcp() {
+            let offset: u8 = self.view.load(headers.l4 + 12).unwrap_or(0);
+            u16::from(offset >> 4) * 4
+        } else {
+            UDP_LEN as u16
         };
-        self.view.load::<[u8; 6]>(0) == Some(device.mac)
+        (headers.l4 - headers.l3) as u16 + transport + self.segment
     }
 
     /// Whether this hook can send by the interface `egress` itself, its neighbour being

@@ -67,6 +67,7 @@ impl Frame for XdpFrame {
             hook: Hook::Xdp,
             view: self.view(),
             host_frame: false,
+            segment: 0,
         }
     }
 

@@ -112,6 +112,8 @@ fn an_agent_stopped_and_an_upgrade_with_other_flags_lose_no_request() {
 #[test]
 fn what_changed_while_the_agent_was_away_is_in_force_when_it_is_back() {
     let scene = Scene::new();
+    // While no agent answers ARP, clients live on what they know.
+    scene.client().resolve(VIP.into()).unwrap();
     scene.agent.kill().unwrap();
     let last = scene.pods().last().unwrap();
     let left: Vec<_> = scene

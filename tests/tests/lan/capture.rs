@@ -3,6 +3,7 @@
 use std::{
     io::Read,
     net::{Ipv4Addr, SocketAddrV4},
+    os::fd::AsRawFd,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -11,7 +12,8 @@ use std::{
     time::Duration,
 };
 
-use naru_lab::NetNs;
+use naru_lab::{NetNs, UPLINK};
+use nix::{ifaddrs::getifaddrs, sys::socket::bind};
 use socket2::{Domain, Protocol, Socket, Type};
 
 const ETH_P_ALL: u16 = 3;
@@ -26,15 +28,20 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Records from now on.
+    /// Records its eth0 from now on.
     pub fn start(machine: &NetNs) -> Self {
         // Segments that the receiver has put together have no checksum any more.
         machine
-            .run("ethtool", &["-K", "eth0", "gro", "off"])
+            .run("ethtool", &["-K", UPLINK, "gro", "off"])
             .unwrap();
         let open = || {
             let protocol = Protocol::from(i32::from(ETH_P_ALL.to_be()));
             let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol)).unwrap();
+            let link = getifaddrs()
+                .unwrap()
+                .filter(|it| it.interface_name == UPLINK)
+                .find_map(|it| it.address?.as_link_addr().copied());
+            bind(socket.as_raw_fd(), &link.expect("an uplink")).unwrap();
             socket.set_recv_buffer_size(8 << 20).unwrap();
             let pause = Some(Duration::from_millis(20));
             socket.set_read_timeout(pause).unwrap();
@@ -136,8 +143,6 @@ pub struct Packet {
     pub dst: SocketAddrV4,
     pub protocol: u8,
     pub ttl: u8,
-    /// TCP flags, where it is TCP.
-    pub flags: u8,
     /// Whether the checksums of both headers are right.
     pub sound: bool,
 }
@@ -174,11 +179,6 @@ impl Packet {
             dst: SocketAddrV4::new(address(16), port(2)),
             protocol,
             ttl: header[8],
-            flags: if protocol == TCP {
-                *payload.get(13)?
-            } else {
-                0
-            },
             sound: sum(&[header]) == 0xffff && transport,
         })
     }

@@ -89,10 +89,8 @@ fn an_invalid_manifest_is_refused_whole_and_told_with_file_line_and_reason() {
     let [tcp, udp] = scene::services();
     let file = format!("{}.yaml", tcp.name);
     let wrong = tcp.yaml().replace("port: 80\n", "port: 800000\n");
-    let line = 1 + wrong
-        .lines()
-        .position(|line| line.contains("800000"))
-        .unwrap();
+    let wrong = format!("# As in the tutorial.\n---\n{wrong}");
+    let line = 3;
     scene.manifests.write(&file, &wrong).unwrap();
     wait("the manifest is refused", || {
         status()["source"]["current"] == false
@@ -112,6 +110,14 @@ fn an_invalid_manifest_is_refused_whole_and_told_with_file_line_and_reason() {
     let said = scene.agent.cli(&["status"]).unwrap();
     assert!(said.contains("REFUSED") && said.contains(problem), "{said}");
     assert!(scene.agent.log().contains(problem), "{}", scene.agent.log());
+
+    // Where it is not even YAML, the place itself is told.
+    let broken = tcp.yaml().replace("  ports:\n", "  ports: [\n");
+    scene.manifests.write(&file, &broken).unwrap();
+    wait("the other problem is told", || {
+        let problems = status()["source"]["problems"].to_string();
+        (12..=15).any(|line| problems.contains(&format!("{file}:{line}")))
+    });
 
     assert_eq!(
         scene.agent.json(&["services"]).unwrap()[0]["name"],

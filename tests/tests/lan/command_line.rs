@@ -199,10 +199,7 @@ fn packets_are_logged_where_that_is_asked_for_and_only_there() {
     let vip = probe::at(VIP, 80);
     probe::ask(client, 20_000, vip).unwrap();
     let quiet = scene.agent.log();
-    assert!(
-        !quiet.contains(&VIP.to_string()) && !quiet.contains("20000"),
-        "{quiet}"
-    );
+    assert!(!quiet.contains(" -> "), "{quiet}");
 
     let options = crate::scene::options(&scene.manifests).arg("--log-packets");
     scene.agent.restart_with(options).unwrap();

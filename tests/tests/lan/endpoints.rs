@@ -48,7 +48,7 @@ fn assert_alive<'a>(open: impl IntoIterator<Item = &'a LongLived>) {
 #[test]
 fn a_dead_pod_taken_out_gets_no_request_and_all_other_connections_live_on() {
     let scene = Scene::new();
-    let open = open_to_all(&scene);
+    let mut open = open_to_all(&scene);
     let vip = probe::at(VIP, 80);
     let client = scene.lab.node("client");
     for local in [true, false] {
@@ -81,7 +81,8 @@ fn a_dead_pod_taken_out_gets_no_request_and_all_other_connections_live_on() {
         assert_eq!(kind, ErrorKind::ConnectionReset);
         assert!(took < Duration::from_secs(1), "{took:?}");
 
-        assert_alive(open.iter().filter(|it| it.pod() != victim.name));
+        open.retain(|it| it.pod() != victim.name);
+        assert_alive(&open);
         pod.namespace()
             .run("ip", &["link", "set", "eth0", "up"])
             .unwrap();
