@@ -11,6 +11,7 @@
 //! ```
 
 use std::fmt::Write;
+use std::path::PathBuf;
 
 use crate::error::Result;
 use crate::lab::Lab;
@@ -92,14 +93,24 @@ impl Lab {
             like_a_wire(self.node(name), UPLINK)?;
             like_a_wire(lan, &format!("port{index}"))?;
         }
-        let program = self.dir().join("pass.o");
-        pass::write(&program)?;
+        pass::write(&self.pass_program())?;
         let ports = 0..self.topology().nodes.len();
-        let attach = ports.map(|index| {
-            let (file, section) = (program.display(), pass::SECTION);
-            format!("link set port{index} xdpdrv object {file} section {section}\n")
-        });
-        lan.ip(&attach.collect::<String>())
+        let ports: Vec<String> = ports.map(|index| format!("port{index}")).collect();
+        pass::attach(lan, &self.pass_program(), &ports)
+    }
+
+    /// Puts an XDP program that lets everything pass on a device, natively: as on the
+    /// switch's ports, or as somebody else's program that is in the way.
+    pub fn attach_pass(&self, machine: &str, device: &str) -> Result<()> {
+        pass::attach(
+            self.node(machine),
+            &self.pass_program(),
+            &[device.to_owned()],
+        )
+    }
+
+    fn pass_program(&self) -> PathBuf {
+        self.dir().join("pass.o")
     }
 
     /// A node's bridge for pods, its routes to the pods of others, its packet filter.

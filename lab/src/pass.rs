@@ -14,18 +14,34 @@ use object::{
 };
 
 use crate::error::{Error, Result};
+use crate::netns::NetNs;
+use crate::tool::{feed, tool};
 
 /// `r0 = XDP_PASS; exit`
 const CODE: [u8; 16] = [0xb7, 0, 0, 0, 2, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
 
 /// The section that holds the program, by which loaders know its kind.
-pub(crate) const SECTION: &str = "xdp";
+const SECTION: &str = "xdp";
 
-/// Writes the program, for `ip link set DEV xdpdrv object FILE section xdp`.
+/// Writes the program.
 pub(crate) fn write(file: &Path) -> Result<()> {
     let failed = || Error::io(file.display().to_string());
     let bytes = object().map_err(|error| failed()(io::Error::other(error)))?;
     fs::write(file, bytes).map_err(failed())
+}
+
+/// Attaches the program in `file` to devices of a namespace.
+pub(crate) fn attach(namespace: &NetNs, file: &Path, devices: &[String]) -> Result<()> {
+    // `ip` wants a BPF file system, and would leave directories in the first one that
+    // it finds. Where it sees none it mounts its own, which ends with it.
+    const SCRIPT: &str = "umount --all --types bpf; exec ip -n \"$0\" -batch -";
+    let mut command = tool("unshare");
+    command.args(["--mount", "sh", "-c", SCRIPT, namespace.name()]);
+    let lines = devices.iter().map(|device| {
+        let file = file.display();
+        format!("link set {device} xdpdrv object {file} section {SECTION}\n")
+    });
+    feed(&mut command, &lines.collect::<String>()).map(drop)
 }
 
 fn object() -> std::result::Result<Vec<u8>, object::write::Error> {

@@ -79,7 +79,7 @@ pub(crate) fn not_started(command: &Command, source: std::io::Error) -> Error {
     let package = match command.get_program().to_str() {
         Some("ip") => Some("iproute2"),
         Some("ethtool") => Some("ethtool"),
-        Some("nsenter") => Some("util-linux"),
+        Some("nsenter" | "unshare") => Some("util-linux"),
         _ => None,
     };
     let remedy = package.map_or(String::new(), |name| format!("; `apt-get install {name}`"));

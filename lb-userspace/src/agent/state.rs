@@ -123,9 +123,10 @@ impl State {
             Ok(loaded) => {
                 let previous = std::mem::replace(&mut self.desired, loaded.desired);
                 self.source.notes = loaded.notes.iter().map(ToString::to_string).collect();
+                // From here on there is a valid source, which `reconcile` asks for.
+                self.source.problems.clear();
                 if self.reconcile().await {
                     self.source.current = true;
-                    self.source.problems.clear();
                     self.taken_over = Some(Instant::now());
                 } else {
                     self.desired = previous;

@@ -269,7 +269,7 @@ impl Maps {
         }
         fn words(ebpf: &mut Ebpf, name: &'static str, len: usize) -> Result<Words, DatapathError> {
             match ebpf.take_map(name) {
-                Some(aya::maps::Map::Array(data)) => Words::new(name, &data, len),
+                Some(aya::maps::Map::Array(data)) => Words::new(name, data, len),
                 _ => Err(DatapathError::Object {
                     what: format!("array map {name}"),
                 }),

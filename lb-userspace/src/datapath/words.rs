@@ -15,13 +15,15 @@ use super::DatapathError;
 pub(super) struct Words {
     map: MmapRaw,
     len: usize,
+    /// Open for programs that are loaded later: they name it by its descriptor.
+    _data: MapData,
 }
 
 impl Words {
     /// Maps `data`, an array map of `len` words.
     pub(super) fn new(
         name: &'static str,
-        data: &MapData,
+        data: MapData,
         len: usize,
     ) -> Result<Self, DatapathError> {
         let page = 4096;
@@ -34,7 +36,11 @@ impl Words {
                 map: name,
                 reason: format!("mmap: {error}"),
             })?;
-        Ok(Self { map, len })
+        Ok(Self {
+            map,
+            len,
+            _data: data,
+        })
     }
 
     fn word(&self, index: usize) -> Option<&AtomicU64> {

@@ -99,15 +99,7 @@ fn an_interface_that_does_not_exist_or_is_taken_or_cannot_is_named_with_the_reme
     );
 
     let node = lab.node(NODE);
-    let object = lab.dir().join("pass.o");
-    let object = object.to_str().unwrap();
-    node.run(
-        "ip",
-        &[
-            "link", "set", UPLINK, "xdpdrv", "object", object, "section", "xdp",
-        ],
-    )
-    .unwrap();
+    lab.attach_pass(NODE, UPLINK).unwrap();
     let words = [
         "eth0",
         "another XDP program",

@@ -78,15 +78,7 @@ fn an_interface_that_is_deleted_and_made_anew_is_attached_to_and_served_again() 
     .unwrap();
     lan.run("ip", &["link", "set", "port0", "master", "br0", "up"])
         .unwrap();
-    let program = scene.lab.dir().join("pass.o");
-    let program = program.to_str().unwrap();
-    lan.run(
-        "ip",
-        &[
-            "link", "set", "port0", "xdpdrv", "object", program, "section", "xdp",
-        ],
-    )
-    .unwrap();
+    scene.lab.attach_pass("lan", "port0").unwrap();
     for (machine, device) in [(lan, "port0"), (scene.lab.node(NODE), UPLINK)] {
         machine
             .run(

@@ -148,6 +148,7 @@ fn whole(received: &[u8]) -> Option<Answer> {
 }
 
 /// How an attempt failed, and how soon.
+#[track_caller]
 pub fn failure<T>(attempt: impl FnOnce() -> io::Result<T>) -> (io::ErrorKind, Duration) {
     let began = Instant::now();
     let error = attempt().err().expect("this should have failed");
