@@ -50,7 +50,7 @@ fn naru_tc_egress(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn run<F: Frame>(frame: &mut F) -> i32 {
     let len = frame.context().view.len() as u64;
-    match parse::parse(frame.context().view) {
+    match parse::parse(frame.context()) {
         Ok(headers) => {
             trace::begin(&headers.tuple);
             let (verdict, action) = match process(frame, &headers) {
@@ -92,7 +92,6 @@ fn process<F: Frame>(frame: &mut F, headers: &Headers) -> Result<(Verdict, i32),
             Ok((verdict, F::PASS))
         }
         Plan::Send(verdict) => {
-            trace::rewritten(&work.to);
             frame.rewrite(headers, &work.to, true)?;
             Ok((
                 verdict,

@@ -12,14 +12,20 @@ use lb_common::{Family, Hook, Verdict};
 use crate::{frame::Context, maps::DEVICES, parse::Headers, trace, work::Work};
 
 /// Asks the kernel how [`Work::to`] would leave: interface and link addresses are then
-/// in [`Work::fib`]. False where the kernel does not know the neighbour yet.
+/// in [`Work::fib`]. False where it takes TC to send it: the kernel does not know the
+/// neighbour yet, or the packet is larger than the MTU and may be in pieces at TC.
 #[inline(always)]
 pub fn lookup(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<bool, Verdict> {
     let Work { fib, to, .. } = work;
     fib.l4_protocol = to.protocol;
     fib.sport = to.src_port.word();
     fib.dport = to.dst_port.word();
-    fib.__bindgen_anon_1.tot_len = headers.ip_len;
+    // At TC the kernel compares by itself, and knows that a packet put together of
+    // several (GRO) goes out in pieces.
+    fib.__bindgen_anon_1.tot_len = match ctx.hook {
+        Hook::Xdp => headers.ip_len,
+        Hook::TcIngress | Hook::TcEgress => 0,
+    };
     fib.ifindex = ctx.ifindex;
     match to.family() {
         Family::V4 => {
@@ -42,6 +48,8 @@ pub fn lookup(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<bo
     let resolved = match ret as u32 {
         BPF_FIB_LKUP_RET_SUCCESS => true,
         BPF_FIB_LKUP_RET_NO_NEIGH => false,
+        // Generic XDP sees packets put together as well, and cannot tell.
+        BPF_FIB_LKUP_RET_FRAG_NEEDED if ctx.hook == Hook::Xdp => false,
         BPF_FIB_LKUP_RET_FRAG_NEEDED => return Err(Verdict::TooBig),
         BPF_FIB_LKUP_RET_FWD_DISABLED => return Err(Verdict::ForwardingOff),
         _ => return Err(Verdict::NoRoute),

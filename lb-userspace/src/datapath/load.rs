@@ -85,6 +85,7 @@ pub struct Datapath {
     pub(super) twin: Ebpf,
     pub(super) maps: Maps,
     pub(super) live: Live,
+    _lock: super::Lock,
 }
 
 pub(super) struct Maps {
@@ -96,7 +97,6 @@ pub(super) struct Maps {
     pub(super) backends: Array<MapData, Backend>,
     pub(super) devices: HashMap<MapData, u32, Device>,
     pub(super) flows: HashMap<MapData, Tuple, Flow>,
-    pub(super) replies: HashMap<MapData, Tuple, Reply>,
     pub(super) verdicts: PerCpuArray<MapData, VerdictCount>,
     pub(super) service_stats: PerCpuArray<MapData, Stats>,
     pub(super) backend_stats: PerCpuArray<MapData, Stats>,
@@ -109,6 +109,7 @@ impl Datapath {
     ///
     /// Call [`super::preflight`] first.
     pub fn open(options: Options) -> Result<Self, DatapathError> {
+        let lock = super::lock(&options.pin_dir)?;
         let dir = maps_dir(&options.pin_dir);
         for dir in [&dir, &options.pin_dir.join(LINKS)] {
             DirBuilder::new()
@@ -136,6 +137,7 @@ impl Datapath {
             twin,
             maps,
             live,
+            _lock: lock,
         })
     }
 
@@ -146,7 +148,7 @@ impl Datapath {
         let dir = &self.options.pin_dir;
         for entry in fs::read_dir(dir).map_err(DatapathError::file(dir))? {
             let path = entry.map_err(DatapathError::file(dir))?.path();
-            if path != own && path != dir.join(LINKS) && path.is_dir() {
+            if path != own && is_maps_dir(&path) {
                 super::remove_tree(&path, &mut Vec::new())?;
                 tracing::info!("removed {}, maps of another version", path.display());
             }
@@ -172,6 +174,16 @@ impl Datapath {
 
 pub(super) fn maps_dir(pin_dir: &Path) -> PathBuf {
     pin_dir.join(format!("v{ABI_VERSION}"))
+}
+
+/// Whether a path below the pin directory is one version's maps.
+pub(super) fn is_maps_dir(path: &Path) -> bool {
+    path.is_dir()
+        && path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .and_then(|name| name.strip_prefix('v'))
+            .is_some_and(|version| version.parse::<u32>().is_ok())
 }
 
 pub(super) fn program<'a, T>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut T, DatapathError>
@@ -272,7 +284,6 @@ impl Maps {
             backends: typed(ebpf, "BACKENDS")?,
             devices: typed(ebpf, "DEVICES")?,
             flows: typed(ebpf, "FLOWS")?,
-            replies: typed(ebpf, "REPLIES")?,
             verdicts: typed(ebpf, "VERDICTS")?,
             service_stats: typed(ebpf, "SERVICE_STATS")?,
             backend_stats: typed(ebpf, "BACKEND_STATS")?,
