@@ -22,8 +22,6 @@ pub struct Context<'a> {
     pub hook: Hook,
     /// The packet's bytes.
     pub view: View<'a>,
-    /// Length of the link header in `view`: 0 where TC sees none.
-    pub link_len: usize,
     /// TC only: the frame has a VLAN tag that the device took out of it.
     pub vlan: bool,
     /// TC only: the stack found the frame to be addressed to this host.

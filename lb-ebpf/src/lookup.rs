@@ -35,12 +35,11 @@ pub fn ingress(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<P
         Some(usage) => *usage,
         None => return Err(Verdict::NotOurs),
     };
-    if !ctx.is_for_this_host() {
-        return Err(Verdict::OtherHost);
-    }
+    let rewrites = ctx.rewrites().ok_or(Verdict::OtherHost)?;
     let now = flow::now();
     if headers.payload == Payload::Ports {
         if usage.contains(AddressUse::SNAT)
+            && rewrites
             && let Some(reply) = flow::find_reply(headers, now)
         {
             work.to = reply.flow.reversed();
@@ -56,6 +55,9 @@ pub fn ingress(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<P
             );
             // SAFETY: the value is one word.
             if let Some(service) = unsafe { FRONTENDS.get(frontend) } {
+                if !rewrites {
+                    return Err(Verdict::HandedOver);
+                }
                 return request(ctx, headers, *service, now, work);
             }
         }

@@ -35,6 +35,14 @@ fn naru_xdp(ctx: XdpContext) -> u32 {
     run(&mut XdpFrame::new(ctx)) as u32
 }
 
+/// On interfaces whose driver has no XDP. Without `frags`: to those programs the kernel
+/// gives a copy of the packet that has lost the length of its link header, which TC
+/// ingress then misses (seen with Linux 6.18).
+#[xdp]
+fn naru_xdp_generic(ctx: XdpContext) -> u32 {
+    run(&mut XdpFrame::new(ctx)) as u32
+}
+
 /// On every interface, for what XDP could not emit itself.
 #[classifier]
 fn naru_tc_ingress(ctx: TcContext) -> i32 {

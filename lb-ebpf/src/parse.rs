@@ -81,9 +81,6 @@ pub fn parse(ctx: Context<'_>) -> Result<Headers, Verdict> {
         return Err(Verdict::Unparsed);
     }
     let view = ctx.view;
-    if ctx.link_len == 0 {
-        return parse_ipv4(view, 0);
-    }
     match view.load::<u16>(12) {
         Some(ETHERTYPE_IPV4) => parse_ipv4(view, ETH_LEN),
         Some(ETHERTYPE_IPV6 | ETHERTYPE_VLAN | ETHERTYPE_QINQ) => Err(Verdict::Unparsed),

@@ -19,10 +19,7 @@ const QUOTE_WORDS: usize = (60 + QUOTED) / 4;
 /// Answers the packet and gives verdict and action.
 #[inline(always)]
 pub fn refuse<F: Frame>(frame: &mut F, headers: &Headers) -> Result<(Verdict, i32), Verdict> {
-    // Without its link header there is nowhere to send an answer to; only a service that
-    // lost its last backend between XDP and TC comes here so.
-    let no_link = headers.l3 == 0;
-    if no_link || headers.tcp_flags & tcp_flag::RST != 0 || !is_unicast(&headers.tuple.src) {
+    if headers.tcp_flags & tcp_flag::RST != 0 || !is_unicast(&headers.tuple.src) {
         return Err(Verdict::RefusalSuppressed);
     }
     if !count::may_refuse(flow::now()) {

@@ -9,7 +9,13 @@ use aya_ebpf::{
 };
 use lb_common::{Family, Hook, Verdict};
 
-use crate::{frame::Context, maps::DEVICES, parse::Headers, trace, work::Work};
+use crate::{
+    frame::Context,
+    maps::{DEVICES, dry_run},
+    parse::Headers,
+    trace,
+    work::Work,
+};
 
 /// Asks the kernel how [`Work::to`] would leave: interface and link addresses are then
 /// in [`Work::fib`]. False where it takes TC to send it: the kernel does not know the
@@ -48,7 +54,7 @@ pub fn lookup(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<bo
     let resolved = match ret as u32 {
         BPF_FIB_LKUP_RET_SUCCESS => true,
         BPF_FIB_LKUP_RET_NO_NEIGH => false,
-        // Generic XDP sees packets put together as well, and cannot tell.
+        // A driver may have put packets together as well, and XDP cannot tell.
         BPF_FIB_LKUP_RET_FRAG_NEEDED if ctx.hook == Hook::Xdp => false,
         BPF_FIB_LKUP_RET_FRAG_NEEDED => return Err(Verdict::TooBig),
         BPF_FIB_LKUP_RET_FWD_DISABLED => return Err(Verdict::ForwardingOff),
@@ -59,17 +65,21 @@ pub fn lookup(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<bo
 }
 
 impl Context<'_> {
-    /// Whether the frame was sent to this host's own hardware address.
+    /// Whether this hook may rewrite the frame; none where it was not sent to this
+    /// host's own hardware address.
+    ///
+    /// Generic XDP may not: the stack may have put segments together and left their
+    /// checksum to the device, which XDP neither sees nor can keep right. TC can.
     #[inline(always)]
-    pub fn is_for_this_host(&self) -> bool {
+    pub fn rewrites(&self) -> Option<bool> {
         if self.hook != Hook::Xdp {
-            return self.host_frame;
+            return self.host_frame.then_some(true);
         }
         // SAFETY: the hardware address of an entry changes with the interface's own.
-        let Some(device) = (unsafe { DEVICES.get(self.ifindex) }) else {
-            return false;
-        };
-        self.view.load::<[u8; 6]>(0) == Some(device.mac)
+        let device = unsafe { DEVICES.get(self.ifindex) }?;
+        let native = device.xdp_redirect != 0;
+        // The dry run foretells what TC will do.
+        (self.view.load::<[u8; 6]>(0) == Some(device.mac)).then_some(native || dry_run())
     }
 
     /// Whether this hook can send by the interface `egress` itself, its neighbour being

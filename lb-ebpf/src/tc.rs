@@ -15,7 +15,7 @@ use lb_common::{Addr, Family, Hook, Tuple, Verdict};
 use crate::{
     frame::{Context, Frame, IPV4_CHECKSUM, IPV4_TTL, address_offsets, transport_checksum},
     packet::{View, Wire},
-    parse::{ETH_LEN, Headers},
+    parse::Headers,
 };
 
 /// `PACKET_HOST`: the frame is addressed to this host.
@@ -26,7 +26,6 @@ const HEADERS: u32 = 14 + 60 + 20;
 /// A frame at TC ingress or, with `EGRESS`, at TC egress.
 pub struct TcFrame<const EGRESS: bool> {
     ctx: TcContext,
-    link_len: usize,
 }
 
 impl<const EGRESS: bool> TcFrame<EGRESS> {
@@ -39,18 +38,7 @@ impl<const EGRESS: bool> TcFrame<EGRESS> {
             // failure the parser finds the frame truncated.
             let _ = unsafe { bpf_skb_pull_data(ctx.as_ptr().cast(), wanted) };
         }
-        let mut frame = Self {
-            ctx,
-            link_len: ETH_LEN,
-        };
-        // What generic XDP has passed comes without its link header where the kernel had
-        // to copy it for headroom. The stack has read the protocol already.
-        // SAFETY: a field of this run's context.
-        let protocol = unsafe { (*frame.raw()).protocol } as u16;
-        if !EGRESS && frame.context().view.load(12) != Some(protocol) {
-            frame.link_len = 0;
-        }
-        frame
+        Self { ctx }
     }
 
     #[inline(always)]
@@ -164,7 +152,6 @@ impl<const EGRESS: bool> Frame for TcFrame<EGRESS> {
             ifindex,
             hook: Self::HOOK,
             view,
-            link_len: self.link_len,
             // SAFETY: a field of this run's context.
             vlan: unsafe { (*self.raw()).vlan_present } != 0,
             host_frame: pkt_type == PACKET_HOST,

@@ -13,7 +13,7 @@ use lb_common::{Family, Hook, Tuple, Verdict, checksum::Delta};
 use crate::{
     frame::{Context, Frame, IPV4_CHECKSUM, IPV4_TTL, address_offsets, transport_checksum},
     packet::{View, Wire},
-    parse::{ETH_LEN, Headers},
+    parse::Headers,
 };
 
 /// A frame at XDP.
@@ -66,7 +66,6 @@ impl Frame for XdpFrame {
             ifindex: self.ifindex,
             hook: Hook::Xdp,
             view: self.view(),
-            link_len: ETH_LEN,
             vlan: false,
             host_frame: false,
         }

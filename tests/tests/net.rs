@@ -218,3 +218,18 @@ fn lost_notices_mean_that_anything_changed() {
         assert!(events.next().await.unwrap().addresses, "it goes on after");
     });
 }
+
+#[test]
+fn questions_of_several_tasks_at_once_are_all_answered() {
+    let (node, _peer) = node();
+    node.block_on(|| async {
+        let net = Network::open().unwrap();
+        let ask = |net: Network| async move {
+            for _ in 0..200 {
+                net.snapshot().await.unwrap();
+                net.links().await.unwrap();
+            }
+        };
+        tokio::join!(ask(net.clone()), ask(net.clone()), ask(net));
+    });
+}

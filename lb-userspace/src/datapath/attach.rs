@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use aya::programs::{
-    ProgramError, SchedClassifier, Xdp, XdpMode,
+    ProgramError, SchedClassifier, XdpMode,
     links::{FdLink, LinkError, PinnedLink},
     tc::{SchedClassifierLink, TcAttachOptions, TcAttachType},
     xdp::XdpLink,
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Datapath, DatapathError, causes,
-    load::{LINKS, TC_EGRESS, TC_INGRESS, XDP, program},
+    load::{LINKS, TC_EGRESS, TC_INGRESS, XDP, program, xdp_program},
 };
 
 /// Which kind of XDP the operator asks for.
@@ -224,7 +224,7 @@ impl Datapath {
             return Ok(false);
         };
         let link = XdpLink::try_from(FdLink::from(old)).map_err(|error| failed(causes(&error)))?;
-        let xdp: &mut Xdp = program(&mut self.ebpf, XDP)?;
+        let xdp = xdp_program(&mut self.ebpf, native)?;
         match xdp.attach_to_link(link) {
             Ok(_) => Ok(true),
             Err(error) if device_is_gone(&error) => {
@@ -238,7 +238,7 @@ impl Datapath {
     fn new_xdp_link(&mut self, ifindex: u32, native: bool) -> Result<(), XdpFailure> {
         let other = |error: &dyn std::error::Error| XdpFailure::Other(causes(error));
         let pin = self.xdp_pin(ifindex, native);
-        let xdp: &mut Xdp = program(&mut self.ebpf, XDP).map_err(|error| other(&error))?;
+        let xdp = xdp_program(&mut self.ebpf, native).map_err(|error| other(&error))?;
         let mode = if native {
             XdpMode::Driver
         } else {

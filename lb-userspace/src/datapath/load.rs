@@ -27,6 +27,8 @@ pub(super) const TC_EGRESS: &str = "naru_tc_egress";
 pub(super) const TC_INGRESS: &str = "naru_tc_ingress";
 /// See [`TC_EGRESS`].
 pub(super) const XDP: &str = "naru_xdp";
+/// The same for interfaces whose driver has no XDP; loaded where one is met.
+pub(super) const XDP_GENERIC: &str = "naru_xdp_generic";
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/naru-ebpf"));
 
@@ -184,6 +186,16 @@ pub(super) fn is_maps_dir(path: &Path) -> bool {
             .and_then(|name| name.to_str())
             .and_then(|name| name.strip_prefix('v'))
             .is_some_and(|version| version.parse::<u32>().is_ok())
+}
+
+/// The XDP program for one kind of interface, loaded.
+pub(super) fn xdp_program(ebpf: &mut Ebpf, native: bool) -> Result<&mut Xdp, DatapathError> {
+    let name = if native { XDP } else { XDP_GENERIC };
+    let xdp: &mut Xdp = program(ebpf, name)?;
+    if xdp.fd().is_err() {
+        xdp.load().map_err(refused(name))?;
+    }
+    Ok(xdp)
 }
 
 pub(super) fn program<'a, T>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut T, DatapathError>

@@ -14,12 +14,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
+    sync::Arc,
     time::Duration,
 };
 
 use futures_util::{Stream, TryStreamExt};
 use nix::errno::Errno;
-use tokio::time::timeout;
+use tokio::{sync::Mutex, time::timeout};
 
 pub use self::{
     events::{Changes, Events},
@@ -66,6 +67,9 @@ pub enum NetError {
 #[derive(Clone)]
 pub struct Network {
     handle: rtnetlink::Handle,
+    /// The kernel lists one thing at a time on a socket; a second question meanwhile
+    /// fails with EBUSY.
+    listing: Arc<Mutex<()>>,
 }
 
 // === impl Network ===
@@ -79,7 +83,10 @@ impl Network {
     pub fn open() -> Result<Self, NetError> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(NetError::Socket)?;
         tokio::spawn(connection);
-        Ok(Self { handle })
+        Ok(Self {
+            handle,
+            listing: Arc::default(),
+        })
     }
 
     /// Subscribes to changes from now on: subscribe first, then take a snapshot, and
@@ -100,6 +107,7 @@ impl Network {
     /// Where the kernel does not answer.
     pub async fn snapshot(&self) -> Result<Snapshot, NetError> {
         let links = self.links().await?;
+        let _turn = self.listing.lock().await;
         let addresses = collect("addresses", self.handle.address().get().execute()).await?;
         Ok(Snapshot {
             links,
@@ -112,6 +120,7 @@ impl Network {
     /// # Errors
     /// Where the kernel does not answer.
     pub async fn links(&self) -> Result<BTreeMap<u32, Link>, NetError> {
+        let _turn = self.listing.lock().await;
         let links = collect("links", self.handle.link().get().execute()).await?;
         Ok(links
             .into_iter()

@@ -1,0 +1,28 @@
+//! The tier `lan`: the real agent between real servers and real clients, judged from
+//! outside. Each test builds a LAN of its own (`naru_lab`), so they run side by side.
+//!
+//! `NARU_BIN` and `NARU_LAB_BIN` name the programs; without them those beside the test
+//! program are used.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    unreachable_pub
+)]
+
+mod capture;
+mod probe;
+mod scene;
+
+mod agent_gone;
+mod announcing;
+mod balancing;
+mod changes;
+mod command_line;
+mod endpoints;
+mod errors;
+mod every_way;
+mod host_address;
+mod interfaces;
+mod reply_path;
