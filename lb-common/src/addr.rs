@@ -220,7 +220,8 @@ pub struct Tuple {
     pub dst_port: Port,
     /// IANA protocol number, see [`Protocol`].
     pub protocol: u8,
-    pad: [u8; 3],
+    pad: u8,
+    pad2: u16,
 }
 
 impl Tuple {
@@ -233,8 +234,32 @@ impl Tuple {
             src_port,
             dst_port,
             protocol,
-            pad: [0; 3],
+            pad: 0,
+            pad2: 0,
         }
+    }
+
+    /// Whether both are the same, without a branch: the kernel's verifier walks every
+    /// side of every branch.
+    #[inline(always)]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let ports = |tuple: &Self| {
+            u32::from(tuple.src_port.word()) | u32::from(tuple.dst_port.word()) << 16
+        };
+        let (a, b) = (self, other);
+        let (asrc, bsrc) = (a.src.words(), b.src.words());
+        let (adst, bdst) = (a.dst.words(), b.dst.words());
+        let differs = (asrc[0] ^ bsrc[0])
+            | (asrc[1] ^ bsrc[1])
+            | (asrc[2] ^ bsrc[2])
+            | (asrc[3] ^ bsrc[3])
+            | (adst[0] ^ bdst[0])
+            | (adst[1] ^ bdst[1])
+            | (adst[2] ^ bdst[2])
+            | (adst[3] ^ bdst[3])
+            | (ports(a) ^ ports(b))
+            | u32::from(a.protocol ^ b.protocol);
+        differs == 0
     }
 
     /// The tuple of a packet in the other direction.

@@ -33,31 +33,35 @@ impl FlowState {
     pub const CLIENT_FIN: Self = Self(1 << 1);
     /// The backend sent FIN.
     pub const BACKEND_FIN: Self = Self(1 << 2);
-    /// Either side sent RST.
-    pub const RESET: Self = Self(1 << 3);
+    /// The last packet of the client was an RST.
+    pub const CLIENT_RST: Self = Self(1 << 3);
+    /// The last packet of the backend was an RST.
+    pub const BACKEND_RST: Self = Self(1 << 4);
 
     /// The state after a packet with `tcp_flags` (0 for UDP) from the client.
     #[inline(always)]
     #[must_use]
     pub const fn after_client(self, tcp_flags: u8) -> Self {
-        self.after(tcp_flags, Self::CLIENT_FIN)
+        self.after(tcp_flags, Self::CLIENT_FIN, Self::CLIENT_RST)
     }
 
     /// The state after a packet with `tcp_flags` (0 for UDP) from the backend.
     #[inline(always)]
     #[must_use]
     pub const fn after_backend(self, tcp_flags: u8) -> Self {
-        Self(self.after(tcp_flags, Self::BACKEND_FIN).0 | Self::REPLIED.0)
+        let state = self.after(tcp_flags, Self::BACKEND_FIN, Self::BACKEND_RST);
+        Self(state.0 | Self::REPLIED.0)
     }
 
     #[inline(always)]
-    const fn after(self, tcp_flags: u8, fin: Self) -> Self {
-        let mut bits = self.0;
+    const fn after(self, tcp_flags: u8, fin: Self, rst: Self) -> Self {
+        // Whoever goes on sending was not reset: the RST was forged, or out of window.
+        let mut bits = self.0 & !rst.0;
         if tcp_flags & tcp_flag::FIN != 0 {
             bits |= fin.0;
         }
         if tcp_flags & tcp_flag::RST != 0 {
-            bits |= Self::RESET.0;
+            bits |= rst.0;
         }
         Self(bits)
     }
@@ -67,27 +71,34 @@ impl FlowState {
         self.0 & other.0 == other.0
     }
 
+    /// Whether either side's last packet was an RST.
+    #[inline(always)]
+    pub const fn is_reset(self) -> bool {
+        self.0 & (Self::CLIENT_RST.0 | Self::BACKEND_RST.0) != 0
+    }
+
     /// Whether the connection is over: reset, or FIN seen from both sides.
     #[inline(always)]
     pub const fn is_closed(self) -> bool {
-        self.has(Self::RESET) || self.has(Self(Self::CLIENT_FIN.0 | Self::BACKEND_FIN.0))
+        self.is_reset() || self.has(Self(Self::CLIENT_FIN.0 | Self::BACKEND_FIN.0))
     }
 
-    /// Whether FIN was seen from at least one side, or RST.
+    /// Whether FIN was seen from at least one side, or the connection was reset.
     #[inline(always)]
     pub const fn is_closing(self) -> bool {
-        self.0 & (Self::CLIENT_FIN.0 | Self::BACKEND_FIN.0 | Self::RESET.0) != 0
+        self.is_reset() || self.0 & (Self::CLIENT_FIN.0 | Self::BACKEND_FIN.0) != 0
     }
 
     /// How long a flow in this state may stay silent, in ticks (see [`tick`]).
     ///
     /// Established TCP as kube-proxy sets conntrack (24 h and more); the others as
-    /// `nf_conntrack`'s defaults, but a closed flow goes after 10 ticks, since a new SYN
-    /// replaces it at once anyway.
+    /// `nf_conntrack`'s defaults. A closed flow stays as long as its sockets may be in
+    /// TIME_WAIT, so that `nat` does not give its port to another flow meanwhile.
     #[inline(always)]
     pub const fn timeout(self, tcp: bool) -> u32 {
         match (tcp, self.has(Self::REPLIED)) {
-            (true, _) if self.is_closed() => 10,
+            (true, _) if self.is_reset() => 10,
+            (true, _) if self.is_closed() => 60,
             (true, _) if self.is_closing() => 120,
             (true, true) => 86_400,
             (true, false) => 60,
@@ -99,7 +110,7 @@ impl FlowState {
     /// The name that `naru flows` shows.
     pub const fn name(self, tcp: bool) -> &'static str {
         match (tcp, self.has(Self::REPLIED)) {
-            (true, _) if self.has(Self::RESET) => "reset",
+            (true, _) if self.is_reset() => "reset",
             (true, _) if self.is_closed() => "closed",
             (true, _) if self.is_closing() => "closing",
             (true, true) => "established",
@@ -116,8 +127,9 @@ impl FlowState {
 pub struct Flow {
     /// The backend that serves the flow.
     pub backend: BackendId,
-    /// The [`tick`] in which the flow was last refreshed.
-    pub seen: u32,
+    /// The last [`tick`] in which the flow counts unless another packet comes: when it was
+    /// last refreshed, and the timeout of its state.
+    pub expires: u32,
     /// The SNAT source of a `nat` flow, else unspecified.
     pub snat_addr: Addr,
     /// The SNAT port of a `nat` flow, else 0.
@@ -128,18 +140,19 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// A flow with its padding zeroed.
+    /// A flow with its padding zeroed, refreshed in tick `now`.
     #[inline(always)]
     pub const fn new(
         backend: BackendId,
-        seen: u32,
+        now: u32,
         snat_addr: Addr,
         snat_port: Port,
         state: FlowState,
+        tcp: bool,
     ) -> Self {
         Self {
             backend,
-            seen,
+            expires: now.wrapping_add(state.timeout(tcp)),
             snat_addr,
             snat_port,
             state,
@@ -147,12 +160,32 @@ impl Flow {
         }
     }
 
-    /// Whether the flow has been silent for longer than its state allows in tick `now`.
+    /// Notes a packet in tick `now` that brings the flow to `state`; true where that
+    /// changed the record.
     #[inline(always)]
-    pub const fn is_expired(&self, now: u32, tcp: bool) -> bool {
-        // A CPU may hold a slightly older clock than the one that wrote `seen`.
-        let silent = now.wrapping_sub(self.seen);
-        silent < u32::MAX / 2 && silent > self.state.timeout(tcp)
+    pub const fn refresh(&mut self, now: u32, state: FlowState, tcp: bool) -> bool {
+        let expires = now.wrapping_add(state.timeout(tcp));
+        let changed = self.expires != expires || self.state.0 != state.0;
+        if changed {
+            self.expires = expires;
+            self.state = state;
+        }
+        changed
+    }
+
+    /// Whether the flow has been silent in tick `now` for longer than its state allows.
+    #[inline(always)]
+    pub const fn is_expired(&self, now: u32) -> bool {
+        // Half the range on either side, so that the clock may wrap.
+        now.wrapping_sub(self.expires).cast_signed() > 0
+    }
+
+    /// For how many ticks it has been silent in tick `now`.
+    pub const fn idle(&self, now: u32, tcp: bool) -> u32 {
+        let refreshed = self.expires.wrapping_sub(self.state.timeout(tcp));
+        // A CPU may hold a slightly older clock than the one that refreshed it.
+        let idle = now.wrapping_sub(refreshed).cast_signed();
+        if idle < 0 { 0 } else { idle.cast_unsigned() }
     }
 }
 
@@ -187,20 +220,28 @@ mod tests {
         assert_eq!(half.name(true), "closing");
         let closed = half.after_backend(tcp_flag::FIN | tcp_flag::ACK);
         assert_eq!(closed.name(true), "closed");
-        assert_eq!(open.after_backend(tcp_flag::RST).name(true), "reset");
+        let reset = open.after_backend(tcp_flag::RST);
+        assert_eq!(reset.name(true), "reset");
+        assert_eq!(reset.after_client(tcp_flag::ACK).name(true), "reset");
+        assert_eq!(reset.after_backend(tcp_flag::ACK), open, "it was forged");
     }
 
     #[test]
-    fn an_older_clock_does_not_expire_a_flow() {
-        let flow = Flow::new(
-            BackendId::new(1, 0),
-            100,
-            Addr::UNSPECIFIED,
-            Port::default(),
-            FlowState::default(),
-        );
-        assert!(!flow.is_expired(99, true));
-        assert!(!flow.is_expired(160, true));
-        assert!(flow.is_expired(161, true));
+    fn a_flow_expires_after_the_timeout_of_its_state() {
+        let start = u32::MAX - 10;
+        let none = (Addr::UNSPECIFIED, Port::default());
+        let state = FlowState::default();
+        let mut flow = Flow::new(BackendId::new(1, 0), start, none.0, none.1, state, true);
+        let at = |ticks: u32| start.wrapping_add(ticks);
+        assert!(!flow.is_expired(start.wrapping_sub(1)), "an older clock");
+        assert!(!flow.is_expired(at(60)));
+        assert!(flow.is_expired(at(61)));
+        assert!(flow.refresh(at(50), state, true));
+        assert!(!flow.refresh(at(50), state, true), "once a tick");
+        assert!(!flow.is_expired(at(110)));
+        assert_eq!(flow.idle(at(53), true), 3);
+        assert!(flow.refresh(at(50), state.after_backend(0), true));
+        assert!(!flow.is_expired(at(50 + 86_400)));
+        assert!(flow.is_expired(at(50 + 86_401)));
     }
 }

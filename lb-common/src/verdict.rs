@@ -95,7 +95,7 @@ verdicts! {
     NoRoute = "no_route", Drop, "This node has no route to the backend, or to the client of a reply. Check `ip route get`.";
     ForwardingOff = "forwarding_off", Drop, "The kernel does not forward on the interface the packet came in by. Set sysctl net.ipv4.conf.INTERFACE.forwarding=1.";
     NoDevice = "no_device", Drop, "The backend is reached through an interface that Naru is not attached to or that has no address. Add it with --interface.";
-    TooBig = "too_big", Drop, "Larger than the MTU on the way to the backend. Check the MTU of the egress interface.";
+    TooBig = "too_big", Drop, "Larger than the MTU on its way on. Check the MTU of the egress interface.";
     PortsExhausted = "ports_exhausted", Drop, "No free SNAT port towards the backend. Too many connections from this node to one backend.";
     TupleClash = "tuple_clash", Drop, "The client uses one source port for two frontends, and every backend tried already serves that port. The client's retry takes another port.";
     TableFull = "table_full", Drop, "The flow tables took no record. Raise --max-flows.";

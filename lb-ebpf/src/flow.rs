@@ -17,8 +17,11 @@ use crate::{
 /// `BPF_NOEXIST`: insert only.
 const NOEXIST: u64 = 1;
 /// Ports tried for a new `nat` flow before it is refused. The tries are spread over
-/// the range, so with 80 % of all ports taken one flow in a thousand is refused.
-const PORT_TRIES: u32 = 32;
+/// the range, so with 80 % of all ports taken one flow in two hundred is refused.
+const PORT_TRIES: u32 = 24;
+/// Tries that leave ports of closed flows alone: the backend's socket may be in
+/// TIME_WAIT and would not take the new connection. Then those are better than none.
+const PATIENT_TRIES: u32 = 18;
 
 /// The current tick of the flows' clock.
 #[inline(always)]
@@ -55,7 +58,7 @@ pub fn find(headers: &Headers, now: u32, work: &mut Work) -> Known {
     // same time; every field is one aligned word or byte, and no decision needs two
     // of them to be of the same moment, but for the backend id, which is one word.
     let flow = unsafe { &mut *flow };
-    if flow.is_expired(now, headers.is_tcp()) {
+    if flow.is_expired(now) {
         return Known::Unknown;
     }
     if headers.opens() && flow.state.is_closing() {
@@ -66,9 +69,7 @@ pub fn find(headers: &Headers, now: u32, work: &mut Work) -> Known {
     };
     translate(&mut work.to, &headers.tuple, backend, flow);
     let state = flow.state.after_client(headers.tcp_flags);
-    if !dry_run() && (flow.seen != now || flow.state != state) {
-        flow.state = state;
-        flow.seen = now;
+    if !dry_run() && flow.refresh(now, state, headers.is_tcp()) {
         // A lookup refreshes the reply's place in its LRU list: a client that only
         // sends must not lose it.
         work.reply_key = work.to.reversed();
@@ -102,7 +103,7 @@ pub fn create_local(
 ) -> Result<bool, Verdict> {
     prepare(headers, service, backend, Addr::UNSPECIFIED, now, work);
     translate(&mut work.to, &headers.tuple, backend, &work.flow);
-    if !claim(now, work) {
+    if !claim(now, work, true) {
         return Ok(false);
     }
     record(headers, work)?;
@@ -123,18 +124,20 @@ pub fn create_nat(
     prepare(headers, service, backend, snat_addr, now, work);
     let count = u32::from(SNAT_PORT_COUNT.load());
     let hash = hash::tuple_hash(&headers.tuple, SEED.load());
-    let mut offset = hash::reduce(hash, count);
+    // In scratch memory, of which the verifier knows nothing: so the paths through one
+    // try lead to one state, and not each to its own.
+    work.port_offset = hash::reduce(hash, count);
     // Steps of up to half the range: the tries of two flows part after a collision.
     let step = hash::reduce(hash << 32, count >> 1) | 1;
-    for _ in 0..PORT_TRIES {
-        work.flow.snat_port = Port::new(SNAT_PORT_FIRST.load() + offset as u16);
+    for attempt in 0..PORT_TRIES {
+        work.flow.snat_port = Port::new(SNAT_PORT_FIRST.load() + work.port_offset as u16);
         translate(&mut work.to, &headers.tuple, backend, &work.flow);
-        if claim(now, work) {
+        if claim(now, work, attempt >= PATIENT_TRIES) {
             return record(headers, work);
         }
-        offset += step;
-        if offset >= count {
-            offset -= count;
+        work.port_offset += step;
+        if work.port_offset >= count {
+            work.port_offset -= count;
         }
     }
     Err(Verdict::PortsExhausted)
@@ -160,6 +163,7 @@ fn prepare(
         snat_addr,
         Port::default(),
         FlowState::default().after_client(headers.tcp_flags),
+        headers.is_tcp(),
     );
 }
 
@@ -177,14 +181,16 @@ fn record(headers: &Headers, work: &Work) -> Result<(), Verdict> {
 }
 
 /// Takes the reply tuple of [`Work::to`] for the flow of [`Work::reply`], unless another
-/// live flow has it.
+/// live flow has it; one that is closed by FIN only counts as over where `closed_too`.
 #[inline(always)]
-fn claim(now: u32, work: &mut Work) -> bool {
+fn claim(now: u32, work: &mut Work, closed_too: bool) -> bool {
     work.reply_key = work.to.reversed();
     if let Some(held) = REPLIES.get_ptr(&work.reply_key) {
         // SAFETY: as in `find`.
-        let holder = unsafe { &(*held).flow };
-        if *holder != work.reply.flow && is_live(holder, now, work) {
+        let held = unsafe { &*held };
+        if !held.flow.is_same(&work.reply.flow)
+            && is_live(held, work.reply_key.dst_port, now, closed_too)
+        {
             return false;
         }
         if !dry_run() {
@@ -198,25 +204,21 @@ fn claim(now: u32, work: &mut Work) -> bool {
             .is_ok()
 }
 
-/// Whether the flow that holds the tuple [`Work::reply_key`] still needs it.
+/// Whether the flow of a reply record, which comes to `port`, still needs it.
 #[inline(always)]
-fn is_live(holder: &Tuple, now: u32, work: &mut Work) -> bool {
-    let Some(flow) = FLOWS.get_ptr(holder) else {
+fn is_live(held: &Reply, port: Port, now: u32, closed_too: bool) -> bool {
+    let Some(flow) = FLOWS.get_ptr(&held.flow) else {
         return false;
     };
     // SAFETY: as in `find`.
     let flow = unsafe { &*flow };
-    let tcp = holder.protocol == Protocol::Tcp as u8;
-    if flow.is_expired(now, tcp) || (tcp && flow.state.is_closed()) {
-        return false;
-    }
-    // The holder may have moved to another backend or port since.
-    let Some(backend) = backend(flow.backend) else {
-        return false;
-    };
-    translate(&mut work.held_key, holder, backend, flow);
-    work.held_key = work.held_key.reversed();
-    work.held_key == work.reply_key
+    let tcp = held.flow.protocol == Protocol::Tcp as u8;
+    // The flow may have moved to another backend or port since.
+    let moved = (flow.backend != held.backend)
+        | ((flow.snat_port != Port::default()) & (flow.snat_port != port));
+    let over = flow.state.is_reset() | (closed_too & flow.state.is_closed());
+    // No short circuits: every branch here doubles what the verifier walks.
+    !(moved | flow.is_expired(now) | (tcp & over))
 }
 
 /// Finds the flow that a backend's packet belongs to and keeps it fresh.
@@ -230,9 +232,15 @@ pub fn find_reply(headers: &Headers, now: u32) -> Option<&'static Reply> {
         if let Some(flow) = FLOWS.get_ptr_mut(&reply.flow) {
             // SAFETY: as in `find`.
             let flow = unsafe { &mut *flow };
+            // A backend that opens a connection anew answers a client that reached it
+            // directly, by a port that the flow had before.
+            let opens = headers.tcp_flags & tcp_flag::SYN != 0;
+            if opens && (flow.state.is_closing() || flow.is_expired(now)) {
+                return None;
+            }
             if flow.backend == reply.backend {
-                flow.state = flow.state.after_backend(headers.tcp_flags);
-                flow.seen = now;
+                let state = flow.state.after_backend(headers.tcp_flags);
+                flow.refresh(now, state, headers.is_tcp());
             }
         }
         reply.seen = now;

@@ -22,10 +22,10 @@ pub struct Context<'a> {
     pub hook: Hook,
     /// The packet's bytes.
     pub view: View<'a>,
+    /// TC only: the frame has a VLAN tag that the device took out of it.
+    pub vlan: bool,
     /// TC only: the stack found the frame to be addressed to this host.
     pub host_frame: bool,
-    /// TC only: payload of each segment where the frame holds several, else 0.
-    pub segment: u16,
 }
 
 /// A packet at a hook.

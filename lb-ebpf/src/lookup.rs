@@ -138,26 +138,29 @@ fn begin(
         return Ok(None);
     }
     let mut index = pick(headers, service, table);
+    let mut elsewhere = None;
     for _ in 0..BACKEND_TRIES {
-        let Some(backend) = slot(table, index).and_then(|slot| flow::backend(slot.current()))
-        else {
-            return Ok(None);
-        };
-        trace::slot(index, backend.id);
-        if backend.mode() == Mode::Nat {
-            let snat_addr = snat_source(ctx, headers, backend, work)?;
-            flow::create_nat(headers, service, backend, snat_addr, now, work)?;
-            return Ok(Some(backend));
-        }
-        if flow::create_local(headers, service, backend, now, work)? {
-            return Ok(Some(backend));
+        // None: the backend was taken away after the slot was read.
+        if let Some(backend) = slot(table, index).and_then(|slot| flow::backend(slot.current())) {
+            trace::slot(index, backend.id);
+            if backend.mode() == Mode::Nat {
+                elsewhere = Some(backend);
+                break;
+            }
+            if flow::create_local(headers, service, backend, now, work)? {
+                return Ok(Some(backend));
+            }
         }
         index += 1;
         if index >= table.len() {
             index = 0;
         }
     }
-    Err(Verdict::TupleClash)
+    // After the loop, so that the verifier walks the search for a port once.
+    let backend = elsewhere.ok_or(Verdict::TupleClash)?;
+    let snat_addr = snat_source(ctx, headers, backend, work)?;
+    flow::create_nat(headers, service, backend, snat_addr, now, work)?;
+    Ok(Some(backend))
 }
 
 /// Index into the service's table for a new flow.

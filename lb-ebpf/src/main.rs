@@ -58,7 +58,7 @@ fn naru_tc_egress(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn run<F: Frame>(frame: &mut F) -> i32 {
     let len = frame.context().view.len() as u64;
-    match parse::parse(frame.context().view) {
+    match parse::parse(frame.context()) {
         Ok(headers) => {
             trace::begin(&headers.tuple);
             let (verdict, action) = match process(frame, &headers) {

@@ -2,7 +2,7 @@
 
 use lb_common::{Addr, Port, Protocol, Tuple, Verdict, flow::tcp_flag};
 
-use crate::packet::View;
+use crate::{frame::Context, packet::View};
 
 /// Length of an Ethernet header.
 pub const ETH_LEN: usize = 14;
@@ -76,7 +76,11 @@ impl Headers {
 
 /// Reads the headers of a frame, or tells why it does not.
 #[inline(always)]
-pub fn parse(view: View<'_>) -> Result<Headers, Verdict> {
+pub fn parse(ctx: Context<'_>) -> Result<Headers, Verdict> {
+    if ctx.vlan {
+        return Err(Verdict::Unparsed);
+    }
+    let view = ctx.view;
     match view.load::<u16>(12) {
         Some(ETHERTYPE_IPV4) => parse_ipv4(view, ETH_LEN),
         Some(ETHERTYPE_IPV6 | ETHERTYPE_VLAN | ETHERTYPE_QINQ) => Err(Verdict::Unparsed),

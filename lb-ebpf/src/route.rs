@@ -12,20 +12,26 @@ use lb_common::{Family, Hook, Verdict};
 use crate::{
     frame::Context,
     maps::{DEVICES, dry_run},
-    parse::{Headers, UDP_LEN},
+    parse::Headers,
     trace,
     work::Work,
 };
 
 /// Asks the kernel how [`Work::to`] would leave: interface and link addresses are then
-/// in [`Work::fib`]. False where the kernel does not know the neighbour yet.
+/// in [`Work::fib`]. False where it takes TC to send it: the kernel does not know the
+/// neighbour yet, or the packet is larger than the MTU and may be in pieces at TC.
 #[inline(always)]
 pub fn lookup(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<bool, Verdict> {
     let Work { fib, to, .. } = work;
     fib.l4_protocol = to.protocol;
     fib.sport = to.src_port.word();
     fib.dport = to.dst_port.word();
-    fib.__bindgen_anon_1.tot_len = ctx.wire_len(headers);
+    // At TC the kernel compares by itself, and knows that a packet put together of
+    // several (GRO) goes out in pieces.
+    fib.__bindgen_anon_1.tot_len = match ctx.hook {
+        Hook::Xdp => headers.ip_len,
+        Hook::TcIngress | Hook::TcEgress => 0,
+    };
     fib.ifindex = ctx.ifindex;
     match to.family() {
         Family::V4 => {
@@ -48,6 +54,8 @@ pub fn lookup(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<bo
     let resolved = match ret as u32 {
         BPF_FIB_LKUP_RET_SUCCESS => true,
         BPF_FIB_LKUP_RET_NO_NEIGH => false,
+        // A driver may have put packets together as well, and XDP cannot tell.
+        BPF_FIB_LKUP_RET_FRAG_NEEDED if ctx.hook == Hook::Xdp => false,
         BPF_FIB_LKUP_RET_FRAG_NEEDED => return Err(Verdict::TooBig),
         BPF_FIB_LKUP_RET_FWD_DISABLED => return Err(Verdict::ForwardingOff),
         _ => return Err(Verdict::NoRoute),
@@ -72,22 +80,6 @@ impl Context<'_> {
         let native = device.xdp_redirect != 0;
         // The dry run foretells what TC will do.
         (self.view.load::<[u8; 6]>(0) == Some(device.mac)).then_some(native || dry_run())
-    }
-
-    /// Length of the packet as the wire will see it: that of one segment where the
-    /// stack has put several together.
-    #[inline(always)]
-    fn wire_len(&self, headers: &Headers) -> u16 {
-        if self.segment == 0 {
-            return headers.ip_len;
-        }
-        let transport = if headers.is_tcp() {
-            let offset: u8 = self.view.load(headers.l4 + 12).unwrap_or(0);
-            u16::from(offset >> 4) * 4
-        } else {
-            UDP_LEN as u16
-        };
-        (headers.l4 - headers.l3) as u16 + transport + self.segment
     }
 
     /// Whether this hook can send by the interface `egress` itself, its neighbour being

@@ -146,20 +146,15 @@ impl<const EGRESS: bool> Frame for TcFrame<EGRESS> {
         // SAFETY: of this run's context; helpers that move the packet take `&mut self`.
         let view = unsafe { View::new(self.ctx.data(), self.ctx.data_end()) };
         // SAFETY: fields of this run's context.
-        let (ifindex, pkt_type, segment) = unsafe {
-            (
-                (*self.raw()).ifindex,
-                (*self.raw()).pkt_type,
-                (*self.raw()).gso_size,
-            )
-        };
+        let (ifindex, pkt_type) = unsafe { ((*self.raw()).ifindex, (*self.raw()).pkt_type) };
         Context {
             raw: self.ctx.as_ptr(),
             ifindex,
             hook: Self::HOOK,
             view,
+            // SAFETY: a field of this run's context.
+            vlan: unsafe { (*self.raw()).vlan_present } != 0,
             host_frame: pkt_type == PACKET_HOST,
-            segment: segment as u16,
         }
     }
 

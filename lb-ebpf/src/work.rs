@@ -14,12 +14,12 @@ pub struct Work {
     pub to: Tuple,
     /// The tuple of the backend's packets of a flow.
     pub reply_key: Tuple,
-    /// The same of the flow that holds a contested tuple.
-    pub held_key: Tuple,
     /// A record about to be stored.
     pub reply: Reply,
     /// A record about to be stored.
     pub flow: Flow,
+    /// Which port of the SNAT range is tried.
+    pub port_offset: u32,
     /// Question to the kernel's routing table, and its answer.
     pub fib: bpf_fib_lookup,
 }

@@ -66,8 +66,8 @@ impl Frame for XdpFrame {
             ifindex: self.ifindex,
             hook: Hook::Xdp,
             view: self.view(),
+            vlan: false,
             host_frame: false,
-            segment: 0,
         }
     }
 

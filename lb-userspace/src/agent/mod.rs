@@ -5,6 +5,7 @@
 
 mod report;
 mod state;
+mod warnings;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -12,20 +13,25 @@ use anyhow::Context;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
 
 use self::state::State;
 use crate::{
     announce::Announcer,
     control::server::StateDir,
-    datapath::{self, AttachMode, Datapath},
+    datapath::{self, AttachMode, Datapath, Sweeper, Swept},
     net::Network,
     source::{Outcome, Source},
 };
 
 /// How often flows that are over are removed from the table.
 const SWEEP: Duration = Duration::from_secs(30);
+/// How often what failed is tried again.
+const TICK: Duration = Duration::from_secs(1);
+/// Changes of the network are taken together for so long: a router's table may churn
+/// without end, and a source's change must not wait behind it.
+const CALM: Duration = Duration::from_millis(200);
 
 /// What the agent is told.
 #[derive(Clone, Debug)]
@@ -58,9 +64,13 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let network = Network::open()?;
     let snapshot = network.snapshot().await?;
     for name in &options.interfaces {
-        snapshot
+        let link = snapshot
             .link_named(name)
             .context("give existing ones with --interface")?;
+        anyhow::ensure!(
+            link.mac.is_some() && !link.loopback,
+            "{name} is not an Ethernet interface; give the one that clients reach with --interface"
+        );
     }
     let state_dir = StateDir::lock(&options.state_dir)?;
     let mut datapath = Datapath::open(options.datapath.clone())?;
@@ -73,8 +83,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let first = source.recv().await.context("the source ended")?;
     state.start(first).await?;
     let mut calls = state_dir.serve()?;
-    let mut sweep = interval(SWEEP);
-    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tokio::spawn(sweep(state.datapath.sweeper()?));
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut network_changed_at = None;
     loop {
         tokio::select! {
             outcome = latest(&mut source) => match outcome {
@@ -83,13 +95,17 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             },
             changes = events.next() => {
                 changes.context("following the network's changes")?;
-                state.network_changed().await;
+                network_changed_at.get_or_insert_with(Instant::now);
+            }
+            () = calm(network_changed_at), if network_changed_at.is_some() => {
+                network_changed_at = None;
+                state.reconcile().await;
             }
             Some((request, reply)) = calls.recv() => {
                 // Who asked may have gone away; that is no concern of the agent.
                 let _ = reply.send(state.answer(request));
             }
-            _ = sweep.tick() => state.sweep(),
+            _ = tick.tick() => state.tick().await,
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
@@ -98,6 +114,34 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         "stopping; the datapath stays in force without ARP answers: `naru detach` takes it away"
     );
     Ok(())
+}
+
+/// Until changes of the network that began at `since` have been gathered.
+async fn calm(since: Option<Instant>) {
+    if let Some(since) = since {
+        sleep_until(since + CALM).await;
+    }
+}
+
+/// Removes flows that are over, for as long as the agent runs.
+async fn sweep(mut sweeper: Sweeper) {
+    loop {
+        sleep(SWEEP).await;
+        let swept = tokio::task::spawn_blocking(move || (sweeper.sweep(), sweeper)).await;
+        let Ok((outcome, returned)) = swept else {
+            return;
+        };
+        sweeper = returned;
+        match outcome {
+            Ok(swept) if swept != Swept::default() => tracing::debug!(
+                "swept {} flows and {} reply records",
+                swept.flows,
+                swept.replies
+            ),
+            Ok(_) => {}
+            Err(error) => tracing::warn!("sweeping the flow table: {error}"),
+        }
+    }
 }
 
 /// The newest outcome: of several that wait, only the last one matters.

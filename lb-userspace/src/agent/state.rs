@@ -2,42 +2,48 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     net::IpAddr,
     time::Instant,
 };
 
 use anyhow::Context;
-use lb_common::{AddressUse, Mode};
+use lb_common::AddressUse;
 
-use super::Options;
+use super::{Options, warnings};
 use crate::{
     announce::{Announcer, Claims},
     compile::{self, image::MapImage},
     control::SourceStatus,
     datapath::{Attachment, Datapath},
-    desired::Desired,
+    desired::{Desired, Surroundings},
     net::{Network, Snapshot},
-    source::{Outcome, Source},
+    source::{Outcome, Problem, Source},
 };
 
-/// The agent's state. The image is what the maps hold.
+/// The agent's state.
 pub(super) struct State {
     pub(super) options: Options,
     pub(super) datapath: Datapath,
     pub(super) announcer: Announcer,
     network: Network,
     pub(super) started: Instant,
+    /// What the newest valid source wants; none before the first.
+    wanted: Option<Desired>,
+    /// What is in force: `wanted` as of the last reconcile that succeeded.
     pub(super) desired: Desired,
+    /// What the maps hold.
     pub(super) image: MapImage,
+    /// The input that `image` was compiled from, so that a change of the network that
+    /// concerns nobody costs nothing.
+    compiled: Option<(Desired, Surroundings)>,
     pub(super) source: SourceStatus,
     pub(super) taken_over: Option<Instant>,
     /// By interface name.
     pub(super) attachments: BTreeMap<String, Attachment>,
     pub(super) missing_interfaces: Vec<String>,
-    /// What went wrong in the last reconcile, by stage.
-    failures: BTreeMap<&'static str, String>,
-    routing_warnings: Vec<String>,
+    /// What the last reconcile could not do. It is tried again while there is any.
+    failures: Vec<String>,
+    routing_warnings: BTreeSet<String>,
 }
 
 impl State {
@@ -53,13 +59,15 @@ impl State {
             Source::Flags(_) => "command line".to_owned(),
         };
         Self {
+            image: datapath.live_image(),
             options,
             datapath,
             announcer,
             network,
             started: Instant::now(),
+            wanted: None,
             desired: Desired::default(),
-            image: MapImage::default(),
+            compiled: None,
             source: SourceStatus {
                 from,
                 ..SourceStatus::default()
@@ -67,52 +75,57 @@ impl State {
             taken_over: None,
             attachments: BTreeMap::new(),
             missing_interfaces: Vec::new(),
-            failures: BTreeMap::new(),
-            routing_warnings: Vec::new(),
+            failures: Vec::new(),
+            routing_warnings: BTreeSet::new(),
         }
     }
 
     /// Brings the kernel up: fills the maps, then attaches, then claims.
+    ///
+    /// # Errors
+    /// Where the source is refused and no earlier agent has left anything in force, or
+    /// where an interface cannot be attached to.
     pub(super) async fn start(&mut self, first: Outcome) -> anyhow::Result<()> {
         let snapshot = self.network.snapshot().await?;
+        let inherited = !self.image.frontends.is_empty();
         match first {
             Ok(loaded) => {
-                self.desired = loaded.desired;
                 self.source.notes = loaded.notes.iter().map(ToString::to_string).collect();
-                // Filled before the programs are attached; whether they can redirect is
-                // known only afterwards.
-                let attached = self.interfaces(&snapshot);
-                self.compile_and_apply(&snapshot, &attached).await?;
-                self.source.current = true;
-                self.taken_over = Some(Instant::now());
+                self.wanted = Some(loaded.desired);
             }
-            Err(rejected) if self.datapath.in_use().frontends.is_empty() => {
-                return Err(anyhow::anyhow!("{rejected}")).context("refused");
-            }
-            Err(rejected) => {
+            Err(rejected) if inherited => {
                 tracing::error!("refused; what an earlier agent left stays in force\n{rejected}");
                 self.refuse(&rejected.problems);
             }
+            Err(rejected) => return Err(anyhow::anyhow!("{rejected}")).context("refused"),
         }
-        self.attach(&snapshot)?;
+        // Filled before the programs are attached; whether they can redirect is known
+        // only afterwards.
+        let interfaces = self.present(&snapshot).map(|(index, _)| (index, false));
+        let interfaces = interfaces.collect();
+        if let Err(error) = self.compile_and_apply(&snapshot, &interfaces).await {
+            if !inherited {
+                return Err(error);
+            }
+            self.fail(format!("{error:#}"));
+        }
+        let failures = self.attach(&snapshot);
+        anyhow::ensure!(failures.is_empty(), failures.join("\n"));
         self.datapath.remove_other_versions()?;
-        if self.source.current {
-            let attached = self.redirects();
-            self.compile_and_apply(&snapshot, &attached).await?;
-        }
-        self.claim();
+        self.reconcile().await;
+        let attached: Vec<_> = self
+            .attachments
+            .values()
+            .map(|it| {
+                let kind = if it.native { "native" } else { "generic" };
+                format!("{} ({kind} XDP)", it.interface)
+            })
+            .collect();
         tracing::info!(
             "ready: {} service ports, {} backends on {}",
             self.image.services.len(),
             self.image.backends.len(),
-            self.attachments
-                .values()
-                .map(|it| {
-                    let kind = if it.native { "native" } else { "generic" };
-                    format!("{} ({kind} XDP)", it.interface)
-                })
-                .collect::<Vec<_>>()
-                .join(", ")
+            attached.join(", ")
         );
         Ok(())
     }
@@ -121,18 +134,10 @@ impl State {
     pub(super) async fn source_changed(&mut self, outcome: Outcome) {
         match outcome {
             Ok(loaded) => {
-                let previous = std::mem::replace(&mut self.desired, loaded.desired);
                 self.source.notes = loaded.notes.iter().map(ToString::to_string).collect();
-                // From here on there is a valid source, which `reconcile` asks for.
                 self.source.problems.clear();
-                if self.reconcile().await {
-                    self.source.current = true;
-                    self.taken_over = Some(Instant::now());
-                } else {
-                    self.desired = previous;
-                    self.source.current = false;
-                    self.source.problems = self.failures.values().cloned().collect();
-                }
+                self.wanted = Some(loaded.desired);
+                self.reconcile().await;
             }
             Err(rejected) => {
                 tracing::error!("refused; the last valid state stays in force\n{rejected}");
@@ -141,38 +146,58 @@ impl State {
         }
     }
 
-    fn refuse(&mut self, problems: &[crate::source::Problem]) {
+    fn refuse(&mut self, problems: &[Problem]) {
         self.source.current = false;
         self.source.problems = problems.iter().map(ToString::to_string).collect();
     }
 
-    /// Follows links, addresses and routes.
-    pub(super) async fn network_changed(&mut self) {
-        self.reconcile().await;
+    /// What a clock's tick is for: what failed is tried again, and attachments that
+    /// somebody took away are noticed.
+    pub(super) async fn tick(&mut self) {
+        let datapath = &self.datapath;
+        let before = self.attachments.len();
+        self.attachments.retain(|name, it| {
+            let there = datapath.is_attached(it);
+            if !there {
+                tracing::warn!("the programs on {name} were taken away; attaching anew");
+            }
+            there
+        });
+        if !self.failures.is_empty() || self.attachments.len() < before {
+            self.reconcile().await;
+        }
     }
 
-    /// Brings attachments, maps and claims to what is wanted. False where it failed; what
-    /// was in force stays then.
-    async fn reconcile(&mut self) -> bool {
-        self.failures.clear();
-        let outcome = self.try_reconcile().await;
-        if let Err(error) = &outcome {
-            tracing::error!("{error:#}; the last state stays in force");
-            self.failures.insert("reconcile", format!("{error:#}"));
+    /// Brings attachments, maps and claims to what is wanted. What cannot be done is
+    /// logged once, shown in the status and tried again; the rest goes on.
+    pub(super) async fn reconcile(&mut self) {
+        let before = std::mem::take(&mut self.failures);
+        if let Err(error) = self.try_reconcile().await {
+            self.failures.push(format!("{error:#}"));
+            let in_force = self.wanted.as_ref() == Some(&self.desired);
+            self.source.current &= in_force;
         }
-        outcome.is_ok()
+        for failure in self.failures.iter().filter(|it| !before.contains(it)) {
+            tracing::error!("{failure}; trying again");
+        }
+        self.claim();
     }
 
     async fn try_reconcile(&mut self) -> anyhow::Result<()> {
         let snapshot = self.network.snapshot().await?;
-        self.attach(&snapshot)?;
-        // Without any valid source yet, what an earlier agent left stays.
-        if self.taken_over.is_some() || self.source.problems.is_empty() {
-            let attached = self.redirects();
-            self.compile_and_apply(&snapshot, &attached).await?;
-        }
-        self.claim();
-        Ok(())
+        let failures = self.attach(&snapshot);
+        self.failures.extend(failures);
+        let attached = self
+            .attachments
+            .values()
+            .map(|it| (it.ifindex, it.native))
+            .collect();
+        self.compile_and_apply(&snapshot, &attached).await
+    }
+
+    fn fail(&mut self, failure: String) {
+        tracing::error!("{failure}; what an earlier agent left stays in force");
+        self.failures.push(failure);
     }
 
     async fn compile_and_apply(
@@ -180,11 +205,52 @@ impl State {
         snapshot: &Snapshot,
         attached: &BTreeMap<u32, bool>,
     ) -> anyhow::Result<()> {
+        let surroundings = self.surroundings(snapshot, attached).await?;
+        let Some(wanted) = self.wanted.clone() else {
+            return self.refresh_devices(&surroundings);
+        };
+        let input = (wanted, surroundings);
+        if self.compiled.as_ref() != Some(&input) {
+            let image = compile::compile(&input.0, &input.1, &self.datapath.in_use())?;
+            let applied = self.datapath.apply(&image)?;
+            if applied.total() > 0 {
+                tracing::info!(
+                    "applied: {} services, {} frontends, {} backends, {} slots changed",
+                    applied.services,
+                    applied.frontends,
+                    applied.backends,
+                    applied.slots
+                );
+            }
+            self.image = image;
+            self.desired = input.0.clone();
+            self.compiled = Some(input);
+            self.taken_over = Some(Instant::now());
+        }
+        self.source.current = self.source.problems.is_empty();
+        self.warn(snapshot).await;
+        Ok(())
+    }
+
+    /// Without a valid source what an earlier agent left stays, but interfaces may have
+    /// changed since.
+    fn refresh_devices(&mut self, surroundings: &Surroundings) -> anyhow::Result<()> {
+        self.image.devices = compile::devices(surroundings);
+        self.datapath.apply(&self.image)?;
+        Ok(())
+    }
+
+    async fn surroundings(
+        &self,
+        snapshot: &Snapshot,
+        attached: &BTreeMap<u32, bool>,
+    ) -> anyhow::Result<Surroundings> {
         let indices: BTreeSet<_> = attached.keys().copied().collect();
-        let endpoints: BTreeSet<IpAddr> = self
-            .desired
-            .services
-            .values()
+        let services = self
+            .wanted
+            .iter()
+            .flat_map(|wanted| wanted.services.values());
+        let endpoints: BTreeSet<IpAddr> = services
             .flat_map(|service| &service.endpoints)
             .filter(|(_, endpoint)| endpoint.node.is_none())
             .map(|(addr, _)| addr.ip())
@@ -192,66 +258,61 @@ impl State {
         let local = self.network.local_endpoints(endpoints, &indices).await?;
         let mut surroundings = snapshot.surroundings(&self.options.node, attached, local);
         surroundings.seed = self.options.datapath.seed;
-        let image = compile::compile(&self.desired, &surroundings, &self.datapath.in_use())?;
-        let applied = self.datapath.apply(&image)?;
-        if applied.total() > 0 {
-            tracing::info!(
-                "applied: {} services, {} frontends, {} backends, {} slots changed",
-                applied.services,
-                applied.frontends,
-                applied.backends,
-                applied.slots
-            );
-        }
-        self.image = image;
-        self.check_routing(snapshot).await;
-        Ok(())
+        Ok(surroundings)
     }
 
-    /// The interfaces to attach to, before anything is attached.
-    fn interfaces(&self, snapshot: &Snapshot) -> BTreeMap<u32, bool> {
-        self.options
-            .interfaces
-            .iter()
-            .filter_map(|name| snapshot.link_named(name).ok())
-            .map(|link| (link.index, false))
-            .collect()
+    /// The interfaces to use that exist, by index.
+    fn present<'a>(&'a self, snapshot: &'a Snapshot) -> impl Iterator<Item = (u32, &'a str)> {
+        self.options.interfaces.iter().filter_map(|name| {
+            let link = snapshot.link_named(name).ok()?;
+            Some((link.index, name.as_str()))
+        })
     }
 
-    /// The attached interfaces, with whether XDP may redirect to each.
-    fn redirects(&self) -> BTreeMap<u32, bool> {
-        self.attachments
-            .values()
-            .map(|it| (it.ifindex, it.native))
-            .collect()
-    }
-
-    /// Attaches to the interfaces that exist and are not attached yet.
-    fn attach(&mut self, snapshot: &Snapshot) -> anyhow::Result<()> {
-        self.missing_interfaces.clear();
-        if self.attachments.is_empty() {
-            for interface in self.datapath.detach_others(&self.options.interfaces)? {
-                tracing::info!("detached from {interface}, which is not among --interface");
+    /// Attaches to the interfaces that exist and are not attached yet, and lets go of
+    /// the others. Gives what failed, interface by interface.
+    fn attach(&mut self, snapshot: &Snapshot) -> Vec<String> {
+        let mut failures = Vec::new();
+        let present: BTreeMap<String, u32> = self
+            .present(snapshot)
+            .map(|(index, name)| (name.to_owned(), index))
+            .collect();
+        self.missing_interfaces = self.options.interfaces.clone();
+        self.missing_interfaces
+            .retain(|name| !present.contains_key(name));
+        self.attachments.retain(|name, it| {
+            let same = present.get(name) == Some(&it.ifindex);
+            if !same {
+                tracing::warn!("interface {name} is gone; waiting for it to come back");
             }
-        }
-        for name in &self.options.interfaces {
-            let Ok(link) = snapshot.link_named(name) else {
-                if self.attachments.remove(name).is_some() {
-                    tracing::warn!("interface {name} is gone; waiting for it to come back");
+            same
+        });
+        match self
+            .datapath
+            .detach_others(&present.values().copied().collect())
+        {
+            Ok(detached) => {
+                for index in detached {
+                    if let Some(link) = snapshot.links.get(&index) {
+                        let name = &link.name;
+                        tracing::info!("detached from {name}, which is not among --interface");
+                    }
                 }
-                self.missing_interfaces.push(name.clone());
-                continue;
-            };
-            let attached = self.attachments.get(name);
-            if attached.is_some_and(|it| it.ifindex == link.index) {
+            }
+            Err(error) => failures.push(error.to_string()),
+        }
+        for (name, index) in present {
+            if self.attachments.contains_key(&name) {
                 continue;
             }
-            let attachment = self
-                .datapath
-                .attach(name, link.index, self.options.attach)?;
-            self.attachments.insert(name.clone(), attachment);
+            match self.datapath.attach(&name, index, self.options.attach) {
+                Ok(attachment) => {
+                    self.attachments.insert(name, attachment);
+                }
+                Err(error) => failures.push(error.to_string()),
+            }
         }
-        Ok(())
+        failures
     }
 
     /// Claims every VIP that is not an address of the host itself on the attached
@@ -272,64 +333,24 @@ impl State {
         self.announcer.set_claims(claims);
     }
 
-    /// Looks for what keeps packets from reaching the backends although all is in place.
-    async fn check_routing(&mut self, snapshot: &Snapshot) {
-        let mut warnings = BTreeSet::new();
-        for attachment in self.attachments.values() {
-            let name = &attachment.interface;
-            let path = format!("/proc/sys/net/ipv4/conf/{name}/forwarding");
-            if fs::read_to_string(&path).is_ok_and(|value| value.trim() == "0") {
-                warnings.insert(format!(
-                    "the kernel does not forward packets that come in by {name}: no backend but this \
-                     host's own processes is reached; set sysctl net.ipv4.conf.{name}.forwarding=1"
-                ));
-            }
+    /// Logs what is newly in the way of traffic.
+    async fn warn(&mut self, snapshot: &Snapshot) {
+        let found = warnings::find(
+            &self.options,
+            &self.image,
+            &self.desired,
+            snapshot,
+            &self.network,
+        )
+        .await;
+        for warning in found.difference(&self.routing_warnings) {
+            tracing::warn!("{warning}");
         }
-        for backend in self.image.backends.values() {
-            if backend.mode() != Mode::Nat {
-                continue;
-            }
-            let addr = backend.addr.to_ip();
-            match self.network.route_to(addr).await {
-                Ok(route) => {
-                    let egress = route.egress.unwrap_or(0);
-                    if !self.image.devices.contains_key(&egress) {
-                        let name = snapshot
-                            .links
-                            .get(&egress)
-                            .map_or("an unknown interface", |link| link.name.as_str());
-                        warnings.insert(format!(
-                            "backend {addr} is reached through {name}, which Naru is not attached to: \
-                             its replies would be missed; add --interface {name}"
-                        ));
-                    }
-                }
-                Err(error) => {
-                    warnings.insert(format!("backend {addr}: {error}"));
-                }
-            }
-        }
-        self.routing_warnings = warnings.into_iter().collect();
+        self.routing_warnings = found;
     }
 
     pub(super) fn warnings(&self) -> Vec<String> {
-        let mut warnings: Vec<_> = self.failures.values().cloned().collect();
-        warnings.extend(self.routing_warnings.iter().cloned());
-        warnings
-    }
-
-    /// Removes flows that are over.
-    pub(super) fn sweep(&mut self) {
-        match self.datapath.sweep() {
-            Ok(swept) if swept.flows + swept.replies > 0 => {
-                tracing::debug!(
-                    "swept {} flows and {} reply records",
-                    swept.flows,
-                    swept.replies
-                );
-            }
-            Ok(_) => {}
-            Err(error) => tracing::warn!("sweeping the flow table: {error}"),
-        }
+        let failures = self.failures.iter();
+        failures.chain(&self.routing_warnings).cloned().collect()
     }
 }

@@ -116,7 +116,8 @@ impl Args {
             None => nix::unistd::gethostname()
                 .context("the host's name; give --node-name")?
                 .to_string_lossy()
-                .into_owned(),
+                // As kubelet names the node.
+                .to_lowercase(),
         };
         Ok(Options {
             source,

@@ -113,11 +113,7 @@ pub fn compile(
         image.names.insert(index, name.clone());
     }
     image.addresses = addresses(&image, surroundings);
-    image.devices = surroundings
-        .devices
-        .iter()
-        .map(|(&i, facts)| (i, device(facts)))
-        .collect();
+    image.devices = devices(surroundings);
     within("addresses", image.addresses.len(), MAX_ADDRESSES)?;
     within("frontends", image.frontends.len(), MAX_FRONTENDS)?;
     within("interfaces", image.devices.len(), MAX_DEVICES)?;
@@ -194,6 +190,12 @@ fn addresses(image: &MapImage, surroundings: &Surroundings) -> BTreeMap<Addr, Ad
         }
     }
     addresses
+}
+
+/// What map `DEVICES` shall hold.
+pub fn devices(surroundings: &Surroundings) -> BTreeMap<u32, Device> {
+    let devices = surroundings.devices.iter();
+    devices.map(|(&i, facts)| (i, device(facts))).collect()
 }
 
 fn device(facts: &DeviceFacts) -> Device {

@@ -6,10 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_common::{Addr, AddressUse, Backend, BackendId, Device, Frontend, SlotTable, Stats, config};
+use lb_common::{
+    Addr, AddressUse, Backend, BackendId, Device, Frontend, Slot, SlotTable, Stats, config,
+};
 use serde::Serialize;
 
-use super::{Datapath, DatapathError, load::Maps};
+use super::{Datapath, DatapathError, load::Maps, read::removed};
 use crate::compile::image::{InUse, MapImage};
 
 /// How long what was given up is not given out again: far longer than any program run.
@@ -104,6 +106,35 @@ impl Datapath {
                 .iter()
                 .map(|(table, _)| (table.offset(), table.len()))
                 .collect(),
+        }
+    }
+
+    /// What the maps hold, as far as they tell: services have no names.
+    pub fn live_image(&self) -> MapImage {
+        let live = &self.live;
+        let alive = |backend: &&Backend| backend.alive != 0;
+        MapImage {
+            addresses: live.addresses.clone(),
+            frontends: live.frontends.clone(),
+            services: live.services.clone(),
+            tables: live
+                .services
+                .values()
+                .filter(|table| !table.is_empty())
+                .map(|table| {
+                    let range = table.offset()..table.offset() + table.len();
+                    let slots = range.map(|index| Slot(self.maps.slots.get(index as usize)));
+                    (table.offset(), slots.collect())
+                })
+                .collect(),
+            backends: live
+                .backends
+                .iter()
+                .filter(|(_, backend)| alive(backend))
+                .map(|(&index, &backend)| (index, backend))
+                .collect(),
+            devices: live.devices.clone(),
+            names: BTreeMap::new(),
         }
     }
 
@@ -239,10 +270,7 @@ impl Datapath {
         }
         let gone: Vec<_> = absent(&self.live.frontends, &image.frontends);
         for frontend in gone {
-            self.maps
-                .frontends
-                .remove(&frontend)
-                .map_err(DatapathError::map("FRONTENDS"))?;
+            removed("FRONTENDS", self.maps.frontends.remove(&frontend))?;
             self.live.frontends.remove(&frontend);
             applied.frontends += 1;
         }
@@ -252,10 +280,7 @@ impl Datapath {
             }
         }
         for addr in absent(&self.live.addresses, &image.addresses) {
-            self.maps
-                .addresses
-                .remove(&addr)
-                .map_err(DatapathError::map("ADDRESSES"))?;
+            removed("ADDRESSES", self.maps.addresses.remove(&addr))?;
             self.live.addresses.remove(&addr);
             applied.addresses += 1;
         }
@@ -319,10 +344,7 @@ impl Datapath {
         applied: &mut Applied,
     ) -> Result<(), DatapathError> {
         for index in absent(&self.live.devices, &image.devices) {
-            self.maps
-                .devices
-                .remove(&index)
-                .map_err(DatapathError::map("DEVICES"))?;
+            removed("DEVICES", self.maps.devices.remove(&index))?;
             self.live.devices.remove(&index);
             applied.devices += 1;
         }

@@ -1,6 +1,6 @@
 //! Links: programs on interfaces, pinned so that they outlive the agent.
 
-use std::{fs, path::PathBuf};
+use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use aya::programs::{
     ProgramError, SchedClassifier, XdpMode,
@@ -59,9 +59,9 @@ impl Datapath {
         ifindex: u32,
         mode: AttachMode,
     ) -> Result<Attachment, DatapathError> {
-        self.attach_tc(interface, TC_EGRESS, TcAttachType::Egress)?;
-        self.attach_tc(interface, TC_INGRESS, TcAttachType::Ingress)?;
-        let native = self.attach_xdp(interface, mode)?;
+        self.attach_tc(interface, ifindex, TC_EGRESS, TcAttachType::Egress)?;
+        self.attach_tc(interface, ifindex, TC_INGRESS, TcAttachType::Ingress)?;
+        let native = self.attach_xdp(interface, ifindex, mode)?;
         Ok(Attachment {
             interface: interface.to_owned(),
             ifindex,
@@ -69,44 +69,49 @@ impl Datapath {
         })
     }
 
-    /// Takes the programs off every interface that is not in `keep`.
-    pub fn detach_others(&mut self, keep: &[String]) -> Result<Vec<String>, DatapathError> {
+    /// Whether all links of an attachment are still pinned.
+    pub fn is_attached(&self, attachment: &Attachment) -> bool {
+        let index = attachment.ifindex;
+        self.pin(TC_EGRESS, index).exists()
+            && self.pin(TC_INGRESS, index).exists()
+            && self.xdp_pin(index, attachment.native).exists()
+    }
+
+    /// Takes the programs off every interface whose index is not in `keep`, and removes
+    /// the pins of interfaces that are gone. Gives the indices.
+    pub fn detach_others(&mut self, keep: &BTreeSet<u32>) -> Result<BTreeSet<u32>, DatapathError> {
         let dir = self.options.pin_dir.join(LINKS);
-        let mut detached = Vec::new();
+        let mut detached = BTreeSet::new();
         for entry in fs::read_dir(&dir).map_err(DatapathError::file(&dir))? {
             let path = entry.map_err(DatapathError::file(&dir))?.path();
-            let name = path
+            let index = path
                 .file_name()
-                .map(|name| name.to_string_lossy().into_owned());
-            let Some((_, interface)) = name.as_deref().and_then(|name| name.split_once('@')) else {
-                continue;
-            };
-            if !keep.iter().any(|kept| kept == interface) {
+                .and_then(|name| name.to_str())
+                .and_then(|name| name.split_once('@')?.1.parse().ok());
+            if let Some(index) = index.filter(|index| !keep.contains(index)) {
                 fs::remove_file(&path).map_err(DatapathError::file(&path))?;
-                if !detached.iter().any(|name| name == interface) {
-                    detached.push(interface.to_owned());
-                }
+                detached.insert(index);
             }
         }
         Ok(detached)
     }
 
-    fn pin(&self, kind: &str, interface: &str) -> PathBuf {
-        // bpffs refuses names with a dot, which VLAN devices have by custom.
-        let interface = interface.replace('.', ":");
+    /// Links are pinned by interface index: a name may be given to another device.
+    fn pin(&self, kind: &str, ifindex: u32) -> PathBuf {
         self.options
             .pin_dir
             .join(LINKS)
-            .join(format!("{kind}@{interface}"))
+            .join(format!("{kind}@{ifindex}"))
     }
 
     fn attach_tc(
         &mut self,
         interface: &str,
+        ifindex: u32,
         name: &'static str,
         direction: TcAttachType,
     ) -> Result<(), DatapathError> {
-        let pin = self.pin(name, interface);
+        let pin = self.pin(name, ifindex);
         let failed = |error: String| DatapathError::Attach {
             interface: interface.to_owned(),
             program: name,
@@ -141,7 +146,12 @@ impl Datapath {
     }
 
     /// Attaches XDP; true where it runs natively.
-    fn attach_xdp(&mut self, interface: &str, mode: AttachMode) -> Result<bool, DatapathError> {
+    fn attach_xdp(
+        &mut self,
+        interface: &str,
+        ifindex: u32,
+        mode: AttachMode,
+    ) -> Result<bool, DatapathError> {
         let wanted: &[bool] = match mode {
             AttachMode::Auto => &[true, false],
             AttachMode::Native => &[true],
@@ -150,19 +160,19 @@ impl Datapath {
         // An earlier agent's link cannot change its kind: go on with it where it will do.
         for native in [true, false] {
             if !wanted.contains(&native) {
-                let pin = self.xdp_pin(interface, native);
+                let pin = self.xdp_pin(ifindex, native);
                 match fs::remove_file(&pin) {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                         return Err(DatapathError::file(&pin)(error));
                     }
                     _ => {}
                 }
-            } else if self.take_over_xdp(interface, native)? {
+            } else if self.take_over_xdp(interface, ifindex, native)? {
                 return Ok(native);
             }
         }
         for &native in wanted {
-            match self.new_xdp_link(interface, native) {
+            match self.new_xdp_link(ifindex, native) {
                 Ok(()) => return Ok(native),
                 Err(XdpFailure::Unsupported(reason)) if mode == AttachMode::Auto && native => {
                     tracing::info!(
@@ -192,14 +202,19 @@ impl Datapath {
         unreachable!("every list of wanted kinds ends in a return")
     }
 
-    fn xdp_pin(&self, interface: &str, native: bool) -> PathBuf {
+    fn xdp_pin(&self, ifindex: u32, native: bool) -> PathBuf {
         let kind = if native { "xdp-native" } else { "xdp-generic" };
-        self.pin(kind, interface)
+        self.pin(kind, ifindex)
     }
 
     /// Puts this program under an earlier agent's link, if there is a live one.
-    fn take_over_xdp(&mut self, interface: &str, native: bool) -> Result<bool, DatapathError> {
-        let pin = self.xdp_pin(interface, native);
+    fn take_over_xdp(
+        &mut self,
+        interface: &str,
+        ifindex: u32,
+        native: bool,
+    ) -> Result<bool, DatapathError> {
+        let pin = self.xdp_pin(ifindex, native);
         let failed = |error: String| DatapathError::Attach {
             interface: interface.to_owned(),
             program: XDP,
@@ -220,9 +235,9 @@ impl Datapath {
         }
     }
 
-    fn new_xdp_link(&mut self, interface: &str, native: bool) -> Result<(), XdpFailure> {
+    fn new_xdp_link(&mut self, ifindex: u32, native: bool) -> Result<(), XdpFailure> {
         let other = |error: &dyn std::error::Error| XdpFailure::Other(causes(error));
-        let pin = self.xdp_pin(interface, native);
+        let pin = self.xdp_pin(ifindex, native);
         let xdp = xdp_program(&mut self.ebpf, native).map_err(|error| other(&error))?;
         let mode = if native {
             XdpMode::Driver
@@ -230,7 +245,7 @@ impl Datapath {
             XdpMode::Skb
         };
         let id = xdp
-            .attach(interface, mode)
+            .attach_to_if_index(ifindex, mode)
             .map_err(|error| match errno(&error) {
                 Some(Errno::EBUSY | Errno::EEXIST) => XdpFailure::Occupied,
                 Some(Errno::EOPNOTSUPP | Errno::ERANGE | Errno::EINVAL) => {

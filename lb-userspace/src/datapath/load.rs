@@ -87,6 +87,7 @@ pub struct Datapath {
     pub(super) twin: Ebpf,
     pub(super) maps: Maps,
     pub(super) live: Live,
+    _lock: super::Lock,
 }
 
 pub(super) struct Maps {
@@ -98,7 +99,6 @@ pub(super) struct Maps {
     pub(super) backends: Array<MapData, Backend>,
     pub(super) devices: HashMap<MapData, u32, Device>,
     pub(super) flows: HashMap<MapData, Tuple, Flow>,
-    pub(super) replies: HashMap<MapData, Tuple, Reply>,
     pub(super) verdicts: PerCpuArray<MapData, VerdictCount>,
     pub(super) service_stats: PerCpuArray<MapData, Stats>,
     pub(super) backend_stats: PerCpuArray<MapData, Stats>,
@@ -111,6 +111,7 @@ impl Datapath {
     ///
     /// Call [`super::preflight`] first.
     pub fn open(options: Options) -> Result<Self, DatapathError> {
+        let lock = super::lock(&options.pin_dir)?;
         let dir = maps_dir(&options.pin_dir);
         for dir in [&dir, &options.pin_dir.join(LINKS)] {
             DirBuilder::new()
@@ -138,6 +139,7 @@ impl Datapath {
             twin,
             maps,
             live,
+            _lock: lock,
         })
     }
 
@@ -148,7 +150,7 @@ impl Datapath {
         let dir = &self.options.pin_dir;
         for entry in fs::read_dir(dir).map_err(DatapathError::file(dir))? {
             let path = entry.map_err(DatapathError::file(dir))?.path();
-            if path != own && path != dir.join(LINKS) && path.is_dir() {
+            if path != own && is_maps_dir(&path) {
                 super::remove_tree(&path, &mut Vec::new())?;
                 tracing::info!("removed {}, maps of another version", path.display());
             }
@@ -174,6 +176,16 @@ impl Datapath {
 
 pub(super) fn maps_dir(pin_dir: &Path) -> PathBuf {
     pin_dir.join(format!("v{ABI_VERSION}"))
+}
+
+/// Whether a path below the pin directory is one version's maps.
+pub(super) fn is_maps_dir(path: &Path) -> bool {
+    path.is_dir()
+        && path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .and_then(|name| name.strip_prefix('v'))
+            .is_some_and(|version| version.parse::<u32>().is_ok())
 }
 
 /// The XDP program for one kind of interface, loaded.
@@ -284,7 +296,6 @@ impl Maps {
             backends: typed(ebpf, "BACKENDS")?,
             devices: typed(ebpf, "DEVICES")?,
             flows: typed(ebpf, "FLOWS")?,
-            replies: typed(ebpf, "REPLIES")?,
             verdicts: typed(ebpf, "VERDICTS")?,
             service_stats: typed(ebpf, "SERVICE_STATS")?,
             backend_stats: typed(ebpf, "BACKEND_STATS")?,

@@ -10,13 +10,18 @@ mod explain;
 mod load;
 mod preflight;
 mod read;
+mod sweep;
 mod words;
 
 use std::{
+    fs::{self, DirBuilder},
     io,
     ops::RangeInclusive,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
+
+use nix::fcntl::{Flock, FlockArg};
 
 pub use self::{
     apply::Applied,
@@ -24,7 +29,8 @@ pub use self::{
     explain::{Explanation, Probe, TestFrame},
     load::Datapath,
     preflight::preflight,
-    read::{FlowEntry, Swept},
+    read::FlowEntry,
+    sweep::{Sweeper, Swept},
 };
 
 /// Where BPF objects are pinned unless told otherwise.
@@ -79,6 +85,15 @@ pub enum DatapathError {
         "{path} is not on a BPF file system ({reason}); mount one: mount -t bpf bpf /sys/fs/bpf"
     )]
     NoBpffs { path: PathBuf, reason: String },
+    #[error(
+        "another naru agent uses the maps in {path}; stop it, or give this one its own --pin-dir"
+    )]
+    InUse { path: PathBuf },
+    #[error(
+        "{path} is shared with other programs; give Naru a directory of its own: --pin-dir \
+         {path}/naru"
+    )]
+    SharedPinDir { path: PathBuf },
     #[error("{path}: {source}")]
     File { path: PathBuf, source: io::Error },
     #[error("the kernel refused program {program}: {reason}")]
@@ -146,20 +161,50 @@ fn causes(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Held for as long as the maps of a pin directory are written: two writers would
+/// undo each other's work.
+type Lock = Flock<fs::File>;
+
+fn lock(pin_dir: &Path) -> Result<Lock, DatapathError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(pin_dir)
+        .map_err(DatapathError::file(pin_dir))?;
+    let dir = fs::File::open(pin_dir).map_err(DatapathError::file(pin_dir))?;
+    Flock::lock(dir, FlockArg::LockExclusiveNonblock).map_err(|_| DatapathError::InUse {
+        path: pin_dir.to_path_buf(),
+    })
+}
+
 /// Removes programs, maps and pins below `pin_dir`: takes the kernel side away whole.
 ///
-/// Gives the names of what was removed; an absent directory is not an error.
+/// Gives the names of what was removed; an absent directory is not an error, and what is
+/// not Naru's stays.
 pub fn detach(pin_dir: &Path) -> Result<Vec<String>, DatapathError> {
     let mut removed = Vec::new();
+    if !pin_dir.exists() {
+        return Ok(removed);
+    }
+    let _lock = lock(pin_dir)?;
     // Links first: while one lives, its program uses the maps.
-    for dir in [pin_dir.join(load::LINKS), pin_dir.to_path_buf()] {
-        remove_tree(&dir, &mut removed)?;
+    remove_tree(&pin_dir.join(load::LINKS), &mut removed)?;
+    for entry in fs::read_dir(pin_dir).map_err(DatapathError::file(pin_dir))? {
+        let path = entry.map_err(DatapathError::file(pin_dir))?.path();
+        if load::is_maps_dir(&path) {
+            remove_tree(&path, &mut removed)?;
+        }
+    }
+    match fs::remove_dir(pin_dir) {
+        // Somebody else's pins are in it.
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+        result => result.map_err(DatapathError::file(pin_dir))?,
     }
     Ok(removed)
 }
 
 fn remove_tree(dir: &Path, removed: &mut Vec<String>) -> Result<(), DatapathError> {
-    let entries = match std::fs::read_dir(dir) {
+    let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(DatapathError::file(dir)(error)),
@@ -169,11 +214,11 @@ fn remove_tree(dir: &Path, removed: &mut Vec<String>) -> Result<(), DatapathErro
         if path.is_dir() {
             remove_tree(&path, removed)?;
         } else {
-            std::fs::remove_file(&path).map_err(DatapathError::file(&path))?;
+            fs::remove_file(&path).map_err(DatapathError::file(&path))?;
             if let Some(name) = path.file_name() {
                 removed.push(name.to_string_lossy().into_owned());
             }
         }
     }
-    std::fs::remove_dir(dir).map_err(DatapathError::file(dir))
+    fs::remove_dir(dir).map_err(DatapathError::file(dir))
 }

@@ -83,6 +83,11 @@ fn bpffs(pin_dir: &Path) -> Result<(), DatapathError> {
         path: pin_dir.to_path_buf(),
         reason,
     };
+    if pin_dir == Path::new(BPFFS) {
+        return Err(DatapathError::SharedPinDir {
+            path: pin_dir.to_path_buf(),
+        });
+    }
     let existing = pin_dir
         .ancestors()
         .find(|dir| dir.exists())

@@ -19,15 +19,6 @@ pub struct FlowEntry {
     pub idle: u32,
 }
 
-/// What a sweep removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Swept {
-    /// Flows that were silent for too long, or whose backend is gone.
-    pub flows: usize,
-    /// Reply records without a flow.
-    pub replies: usize,
-}
-
 /// Number of CPUs that per-CPU maps have values for.
 pub(super) fn cpus() -> Result<usize, DatapathError> {
     aya::util::nr_cpus().map_err(|(what, error)| DatapathError::Map {
@@ -37,7 +28,7 @@ pub(super) fn cpus() -> Result<usize, DatapathError> {
 }
 
 /// The current tick of the flows' clock.
-fn now() -> Result<u32, DatapathError> {
+pub(super) fn now() -> Result<u32, DatapathError> {
     let time = clock_gettime(ClockId::CLOCK_MONOTONIC).map_err(|error| DatapathError::Map {
         map: "FLOWS",
         reason: format!("clock_gettime: {error}"),
@@ -95,8 +86,7 @@ impl Datapath {
             // The table changes while it is read: an entry that went away meanwhile
             // ends or restarts the walk, which is no fault.
             let Ok((tuple, flow)) = entry else { break };
-            let tcp = tuple.protocol == Protocol::Tcp as u8;
-            if flow.is_expired(now, tcp) {
+            if flow.is_expired(now) {
                 continue;
             }
             if flows.len() == limit {
@@ -105,56 +95,10 @@ impl Datapath {
             flows.push(FlowEntry {
                 tuple,
                 flow,
-                idle: now.saturating_sub(flow.seen),
+                idle: flow.idle(now, tuple.protocol == Protocol::Tcp as u8),
             });
         }
         Ok((flows, false))
-    }
-
-    /// Removes flows that are over, and the reply records of flows that are no more.
-    pub fn sweep(&mut self) -> Result<Swept, DatapathError> {
-        let now = now()?;
-        let mut swept = Swept::default();
-        let over: Vec<_> = self
-            .maps
-            .flows
-            .iter()
-            .filter_map(Result::ok)
-            .filter(|(tuple, flow)| self.is_over(tuple, flow, now))
-            .map(|(tuple, _)| tuple)
-            .collect();
-        for tuple in over {
-            // A packet may have begun it anew since it was read.
-            let over = self
-                .maps
-                .flows
-                .get(&tuple, 0)
-                .is_ok_and(|flow| self.is_over(&tuple, &flow, now));
-            if over {
-                swept.flows += usize::from(removed("FLOWS", self.maps.flows.remove(&tuple))?);
-            }
-        }
-        let stray: Vec<_> = self
-            .maps
-            .replies
-            .iter()
-            .filter_map(Result::ok)
-            .filter(|(_, reply)| self.maps.flows.get(&reply.flow, 0).is_err())
-            .map(|(key, reply)| (key, reply.flow))
-            .collect();
-        for (key, flow) in stray {
-            // The reply record of a new flow is stored just before the flow itself.
-            if self.maps.flows.get(&flow, 0).is_err() {
-                swept.replies += usize::from(removed("REPLIES", self.maps.replies.remove(&key))?);
-            }
-        }
-        Ok(swept)
-    }
-
-    fn is_over(&self, tuple: &Tuple, flow: &Flow, now: u32) -> bool {
-        let backend = self.live.backends.get(&flow.backend.index());
-        flow.is_expired(now, tuple.protocol == Protocol::Tcp as u8)
-            || !backend.is_some_and(|backend| backend.serves(flow.backend))
     }
 }
 
@@ -167,7 +111,10 @@ fn sum(values: Result<aya::maps::PerCpuValues<Stats>, MapError>) -> Result<Stats
 }
 
 /// Whether an entry was removed; that it was gone already is no fault.
-fn removed(map: &'static str, result: Result<(), MapError>) -> Result<bool, DatapathError> {
+pub(super) fn removed(
+    map: &'static str,
+    result: Result<(), MapError>,
+) -> Result<bool, DatapathError> {
     match result {
         Ok(()) => Ok(true),
         Err(MapError::KeyNotFound) => Ok(false),

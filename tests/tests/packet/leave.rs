@@ -145,8 +145,11 @@ pub(crate) fn cases() -> Vec<Case> {
             name: "larger than the MTU towards the backend",
             run: || {
                 let mut world = World::new(&[service(&["192.168.56.11:53/udp"], &[REMOTE])]);
+                // To XDP it might be several packets put together; TC knows.
                 let packet = udp(CLIENT, "192.168.56.11:53", &[7; 1600]).bytes();
-                world.expect_untouched(Hook::Xdp, &packet, Verdict::TooBig, Act::Drop);
+                world.expect_untouched(Hook::Xdp, &packet, Verdict::HandedOver, Act::Pass);
+                let hook = Hook::TcIngress;
+                world.expect_untouched(hook, &packet, Verdict::TooBig, Act::Drop);
                 let fits = udp(CLIENT, "192.168.56.11:53", &[7; 1472]);
                 world.forwarded(&fits, Verdict::ForwardNat);
             },

@@ -179,13 +179,18 @@ pub(crate) fn cases() -> Vec<Case> {
                 let syn = tcp(&client(4), "192.168.56.11:80", SYN).bytes();
                 world.expect_untouched(Hook::Xdp, &syn, Verdict::PortsExhausted, Act::Drop);
 
-                // A connection that is over gives its port back.
+                // One that is closed by FIN gives its port back only where no other is free:
+                // the backend may be in TIME_WAIT. One that is reset gives it back at once.
+                fin_from_both(&mut world, 1, &sources[1].to_string());
                 let source = sources[2].to_string();
                 let reset = tcp(REMOTE, &source, RST).link(REMOTE_MAC, NODE_MAC);
                 world.send(Hook::Xdp, &reset.bytes(), Verdict::ReplyNat, Act::SentBack);
                 let syn = tcp(&client(4), "192.168.56.11:80", SYN);
                 let (again, _) = world.forwarded(&syn, Verdict::ForwardNat);
                 assert_eq!(again, sources[2]);
+                let syn = tcp(&client(5), "192.168.56.11:80", SYN);
+                let (again, _) = world.forwarded(&syn, Verdict::ForwardNat);
+                assert_eq!(again, sources[1]);
             },
         },
         Case {
@@ -208,6 +213,32 @@ pub(crate) fn cases() -> Vec<Case> {
                     let verdict = Verdict::ReplyLocal;
                     world.expect(Hook::TcEgress, &reply.bytes(), verdict, Act::Pass, &out);
                 }
+            },
+        },
+        Case {
+            name: "a forged RST does not end a connection that goes on",
+            run: || {
+                let mut world = World::new(&[service(&["192.168.56.11:80"], &PODS[..1])]);
+                new_flow(&mut world, 0);
+                reply(&mut world, PODS[0], SYN | ACK);
+                let forged = tcp(&client(0), "192.168.56.11:80", RST);
+                world.forwarded(&forged, Verdict::ForwardLocal);
+                assert_eq!(state(&world), "reset");
+                old_flow(&mut world, 0);
+                assert_eq!(state(&world), "established");
+            },
+        },
+        Case {
+            name: "a direct connection by a port that a closed flow had is left alone",
+            run: || {
+                let mut world = World::new(&[service(&["192.168.56.11:80"], &PODS[..1])]);
+                new_flow(&mut world, 0);
+                reply(&mut world, PODS[0], SYN | ACK);
+                reply(&mut world, PODS[0], FIN | ACK);
+                let fin = tcp(&client(0), "192.168.56.11:80", FIN | ACK);
+                world.forwarded(&fin, Verdict::ForwardLocal);
+                let direct = tcp(PODS[0], &client(0), SYN | ACK).bytes();
+                world.expect_untouched(Hook::TcEgress, &direct, Verdict::NotOurs, Act::Pass);
             },
         },
         Case {
@@ -275,6 +306,15 @@ fn old_flow(world: &mut World, n: u16) -> String {
 fn reply(world: &mut World, pod: &str, flags: u8) {
     let packet = tcp(pod, &client(0), flags).bytes();
     world.send(Hook::TcEgress, &packet, Verdict::ReplyLocal, Act::Pass);
+}
+
+/// Closes flow `n`, whose backend sees it come from `source`.
+#[track_caller]
+fn fin_from_both(world: &mut World, n: u16, source: &str) {
+    let fin = tcp(REMOTE, source, FIN | ACK).link(REMOTE_MAC, NODE_MAC);
+    world.send(Hook::Xdp, &fin.bytes(), Verdict::ReplyNat, Act::SentBack);
+    let fin = tcp(&client(n), "192.168.56.11:80", FIN | ACK);
+    world.forwarded(&fin, Verdict::ForwardNat);
 }
 
 fn state(world: &World) -> &'static str {

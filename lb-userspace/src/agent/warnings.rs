@@ -1,0 +1,127 @@
+//! What keeps packets from reaching the backends although all is in place.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::IpAddr,
+};
+
+use lb_common::Mode;
+
+use super::Options;
+use crate::{
+    compile::image::MapImage,
+    desired::Desired,
+    net::{Network, Snapshot, is_local_endpoint},
+};
+
+/// Looks at sysctls and routes; each warning names the object and the remedy.
+pub(super) async fn find(
+    options: &Options,
+    image: &MapImage,
+    desired: &Desired,
+    snapshot: &Snapshot,
+    network: &Network,
+) -> BTreeSet<String> {
+    let mut warnings = BTreeSet::new();
+    forwarding(options, image, snapshot, &mut warnings);
+    ports(options, image, &mut warnings);
+    routes(options, image, desired, snapshot, network, &mut warnings).await;
+    warnings
+}
+
+fn forwarding(
+    options: &Options,
+    image: &MapImage,
+    snapshot: &Snapshot,
+    warnings: &mut BTreeSet<String>,
+) {
+    let host = snapshot.host_addresses();
+    let beyond = |addr: IpAddr| !host.contains(&addr);
+    if !image.backends.values().any(|it| beyond(it.addr.to_ip())) {
+        return;
+    }
+    for name in &options.interfaces {
+        let path = format!("/proc/sys/net/ipv4/conf/{name}/forwarding");
+        if sysctl(&path).as_deref() == Some("0") {
+            warnings.insert(format!(
+                "the kernel does not forward packets that come in by {name}, so no backend but this \
+                 host's own processes is reached; set sysctl net.ipv4.conf.{name}.forwarding=1"
+            ));
+        }
+    }
+}
+
+fn ports(options: &Options, image: &MapImage, warnings: &mut BTreeSet<String>) {
+    let nat = image.backends.values().any(|it| it.mode() == Mode::Nat);
+    let range = sysctl("/proc/sys/net/ipv4/ip_local_port_range");
+    let last = range.as_deref().and_then(|range| {
+        let (_, last) = range.split_once(char::is_whitespace)?;
+        last.trim().parse::<u16>().ok()
+    });
+    let ours = &options.datapath.snat_ports;
+    if nat && last.is_some_and(|last| last >= *ours.start()) {
+        warnings.insert(format!(
+            "this host's own connections may use ports that `nat` flows use: \
+             net.ipv4.ip_local_port_range reaches into {}-{}; lower it, or choose other --snat-ports",
+            ours.start(),
+            ours.end()
+        ));
+    }
+}
+
+async fn routes(
+    options: &Options,
+    image: &MapImage,
+    desired: &Desired,
+    snapshot: &Snapshot,
+    network: &Network,
+    warnings: &mut BTreeSet<String>,
+) {
+    let nodes: BTreeMap<IpAddr, &str> = desired
+        .services
+        .values()
+        .flat_map(|service| &service.endpoints)
+        .filter_map(|(addr, endpoint)| Some((addr.ip(), endpoint.node.as_deref()?)))
+        .collect();
+    let attached: BTreeSet<u32> = image.devices.keys().copied().collect();
+    let remote: BTreeSet<IpAddr> = image
+        .backends
+        .values()
+        .filter(|backend| backend.mode() == Mode::Nat)
+        .map(|backend| backend.addr.to_ip())
+        .collect();
+    for addr in remote {
+        let route = match network.route_to(addr).await {
+            Ok(route) => route,
+            Err(error) => {
+                warnings.insert(format!("backend {addr}: {error}"));
+                continue;
+            }
+        };
+        let Some(egress) = route.egress.filter(|egress| !attached.contains(egress)) else {
+            continue;
+        };
+        let name = snapshot
+            .links
+            .get(&egress)
+            .map_or("an unknown interface", |link| link.name.as_str());
+        warnings.insert(match nodes.get(&addr) {
+            Some(node) if is_local_endpoint(&route, &attached) => format!(
+                "endpoint {addr} is on this host by its route ({name}), but its node is {node} and \
+                 this one is {}; start the agent with --node-name {node}",
+                options.node
+            ),
+            _ => format!(
+                "backend {addr} is reached through {name}, which Naru is not attached to: its \
+                 replies would be missed; add --interface {name}"
+            ),
+        });
+    }
+}
+
+fn sysctl(path: &str) -> Option<String> {
+    fs::read_to_string(path)
+        .ok()
+        .map(|value| value.trim().to_owned())
+}
