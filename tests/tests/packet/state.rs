@@ -276,7 +276,7 @@ pub(crate) fn cases() -> Vec<Case> {
                 let services = [service(&["192.168.56.11:80"], &PODS)];
                 let mut world = World::new(&services);
                 assert_eq!(world.apply_again(&services).total(), 0);
-                world.reopen();
+                let mut world = world.reopen();
                 assert_eq!(world.apply_again(&services).total(), 0);
             },
         },

@@ -125,7 +125,7 @@ pub(crate) enum Act {
 pub(crate) struct World {
     pub(crate) datapath: Datapath,
     desired: Desired,
-    pin_dir: PathBuf,
+    pins: Pins,
     pub(crate) ingress: u32,
 }
 
@@ -144,7 +144,7 @@ impl World {
         let mut world = Self {
             datapath,
             desired: Desired::default(),
-            pin_dir,
+            pins: Pins(pin_dir),
             ingress: interface("uplink"),
         };
         world.change(services);
@@ -168,8 +168,10 @@ impl World {
     }
 
     /// Opens the datapath anew over its pinned maps, as an agent does that restarts.
-    pub(crate) fn reopen(&mut self) {
-        self.datapath = open(&self.pin_dir, 61_001..=65_535);
+    pub(crate) fn reopen(self) -> Self {
+        drop(self.datapath);
+        let datapath = open(&self.pins.0, 61_001..=65_535);
+        Self { datapath, ..self }
     }
 
     /// Sends a packet and checks everything about what becomes of it.
@@ -258,9 +260,12 @@ fn open(pin_dir: &Path, snat_ports: RangeInclusive<u16>) -> Datapath {
     .unwrap()
 }
 
-impl Drop for World {
+/// Pins that are removed when this is dropped, after the datapath that holds them.
+struct Pins(PathBuf);
+
+impl Drop for Pins {
     fn drop(&mut self) {
-        datapath::detach(&self.pin_dir).unwrap();
+        datapath::detach(&self.0).unwrap();
     }
 }
 
