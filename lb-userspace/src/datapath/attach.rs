@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Datapath, DatapathError, causes,
     load::{LINKS, TC_EGRESS, TC_INGRESS, XDP, program, xdp_program},
+    unpin,
 };
 
 /// Which kind of XDP the operator asks for.
@@ -89,7 +90,7 @@ impl Datapath {
                 .and_then(|name| name.to_str())
                 .and_then(|name| name.split_once('@')?.1.parse().ok());
             if let Some(index) = index.filter(|index| !keep.contains(index)) {
-                fs::remove_file(&path).map_err(DatapathError::file(&path))?;
+                unpin::link(&path)?;
                 detached.insert(index);
             }
         }
@@ -160,13 +161,7 @@ impl Datapath {
         // An earlier agent's link cannot change its kind: go on with it where it will do.
         for native in [true, false] {
             if !wanted.contains(&native) {
-                let pin = self.xdp_pin(ifindex, native);
-                match fs::remove_file(&pin) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(DatapathError::file(&pin)(error));
-                    }
-                    _ => {}
-                }
+                unpin::link(&self.xdp_pin(ifindex, native))?;
             } else if self.take_over_xdp(interface, ifindex, native)? {
                 return Ok(native);
             }

@@ -11,6 +11,7 @@ mod load;
 mod preflight;
 mod read;
 mod sweep;
+mod unpin;
 mod words;
 
 use std::{
@@ -188,7 +189,11 @@ pub fn detach(pin_dir: &Path) -> Result<Vec<String>, DatapathError> {
     }
     let _lock = lock(pin_dir)?;
     // Links first: while one lives, its program uses the maps.
-    remove_tree(&pin_dir.join(load::LINKS), &mut removed)?;
+    let links = pin_dir.join(load::LINKS);
+    for pin in fs::read_dir(&links).into_iter().flatten().flatten() {
+        unpin::detach(&pin.path())?;
+    }
+    remove_tree(&links, &mut removed)?;
     for entry in fs::read_dir(pin_dir).map_err(DatapathError::file(pin_dir))? {
         let path = entry.map_err(DatapathError::file(pin_dir))?.path();
         if load::is_maps_dir(&path) {

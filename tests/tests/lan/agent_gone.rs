@@ -137,3 +137,22 @@ fn what_changed_while_the_agent_was_away_is_in_force_when_it_is_back() {
         assert!(old == new || *old == last.name, "{old} became {new}");
     }
 }
+
+#[test]
+fn an_upgrade_to_the_other_kind_of_xdp_and_back_serves_on() {
+    let mut scene = Scene::new();
+    let client = scene.lab.node("client");
+    let vip = probe::at(VIP, 80);
+    let mut open = probe::connect(client, 0, vip).unwrap();
+    let pod = probe::who(&mut open).unwrap();
+    for (kind, native) in [("generic", false), ("native", true), ("auto", true)] {
+        let options = scene::options(&scene.manifests).args(["--attach", kind]);
+        scene.agent.restart_with(options).unwrap();
+        let status = scene.agent.json(&["status"]).unwrap();
+        assert_eq!(status["attachments"][0]["native"], native, "{kind}");
+        assert_eq!(probe::who(&mut open).unwrap(), pod);
+        let client = scene.lab.node("client");
+        let requests = probe::ask_from(client, 20_000..20_010, vip);
+        scene::assert_everyone(&requests, scene.pods());
+    }
+}

@@ -3,6 +3,7 @@
 use std::{
     io::{ErrorKind, Write},
     net::TcpStream,
+    thread::sleep,
     time::Duration,
 };
 
@@ -199,4 +200,35 @@ fn a_service_without_endpoints_refuses_at_once_and_other_ports_are_dropped() {
     // It goes on where endpoints come back.
     scene.set_endpoints(scene.pods());
     wait("an answer", || probe::ask(client, 0, vip).is_ok());
+}
+
+#[test]
+fn a_connection_never_reaches_the_pod_that_takes_the_place_of_its_own() {
+    let scene = Scene::with(scene::class_room(2), &[]);
+    let (first, next) = (scene.first(true), scene.first(false));
+    scene.set_endpoints([first]);
+    let id = || -> (u32, u32) {
+        let backends = scene.agent.json(&["backends"]).unwrap();
+        let mut rows = scene::rows(&backends).iter();
+        let row = rows.find(|row| row["service"] == "default/nest-server:80");
+        let (index, generation) = scene::text(row.unwrap(), "id").split_once('.').unwrap();
+        (index.parse().unwrap(), generation.parse().unwrap())
+    };
+    let (index, generation) = id();
+    let mut old = connected_to(&scene, &first.name);
+    scene.set_endpoints::<Endpoint>([]);
+    // What was given up is not given out again before this.
+    sleep(Duration::from_millis(2100));
+    let capture = Capture::start(scene.lab.pod(&next.name).namespace());
+    scene.set_endpoints([next]);
+    assert_eq!(id(), (index, generation + 1), "the same place in the table");
+
+    old.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+        .unwrap();
+    let (kind, _) = probe::failure(|| probe::who(&mut old));
+    assert_eq!(kind, ErrorKind::ConnectionReset);
+    let refused = scene.verdict("xdp", "refused_reset");
+    assert_eq!(refused, 1, "by the balancer, not by a pod");
+    let packets = capture.packets();
+    assert!(packets.is_empty(), "{packets:?}");
 }
