@@ -95,10 +95,7 @@ fn flows_are_listed_with_their_states_and_counted_for_service_and_backend() {
     let mut streams: Vec<_> = (30_000..30_005)
         .map(|port| probe::connect(client, port, probe::at(VIP, 80)).unwrap())
         .collect();
-    let pods: Vec<_> = streams
-        .iter_mut()
-        .map(|stream| probe::seen_as(stream))
-        .collect();
+    let pods: Vec<_> = streams.iter_mut().map(probe::seen_as).collect();
     let flow = |port: u16| {
         let listed = scene.agent.json(&["flows"]).unwrap();
         let asker = json!(format!("{CLIENT_ADDRESS}:{port}"));
