@@ -149,10 +149,19 @@ mod tests {
                 .collect();
             let table = table(&names, 16_381);
             let total: u32 = weights.iter().sum();
+            let backends = weights.iter().filter(|&&w| w > 0).count() as f64;
             for (name, weight) in &names {
-                let ideal = 16_381.0 * f64::from(*weight) / f64::from(total);
+                let part = f64::from(*weight) / f64::from(total);
+                let ideal = 16_381.0 * part;
                 let owned = share(&table, name) as f64;
-                prop_assert!((owned - ideal).abs() <= 2.0, "{name} weight {weight}: {owned}, not {ideal}");
+                // Each is a turn at most from what is due in its round, and the last
+                // round is cut short: one slot of its own, its part of everyone's, and
+                // the cut.
+                let bound = 2.0 + backends * part;
+                prop_assert!(
+                    (owned - ideal).abs() <= bound,
+                    "{name} weight {weight}: {owned}, not {ideal}"
+                );
             }
         }
     }
