@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     agent::{self, Options},
-    datapath::{self, AttachMode},
+    datapath::{self, AttachMode, TcMode},
     source::{
         Source,
         flags::{Backend, Flags, Vip},
@@ -57,6 +57,9 @@ pub(super) struct Args {
     /// Where XDP runs: in the driver (native), in the receive path (generic), or what works
     #[arg(long, value_name = "MODE", default_value = "auto")]
     attach: AttachMode,
+    /// How TC programs are attached: by links (tcx, kernel 6.6), as filters (clsact), or what works
+    #[arg(long, value_name = "MODE", default_value = "auto")]
+    tc: TcMode,
     /// This node's name, as endpoints name it [default: the host's name]
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
@@ -131,6 +134,7 @@ impl Args {
                 max_flows: self.max_flows,
                 seed: self.seed,
                 snat_ports: self.snat_ports,
+                tc: self.tc,
                 log_packets: self.log_packets,
             },
         })

@@ -83,10 +83,11 @@ fn print_status(status: &Status) {
     }
 
     println!();
-    let mut interfaces = table(&["INTERFACE", "INDEX", "XDP"], 9);
+    let mut interfaces = table(&["INTERFACE", "INDEX", "XDP", "TC"], 9);
     for it in &status.attachments {
         let kind = if it.native { "native" } else { "generic" };
-        interfaces.add_row([&it.interface, &it.ifindex.to_string(), kind]);
+        let index = it.ifindex.to_string();
+        interfaces.add_row([&it.interface, &index, kind, it.tc.name()]);
     }
     print(&interfaces);
     if !status.announced.is_empty() {

@@ -3,9 +3,8 @@
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use aya::programs::{
-    ProgramError, SchedClassifier, XdpMode,
+    ProgramError, XdpMode,
     links::{FdLink, LinkError, PinnedLink},
-    tc::{SchedClassifierLink, TcAttachOptions, TcAttachType},
     xdp::XdpLink,
 };
 use nix::errno::Errno;
@@ -13,7 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Datapath, DatapathError, causes,
-    load::{LINKS, TC_EGRESS, TC_INGRESS, XDP, program, xdp_program},
+    load::{LINKS, TC_EGRESS, TC_INGRESS, XDP, xdp_program},
+    tc::TcKind,
     unpin,
 };
 
@@ -39,6 +39,8 @@ pub struct Attachment {
     pub ifindex: u32,
     /// Whether XDP runs in the driver (`native`) or in the receive path (`generic`).
     pub native: bool,
+    /// How the classifiers are attached.
+    pub tc: TcKind,
 }
 
 /// Why XDP could not be attached, as far as the agent acts on it.
@@ -60,21 +62,22 @@ impl Datapath {
         ifindex: u32,
         mode: AttachMode,
     ) -> Result<Attachment, DatapathError> {
-        self.attach_tc(interface, ifindex, TC_EGRESS, TcAttachType::Egress)?;
-        self.attach_tc(interface, ifindex, TC_INGRESS, TcAttachType::Ingress)?;
+        let tc = self.attach_classifiers(interface, ifindex)?;
         let native = self.attach_xdp(interface, ifindex, mode)?;
         Ok(Attachment {
             interface: interface.to_owned(),
             ifindex,
             native,
+            tc,
         })
     }
 
     /// Whether all links of an attachment are still pinned.
     pub fn is_attached(&self, attachment: &Attachment) -> bool {
         let index = attachment.ifindex;
-        self.pin(TC_EGRESS, index).exists()
-            && self.pin(TC_INGRESS, index).exists()
+        let tc = |name| self.tc_pin(name, index, attachment.tc).exists();
+        tc(TC_EGRESS)
+            && tc(TC_INGRESS)
             && self.xdp_pin(index, attachment.native).exists()
     }
 
@@ -98,52 +101,11 @@ impl Datapath {
     }
 
     /// Links are pinned by interface index: a name may be given to another device.
-    fn pin(&self, kind: &str, ifindex: u32) -> PathBuf {
+    pub(super) fn pin(&self, kind: &str, ifindex: u32) -> PathBuf {
         self.options
             .pin_dir
             .join(LINKS)
             .join(format!("{kind}@{ifindex}"))
-    }
-
-    fn attach_tc(
-        &mut self,
-        interface: &str,
-        ifindex: u32,
-        name: &'static str,
-        direction: TcAttachType,
-    ) -> Result<(), DatapathError> {
-        let pin = self.pin(name, ifindex);
-        let failed = |error: String| DatapathError::Attach {
-            interface: interface.to_owned(),
-            program: name,
-            reason: error,
-        };
-        let tc: &mut SchedClassifier = program(&mut self.ebpf, name)?;
-        if let Some(old) = pinned(&pin).map_err(|error| failed(causes(&error)))? {
-            let link = SchedClassifierLink::try_from(FdLink::from(old))
-                .map_err(|error| failed(causes(&error)))?;
-            match tc.attach_to_link(link) {
-                // The pin stays; the link's handle closes with the program.
-                Ok(_) => return Ok(()),
-                Err(error) if device_is_gone(&error) => {
-                    fs::remove_file(&pin).map_err(DatapathError::file(&pin))?;
-                }
-                Err(error) => return Err(failed(causes(&error))),
-            }
-        }
-        let id = tc
-            .attach_with_options(
-                interface,
-                direction,
-                TcAttachOptions::TcxOrder(Default::default()),
-            )
-            .map_err(|error| failed(causes(&error)))?;
-        let link = tc.take_link(id).map_err(|error| failed(causes(&error)))?;
-        FdLink::try_from(link)
-            .map_err(|error| failed(causes(&error)))?
-            .pin(&pin)
-            .map_err(|error| failed(causes(&error)))?;
-        Ok(())
     }
 
     /// Attaches XDP; true where it runs natively.
@@ -259,7 +221,7 @@ impl Datapath {
 }
 
 /// The link pinned at `path`, if there is one.
-fn pinned(path: &std::path::Path) -> Result<Option<PinnedLink>, LinkError> {
+pub(super) fn pinned(path: &std::path::Path) -> Result<Option<PinnedLink>, LinkError> {
     match PinnedLink::from_pin(path) {
         Ok(link) => Ok(Some(link)),
         Err(LinkError::SyscallError(error))
@@ -271,12 +233,12 @@ fn pinned(path: &std::path::Path) -> Result<Option<PinnedLink>, LinkError> {
     }
 }
 
-fn device_is_gone(error: &ProgramError) -> bool {
+pub(super) fn device_is_gone(error: &ProgramError) -> bool {
     errno(error) == Some(Errno::ENOLINK)
 }
 
 /// The errno at the bottom of an error's causes.
-fn errno(error: &(dyn std::error::Error + 'static)) -> Option<Errno> {
+pub(super) fn errno(error: &(dyn std::error::Error + 'static)) -> Option<Errno> {
     let mut current = Some(error);
     while let Some(error) = current {
         if let Some(code) = error

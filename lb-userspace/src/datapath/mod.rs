@@ -11,6 +11,7 @@ mod load;
 mod preflight;
 mod read;
 mod sweep;
+mod tc;
 mod unpin;
 mod words;
 
@@ -32,6 +33,7 @@ pub use self::{
     preflight::preflight,
     read::FlowEntry,
     sweep::{Sweeper, Swept},
+    tc::{TcKind, TcMode},
 };
 
 /// Where BPF objects are pinned unless told otherwise.
@@ -48,6 +50,8 @@ pub struct Options {
     pub seed: u64,
     /// SNAT ports of `nat` flows, host byte order.
     pub snat_ports: RangeInclusive<u16>,
+    /// How the classifiers are attached.
+    pub tc: TcMode,
     /// A log line for every packet that concerns a service, for debugging.
     pub log_packets: bool,
 }
@@ -59,6 +63,7 @@ impl Default for Options {
             max_flows: lb_common::config::DEFAULT_MAX_FLOWS as u32,
             seed: lb_common::config::DEFAULT_SEED,
             snat_ports: lb_common::config::DEFAULT_SNAT_PORTS,
+            tc: TcMode::Auto,
             log_packets: false,
         }
     }
@@ -74,7 +79,7 @@ pub enum DatapathError {
     )]
     Privileges { missing: String },
     #[error(
-        "this kernel ({release}) cannot load Naru's programs: {what}; use a kernel of 6.6 or newer \
+        "this kernel ({release}) cannot load Naru's programs: {what}; use a kernel of 6.1 or newer \
          built with {config}"
     )]
     Kernel {

@@ -48,7 +48,7 @@ fn privileges() -> Result<(), DatapathError> {
 }
 
 fn kernel() -> Result<(), DatapathError> {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let release = release();
     let refuse = |what: &str, config| {
         Err(DatapathError::Kernel {
             release: release.trim().to_owned(),
@@ -65,17 +65,26 @@ fn kernel() -> Result<(), DatapathError> {
             "CONFIG_DEBUG_INFO_BTF",
         );
     }
-    let mut numbers = release
-        .split(['.', '-'])
-        .map(|part| part.parse().unwrap_or(0));
-    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version < (6, 6) {
+    if kernel_version() < (6, 1) {
         return refuse(
-            "it has no TCX links, which kernel 6.6 brought",
-            "CONFIG_NET_XGRESS",
+            "6.1 is the oldest that they are tested with",
+            "CONFIG_NET_CLS_BPF",
         );
     }
     Ok(())
+}
+
+/// Version and patch level of this kernel; zeros where they cannot be read.
+pub(super) fn kernel_version() -> (u32, u32) {
+    let release = release();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map(|part| part.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+fn release() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default()
 }
 
 fn bpffs(pin_dir: &Path) -> Result<(), DatapathError> {

@@ -17,7 +17,7 @@ use std::{
 
 use nix::libc;
 
-use super::DatapathError;
+use super::{DatapathError, tc};
 
 /// `BPF_OBJ_GET`
 const OBJ_GET: libc::c_int = 7;
@@ -41,8 +41,13 @@ pub(super) fn link(pin: &Path) -> Result<(), DatapathError> {
     fs::remove_file(pin).map_err(DatapathError::file(pin))
 }
 
-/// Detaches the link pinned at `pin`; one whose interface is gone is detached already.
+/// Detaches the link pinned at `pin`, or deletes the filter that it stands for; one
+/// whose interface is gone is detached already.
 pub(super) fn detach(pin: &Path) -> Result<(), DatapathError> {
+    if let Some((ifindex, direction)) = tc::filter_of(pin) {
+        return tc::delete_filter(ifindex, direction)
+            .map_err(|reason| DatapathError::file(pin)(io::Error::other(reason)));
+    }
     let link = open(pin).map_err(DatapathError::file(pin))?;
     let fd = link.as_raw_fd() as u32;
     // SAFETY: the attribute is the descriptor alone.

@@ -139,6 +139,55 @@ fn what_changed_while_the_agent_was_away_is_in_force_when_it_is_back() {
 }
 
 #[test]
+fn an_upgrade_between_filters_and_links_loses_no_request_and_leaves_one_of_them() {
+    let mut scene = Scene::new();
+    let busy = Busy::start(&scene);
+    for kind in ["clsact", "clsact", "tcx", "clsact", "auto"] {
+        let options = scene::options(&scene.manifests).args(["--tc", kind]);
+        scene.agent.restart_with(options).unwrap();
+        busy.goes_on_for(Duration::from_millis(300));
+        let expected = if kind == "clsact" { "clsact" } else { "tcx" };
+        let status = scene.agent.json(&["status"]).unwrap();
+        assert_eq!(status["attachments"][0]["tc"], expected, "{kind}");
+        let filters = usize::from(kind == "clsact");
+        for direction in ["ingress", "egress"] {
+            assert_eq!(scene.filters(direction), filters, "{kind} {direction}");
+        }
+    }
+    // Killed with filters in force, which then carry on, and taken away without an agent.
+    let options = scene::options(&scene.manifests).args(["--tc", "clsact"]);
+    scene.agent.restart_with(options).unwrap();
+    scene.agent.kill().unwrap();
+    busy.goes_on_for(Duration::from_millis(500));
+    busy.end();
+    scene.agent.detach().unwrap();
+    for direction in ["ingress", "egress"] {
+        assert_eq!(scene.filters(direction), 0, "{direction}");
+    }
+}
+
+#[test]
+fn filters_that_another_hand_took_away_are_made_anew_by_the_next_agent() {
+    let scene = Scene::with(naru_lab::Topology::nuc(), &["--tc", "clsact"]);
+    let node = scene.lab.node(scene::NODE);
+    let qdisc = ["qdisc", "delete", "dev", naru_lab::UPLINK, "clsact"];
+    node.run("tc", &qdisc).unwrap();
+    assert_eq!(scene.filters("ingress"), 0);
+    scene.agent.restart().unwrap();
+    assert_eq!(scene.filters("ingress"), 1);
+    assert_eq!(scene.filters("egress"), 1);
+}
+
+impl Scene {
+    /// How many of Naru's filters the uplink has.
+    fn filters(&self, direction: &str) -> usize {
+        let show = ["filter", "show", "dev", naru_lab::UPLINK, direction];
+        let shown = self.lab.node(scene::NODE).run("tc", &show).unwrap();
+        shown.matches("handle 0x6e617275 ").count()
+    }
+}
+
+#[test]
 fn an_upgrade_to_the_other_kind_of_xdp_and_back_serves_on() {
     let mut scene = Scene::new();
     let client = scene.lab.node("client");

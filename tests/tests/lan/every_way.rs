@@ -95,6 +95,21 @@ fn everything_is_carried_by_generic_xdp() {
 }
 
 #[test]
+fn everything_is_carried_by_filters_as_on_kernels_before_6_6() {
+    let scene = Scene::with(Topology::nuc(), &["--tc", "clsact"]);
+    let status = scene.agent.json(&["status"]).unwrap();
+    assert_eq!(status["attachments"][0]["tc"], "clsact");
+    carries_everything(&scene);
+}
+
+#[test]
+fn everything_is_carried_by_filters_and_generic_xdp_past_a_cni() {
+    let topology = Topology::nuc().with_cni_masquerade();
+    let args = ["--tc", "clsact", "--attach", "generic"];
+    carries_everything(&Scene::with(topology, &args));
+}
+
+#[test]
 fn everything_is_carried_by_generic_xdp_past_a_cni() {
     let topology = Topology::nuc().with_cni_masquerade();
     carries_everything(&Scene::with(topology, &["--attach", "generic"]));
