@@ -32,7 +32,8 @@ pub struct AgentOptions {
 }
 
 impl AgentOptions {
-    /// The agent of this binary, on the node's uplink.
+    /// The agent of this binary, natively on the node's uplink: the lab's cables carry
+    /// whole packets, which the agent does not expect of virtual ones.
     pub fn new(naru: impl Into<PathBuf>) -> Self {
         Self {
             naru: naru.into(),
@@ -49,7 +50,7 @@ impl AgentOptions {
         self
     }
 
-    /// On this interface, in place of the uplink; may be said more than once.
+    /// On this interface, in place of the uplink, and as the agent likes it; may be said more than once.
     #[must_use]
     pub fn interface(mut self, name: &str) -> Self {
         self.interfaces.push(name.to_owned());
@@ -233,6 +234,9 @@ impl Agent {
         }
         if self.options.interfaces.is_empty() {
             command.args(["--interface", UPLINK]);
+            if !self.options.args.iter().any(|arg| arg == "--attach") {
+                command.args(["--attach", "native"]);
+            }
         }
         command.args(&self.options.args).stdin(Stdio::null());
         command

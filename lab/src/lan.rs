@@ -11,6 +11,7 @@
 //! ```
 
 use std::fmt::Write;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use crate::error::Result;
@@ -56,20 +57,17 @@ impl Lab {
         Ok(())
     }
 
+    /// Who has an uplink, in the order of the switch's ports.
+    fn lan_hosts(&self) -> Vec<(&str, Ipv4Addr)> {
+        let topology = self.topology();
+        let nodes = topology.nodes.iter().map(|it| (&*it.name, it.address));
+        let clients = topology.clients.iter().map(|it| (&*it.name, it.address));
+        nodes.chain(clients).collect()
+    }
+
     /// The switch, and everybody's uplink to it.
     fn make_lan(&self) -> Result<()> {
-        let hosts: Vec<_> = self
-            .topology()
-            .nodes
-            .iter()
-            .map(|node| (&node.name, node.address))
-            .chain(
-                self.topology()
-                    .clients
-                    .iter()
-                    .map(|client| (&client.name, client.address)),
-            )
-            .collect();
+        let hosts = self.lan_hosts();
         let lan = self.node("lan");
         let mut switch = "link add br0 type bridge forward_delay 0 mcast_snooping 0\n\
                           link set br0 up\n"
@@ -107,6 +105,21 @@ impl Lab {
             &self.pass_program(),
             &[device.to_owned()],
         )
+    }
+
+    /// Makes a machine's cable what an ordinary virtual one is: packets come merged, with
+    /// checksums that nobody has completed.
+    pub fn like_a_container(&self, machine: &str) -> Result<()> {
+        let mut hosts = self.lan_hosts().into_iter();
+        let index = hosts.position(|(name, _)| name == machine);
+        if let Some(index) = index {
+            let port = format!("port{index}");
+            for (namespace, device) in [(self.node(machine), UPLINK), (self.node("lan"), &port)] {
+                let features = ["-K", device, "gro", "off", "tx", "on", "tso", "on"];
+                namespace.run("ethtool", &features)?;
+            }
+        }
+        Ok(())
     }
 
     fn pass_program(&self) -> PathBuf {
@@ -199,7 +212,7 @@ impl Lab {
 }
 
 /// The node's own address in its pod network.
-fn gateway(node: &Node) -> std::net::Ipv4Addr {
+fn gateway(node: &Node) -> Ipv4Addr {
     (u32::from(node.pod_net.network()) + 1).into()
 }
 

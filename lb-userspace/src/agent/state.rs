@@ -305,7 +305,15 @@ impl State {
             if self.attachments.contains_key(&name) {
                 continue;
             }
-            match self.datapath.attach(&name, index, self.options.attach) {
+            let veth = snapshot.links.get(&index).is_some_and(|link| link.veth);
+            let mode = self.options.attach.on(veth);
+            if mode != self.options.attach {
+                tracing::info!(
+                    "{name} is a virtual cable (veth): using generic XDP, since its other end may \
+                     leave checksums unfinished; --attach native if you know that it does not"
+                );
+            }
+            match self.datapath.attach(&name, index, mode) {
                 Ok(attachment) => {
                     self.attachments.insert(name, attachment);
                 }

@@ -21,7 +21,8 @@ use super::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum AttachMode {
-    /// Native where the driver can, generic otherwise.
+    /// Native where the driver can and XDP sees packets as they are on a wire, generic
+    /// otherwise.
     #[default]
     Auto,
     /// In the driver, or not at all.
@@ -41,6 +42,21 @@ pub struct Attachment {
     pub native: bool,
     /// How the classifiers are attached.
     pub tc: TcKind,
+}
+
+// === impl AttachMode ===
+
+impl AttachMode {
+    /// What is meant for an interface that is a virtual cable, or is not. On one, native
+    /// XDP meets packets whose checksums the sender left to a device (containers' hosts:
+    /// kind, k3d); it cannot tell, and would send them on broken.
+    #[must_use]
+    pub fn on(self, veth: bool) -> Self {
+        match self {
+            Self::Auto if veth => Self::Generic,
+            mode => mode,
+        }
+    }
 }
 
 /// Why XDP could not be attached, as far as the agent acts on it.

@@ -7,7 +7,7 @@ use std::{
 
 use rtnetlink::packet_route::{
     address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
-    link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
+    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
 };
 
 use super::{Mac, NetError};
@@ -46,6 +46,9 @@ pub struct Link {
     pub noarp: bool,
     /// The loopback device.
     pub loopback: bool,
+    /// One end of a virtual cable: what the other end sends may be merged from several
+    /// packets, its checksums left to a device that is not there.
+    pub veth: bool,
     /// Index of the bridge, bond or VRF that it is a port of.
     pub master: Option<u32>,
 }
@@ -156,6 +159,9 @@ impl From<LinkMessage> for Link {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::Controller(index) if index != 0 => link.master = Some(index),
+                LinkAttribute::LinkInfo(infos) => {
+                    link.veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth));
+                }
                 LinkAttribute::CarrierChanges(count) => link.carrier_changes = count,
                 LinkAttribute::Address(bytes) if ethernet => {
                     link.mac = <[u8; 6]>::try_from(bytes).ok().map(Mac);

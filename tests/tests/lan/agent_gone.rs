@@ -194,7 +194,7 @@ fn an_upgrade_to_the_other_kind_of_xdp_and_back_serves_on() {
     let vip = probe::at(VIP, 80);
     let mut open = probe::connect(client, 0, vip).unwrap();
     let pod = probe::who(&mut open).unwrap();
-    for (kind, native) in [("generic", false), ("native", true), ("auto", true)] {
+    for (kind, native) in [("generic", false), ("native", true), ("auto", false)] {
         let options = scene::options(&scene.manifests).args(["--attach", kind]);
         scene.agent.restart_with(options).unwrap();
         let status = scene.agent.json(&["status"]).unwrap();

@@ -95,6 +95,23 @@ fn everything_is_carried_by_generic_xdp() {
 }
 
 #[test]
+fn everything_is_carried_over_the_virtual_cables_of_containers() {
+    let (lab, manifests) = scene::set_up(Topology::nuc());
+    for machine in ["client", "nuc01", "nuc02", "nuc03"] {
+        lab.like_a_container(machine).unwrap();
+    }
+    let options = scene::options(&manifests).arg("--attach").arg("auto");
+    let scene = Scene {
+        agent: lab.agent(NODE, options).unwrap(),
+        manifests,
+        lab,
+    };
+    let status = scene.agent.json(&["status"]).unwrap();
+    assert_eq!(status["attachments"][0]["native"], false);
+    carries_everything(&scene);
+}
+
+#[test]
 fn everything_is_carried_by_filters_as_on_kernels_before_6_6() {
     let scene = Scene::with(Topology::nuc(), &["--tc", "clsact"]);
     let status = scene.agent.json(&["status"]).unwrap();
