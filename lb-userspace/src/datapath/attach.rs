@@ -92,9 +92,7 @@ impl Datapath {
     pub fn is_attached(&self, attachment: &Attachment) -> bool {
         let index = attachment.ifindex;
         let tc = |name| self.tc_pin(name, index, attachment.tc).exists();
-        tc(TC_EGRESS)
-            && tc(TC_INGRESS)
-            && self.xdp_pin(index, attachment.native).exists()
+        tc(TC_EGRESS) && tc(TC_INGRESS) && self.xdp_pin(index, attachment.native).exists()
     }
 
     /// Takes the programs off every interface whose index is not in `keep`, and removes
