@@ -49,6 +49,13 @@ impl Delta {
         self.word16(old.word(), new.word())
     }
 
+    /// Both changes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
     /// The checksum field after the changes, from the field before them.
     #[inline(always)]
     pub const fn apply(self, checksum: u16) -> u16 {

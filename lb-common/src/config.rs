@@ -33,3 +33,5 @@ pub const MAX_BACKENDS: usize = 1 << 17;
 pub const MAX_DEVICES: usize = 256;
 /// Entries of maps `FLOWS` and `REPLIES` unless the agent is told otherwise.
 pub const DEFAULT_MAX_FLOWS: usize = 1 << 18;
+/// Fragmented packets whose ports are remembered at a time.
+pub const MAX_FRAGMENTED: usize = 1 << 14;

@@ -48,6 +48,9 @@ impl AddressUse {
     /// Backends in `local` mode have it: replies leave from it.
     pub const LOCAL_BACKEND: Self = Self(1 << 3);
 
+    /// A VIP that answers pings: one of its services has a usable backend.
+    pub const PINGED: Self = Self(1 << 4);
+
     /// Whether all bits of `other` are set.
     #[inline(always)]
     pub const fn contains(self, other: Self) -> bool {

@@ -34,7 +34,7 @@ pub enum Fate {
     Pass,
     /// Rewritten and sent on its way.
     Forward,
-    /// Answered with RST or ICMP.
+    /// Answered by the program itself: RST or ICMP.
     Refuse,
     /// Dropped.
     Drop,
@@ -75,8 +75,10 @@ macro_rules! verdicts {
 verdicts! {
     NotOurs = "not_ours", Pass, "The packet concerns no service; the stack handles it. The host's ordinary traffic.";
     NotIp = "not_ip", Pass, "Neither IPv4 nor IPv6 (ARP, for instance); the stack handles it.";
-    Unparsed = "unparsed", Pass, "Headers that the program does not read (IPv6, a VLAN tag); the stack handles it.";
-    Truncated = "truncated", Pass, "The frame ends before its headers do; left to the stack, which drops it. A steady rate points to a broken sender.";
+    Unparsed = "unparsed", Pass, "More headers than the program reads (over two VLAN tags, over four IPv6 extension headers or 256 bytes of them), or an IPv4 address in an IPv6 header; the stack handles it.";
+    Truncated = "truncated", Pass, "The frame ends before its network header does; left to the stack, which drops it. A steady rate points to a broken sender.";
+    BadHeader = "bad_header", Pass, "A wrong version in the network header, or a header length below 20; left to the stack, which drops it. A steady rate points to a broken sender.";
+    BadLength = "bad_length", Pass, "The network header claims more bytes than the frame has, or fewer than the header itself; left to the stack, which drops it. A steady rate points to a broken sender.";
     OtherHost = "other_host", Pass, "A frame for another machine's hardware address (a switch that floods, a promiscuous interface); the stack drops it.";
     HostPort = "host_port", Pass, "To a VIP that is the host's own address, on a port of no service; the host handles it.";
     TtlExpired = "ttl_expired", Pass, "TTL of 1 or less; left to the stack, which answers with ICMP time exceeded. Traceroute, or a routing loop.";
@@ -86,16 +88,26 @@ verdicts! {
     ReplyLocal = "reply_local", Forward, "A local backend's reply, sent to the client from the VIP.";
     ReplyNat = "reply_nat", Forward, "A remote backend's reply, sent to the client from the VIP.";
     RefusedReset = "refused_reset", Refuse, "TCP refused with RST: no usable backend, or a connection that nobody remembers. Check the endpoints of the service (`naru backends`).";
-    RefusedUnreachable = "refused_unreachable", Refuse, "UDP refused with ICMP port unreachable: no usable backend. Check the endpoints of the service (`naru backends`).";
+    RefusedUnreachable = "refused_unreachable", Refuse, "UDP or SCTP refused with ICMP port unreachable: no usable backend. Check the endpoints of the service (`naru backends`).";
+    EchoReply = "echo_reply", Refuse, "A ping of a VIP that has backends, answered.";
+    ErrorLocal = "error_local", Forward, "An ICMP error about a reply, given to the backend on this node that had sent it. Path MTU discovery needs these.";
+    ErrorNat = "error_nat", Forward, "An ICMP error about a reply, sent on to the backend elsewhere that had sent it.";
+    ErrorReply = "error_reply", Forward, "An ICMP error about a client's packet, from a backend or on the way to it, sent to the client as the VIP's.";
     RefusalLimited = "refusal_limited", Drop, "A refusal over the rate limit; dropped silently. A flood towards a service without backends.";
     RefusalSuppressed = "refusal_suppressed", Drop, "A refusal that must not be answered: the packet is itself an RST, or comes from a multicast or broadcast source.";
     VipPort = "vip_port", Drop, "To a VIP on a port of no service. Check the port, or the service's ports.";
-    VipProtocol = "vip_protocol", Drop, "To a VIP by a protocol that is not balanced (ICMP, for instance).";
-    VipFragment = "vip_fragment", Drop, "A fragment to a VIP; fragments are not forwarded. Lower the sender's MTU.";
+    VipProtocol = "vip_protocol", Drop, "To a VIP by a protocol that is not balanced (GRE, for instance).";
+    VipEcho = "vip_echo", Drop, "A ping of a VIP none of whose services has a usable backend. Check the endpoints (`naru backends`).";
+    VipError = "vip_error", Drop, "An ICMP error to a VIP about no flow that is known: late, or forged.";
+    VipFragment = "vip_fragment", Drop, "A later fragment to a VIP whose first was not seen, or not forwarded. Fragments out of order; a smaller MTU at the sender avoids them.";
+    BadTcp = "bad_tcp", Drop, "To a VIP, with a TCP header length below 20 or beyond the packet's end. A broken sender, or a scan.";
+    BadUdp = "bad_udp", Drop, "To a VIP, with a UDP length below 8 or beyond the packet's end. A broken sender, or a scan.";
+    Short = "short", Drop, "To a VIP, ending within its transport header. A broken sender, or a scan.";
     NoRoute = "no_route", Drop, "This node has no route to the backend, or to the client of a reply. Check `ip route get`.";
-    ForwardingOff = "forwarding_off", Drop, "The kernel does not forward on the interface the packet came in by. Set sysctl net.ipv4.conf.INTERFACE.forwarding=1.";
+    ForwardingOff = "forwarding_off", Drop, "The kernel does not forward on the interface the packet came in by. Set sysctl net.ipv4.conf.INTERFACE.forwarding=1 (IPv6: net.ipv6.conf.all.forwarding=1).";
     NoDevice = "no_device", Drop, "The backend is reached through an interface that Naru is not attached to or that has no address. Add it with --interface.";
-    TooBig = "too_big", Drop, "Larger than the MTU on its way on. Check the MTU of the egress interface.";
+    TooBig = "too_big", Refuse, "Larger than the MTU on its way on; its sender was told by ICMP and sends smaller ones. A few for every new path are normal.";
+    Uncut = "uncut", Drop, "Larger than the MTU on its way on, and of a sender that expects routers to cut it, which Naru does not. Raise the MTU of the egress interface.";
     PortsExhausted = "ports_exhausted", Drop, "No free SNAT port towards the backend. Too many connections from this node to one backend.";
     TupleClash = "tuple_clash", Drop, "The client uses one source port for two frontends, and every backend tried already serves that port. The client's retry takes another port.";
     TableFull = "table_full", Drop, "The flow tables took no record. Raise --max-flows.";

@@ -3,8 +3,8 @@
 use lb_common::{BackendId, Hook, Reply, Stats, Verdict, config::REFUSALS_PER_SECOND};
 
 use crate::{
+    headers::Headers,
     maps::{BACKEND_STATS, REFUSALS, SERVICE_STATS, VERDICTS, dry_run},
-    parse::Headers,
     trace,
 };
 

@@ -9,8 +9,8 @@ use lb_common::{
 
 use crate::{
     count,
+    headers::Headers,
     maps::{BACKENDS, FLOWS, REPLIES, SEED, SNAT_PORT_COUNT, SNAT_PORT_FIRST, dry_run},
-    parse::Headers,
     work::Work,
 };
 
@@ -80,7 +80,7 @@ pub fn find(headers: &Headers, now: u32, work: &mut Work) -> Known {
 
 /// Writes the client's packet as the backend shall see it to `to`.
 #[inline(always)]
-fn translate(to: &mut Tuple, client: &Tuple, backend: &Backend, flow: &Flow) {
+pub fn translate(to: &mut Tuple, client: &Tuple, backend: &Backend, flow: &Flow) {
     *to = *client;
     to.dst = backend.addr;
     to.dst_port = backend.port;
@@ -130,7 +130,12 @@ pub fn create_nat(
     // Steps of up to half the range: the tries of two flows part after a collision.
     let step = hash::reduce(hash << 32, count >> 1) | 1;
     for attempt in 0..PORT_TRIES {
-        work.flow.snat_port = Port::new(SNAT_PORT_FIRST.load() + work.port_offset as u16);
+        // SCTP's checksum covers the ports: there is one to try.
+        work.flow.snat_port = if headers.tuple.protocol == Protocol::Sctp as u8 {
+            headers.tuple.src_port
+        } else {
+            Port::new(SNAT_PORT_FIRST.load() + work.port_offset as u16)
+        };
         translate(&mut work.to, &headers.tuple, backend, &work.flow);
         if claim(now, work, attempt >= PATIENT_TRIES) {
             return record(headers, work);

@@ -7,10 +7,13 @@ use lb_common::{
 use crate::{
     count,
     flow::{self, Known},
+    fragment,
     frame::Context,
+    headers::{Fragment, Headers, Payload},
+    icmp,
     maps::{ADDRESSES, DEVICES, FRONTENDS, SEED, SERVICES, SLOTS, TURNS, dry_run},
-    parse::{Headers, Payload},
-    route, trace,
+    route::{self, Way},
+    trace,
     work::Work,
 };
 
@@ -18,18 +21,52 @@ use crate::{
 const BACKEND_TRIES: u32 = 4;
 
 /// What shall become of a packet that concerns a service.
-pub enum Plan {
+#[derive(Clone, Copy)]
+pub struct Plan {
+    /// What is done.
+    pub step: Step,
+    /// What it is called once it is done.
+    pub verdict: Verdict,
+}
+
+/// What is done with a packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Step {
     /// Rewrite it to [`Work::to`] and let the stack deliver it.
-    Deliver(Verdict),
+    Deliver,
     /// Rewrite it to [`Work::to`] and send it out by the way in [`Work::fib`].
-    Send(Verdict),
+    Send,
     /// Answer it: nobody serves it.
     Refuse,
+    /// Answer it: it is a ping.
+    Echo,
+    /// Answer it: it is larger than the MTU in [`Work::fib`].
+    TooBig,
+}
+
+impl Step {
+    #[inline(always)]
+    const fn with(self, verdict: Verdict) -> Plan {
+        Plan {
+            step: self,
+            verdict,
+        }
+    }
+}
+
+/// The plan for a packet that nobody serves.
+#[inline(always)]
+fn refuse(headers: &Headers) -> Plan {
+    Step::Refuse.with(if headers.is_tcp() {
+        Verdict::RefusedReset
+    } else {
+        Verdict::RefusedUnreachable
+    })
 }
 
 /// Decides over a packet that came in.
 #[inline(always)]
-pub fn ingress(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<Plan, Verdict> {
+pub fn ingress(ctx: Context<'_>, headers: &mut Headers, work: &mut Work) -> Result<Plan, Verdict> {
     // SAFETY: `AddressUse` is one word.
     let usage = match unsafe { ADDRESSES.get(&headers.tuple.dst) } {
         Some(usage) => *usage,
@@ -37,53 +74,86 @@ pub fn ingress(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<P
     };
     let rewrites = ctx.rewrites().ok_or(Verdict::OtherHost)?;
     let now = flow::now();
-    if headers.payload == Payload::Ports {
-        if usage.contains(AddressUse::SNAT)
-            && rewrites
-            && let Some(reply) = flow::find_reply(headers, now)
-        {
-            work.to = reply.flow.reversed();
-            let plan = send(ctx, headers, work, Verdict::ReplyNat)?;
-            count::reply(reply, headers);
-            return Ok(plan);
-        }
-        if usage.contains(AddressUse::VIP) {
-            let frontend = Frontend::new(
-                headers.tuple.dst,
-                headers.tuple.dst_port,
-                headers.tuple.protocol,
-            );
-            // SAFETY: the value is one word.
-            if let Some(service) = unsafe { FRONTENDS.get(frontend) } {
-                if !rewrites {
-                    return Err(Verdict::HandedOver);
+    let vip = usage.contains(AddressUse::VIP);
+    match headers.payload {
+        Payload::Ports => {
+            if !fragment::find(headers, now) {
+                return Err(unserved(usage, Verdict::VipFragment));
+            }
+            if usage.contains(AddressUse::SNAT)
+                && rewrites
+                && let Some(reply) = flow::find_reply(headers, now)
+            {
+                work.to = reply.flow.reversed();
+                let plan = send(ctx, headers, work, Verdict::ReplyNat)?;
+                count::reply(reply, headers);
+                fragment::record(headers, now);
+                return Ok(plan);
+            }
+            if vip {
+                let frontend = Frontend::new(
+                    headers.tuple.dst,
+                    headers.tuple.dst_port,
+                    headers.tuple.protocol,
+                );
+                // SAFETY: the value is one word.
+                if let Some(service) = unsafe { FRONTENDS.get(frontend) } {
+                    if !rewrites {
+                        return Err(Verdict::HandedOver);
+                    }
+                    return request(ctx, headers, *service, now, work);
                 }
-                return request(ctx, headers, *service, now, work);
             }
         }
+        Payload::Error if !rewrites => return Err(Verdict::HandedOver),
+        Payload::Error => {
+            if let Some(plan) = icmp::inbound(ctx, headers, work)? {
+                return Ok(plan);
+            }
+        }
+        Payload::Neighbour => return Err(Verdict::NotOurs),
+        Payload::Echo if usage.contains(AddressUse::PINGED) => {
+            return if rewrites {
+                Ok(Step::Echo.with(Verdict::EchoReply))
+            } else {
+                Err(Verdict::HandedOver)
+            };
+        }
+        _ => {}
     }
-    Err(match headers.payload {
-        _ if !usage.contains(AddressUse::VIP) => Verdict::NotOurs,
-        _ if usage.contains(AddressUse::HOST) => Verdict::HostPort,
-        Payload::Ports => Verdict::VipPort,
-        Payload::Fragment => Verdict::VipFragment,
-        Payload::Other => Verdict::VipProtocol,
-    })
+    Err(unserved(usage, headers.payload.dropped()))
+}
+
+/// What is said of a packet to an address of ours that is for no service.
+#[inline(always)]
+fn unserved(usage: AddressUse, dropped: Verdict) -> Verdict {
+    if !usage.contains(AddressUse::VIP) {
+        Verdict::NotOurs
+    } else if usage.contains(AddressUse::HOST) {
+        Verdict::HostPort
+    } else {
+        dropped
+    }
 }
 
 /// Decides over a packet that leaves: the reply of a local backend becomes the VIP's.
 #[inline(always)]
-pub fn egress(headers: &Headers, work: &mut Work) -> Result<Plan, Verdict> {
+pub fn egress(headers: &mut Headers, work: &mut Work) -> Result<Plan, Verdict> {
+    if headers.payload == Payload::Error {
+        return icmp::outbound(headers, work);
+    }
     // SAFETY: `AddressUse` is one word.
     let local = unsafe { ADDRESSES.get(&headers.tuple.src) }
         .is_some_and(|usage| usage.contains(AddressUse::LOCAL_BACKEND));
-    if !local || headers.payload != Payload::Ports {
+    let now = flow::now();
+    if !local || headers.payload != Payload::Ports || !fragment::find(headers, now) {
         return Err(Verdict::NotOurs);
     }
-    let reply = flow::find_reply(headers, flow::now()).ok_or(Verdict::NotOurs)?;
+    let reply = flow::find_reply(headers, now).ok_or(Verdict::NotOurs)?;
     count::reply(reply, headers);
     work.to = reply.flow.reversed();
-    Ok(Plan::Deliver(Verdict::ReplyLocal))
+    fragment::record(headers, now);
+    Ok(Step::Deliver.with(Verdict::ReplyLocal))
 }
 
 #[inline(always)]
@@ -105,16 +175,19 @@ fn request(
             backend
         }
         // A connection that lost its backend cannot go on elsewhere.
-        Known::Orphan if headers.is_tcp() && !headers.opens() => return Ok(Plan::Refuse),
+        Known::Orphan if headers.is_tcp() && !headers.opens() => return Ok(refuse(headers)),
+        // A flow begins with its ports.
+        _ if headers.fragment == Fragment::Later => return Err(Verdict::VipFragment),
         Known::Orphan | Known::Unknown => match begin(ctx, headers, service, now, work)? {
             Some(backend) => backend,
-            None => return Ok(Plan::Refuse),
+            None => return Ok(refuse(headers)),
         },
     };
     let plan = match backend.mode() {
-        Mode::Local => Plan::Deliver(Verdict::ForwardLocal),
+        Mode::Local => Step::Deliver.with(Verdict::ForwardLocal),
         Mode::Nat => send(ctx, headers, work, Verdict::ForwardNat)?,
     };
+    fragment::record(headers, now);
     count::request(service, backend.id, headers);
     Ok(plan)
 }
@@ -216,7 +289,7 @@ fn snat_source(
 
 /// Plans to send [`Work::to`] out.
 #[inline(always)]
-fn send(
+pub fn send(
     ctx: Context<'_>,
     headers: &Headers,
     work: &mut Work,
@@ -225,10 +298,18 @@ fn send(
     if headers.ttl <= 1 {
         return Err(Verdict::TtlExpired);
     }
-    let resolved = route::lookup(ctx, headers, work)?;
+    let way = route::lookup(ctx, headers, work)?;
     trace::rewritten(&work.to);
-    if !ctx.can_send(work.fib.ifindex, resolved) {
+    if way == Way::TooBig {
+        // Who lets routers cut it does not listen to the answer.
+        return if headers.whole {
+            Ok(Step::TooBig.with(Verdict::TooBig))
+        } else {
+            Err(Verdict::Uncut)
+        };
+    }
+    if !ctx.can_send(headers, work.fib.ifindex, way == Way::Resolved) {
         return Err(Verdict::HandedOver);
     }
-    Ok(Plan::Send(verdict))
+    Ok(Step::Send.with(verdict))
 }

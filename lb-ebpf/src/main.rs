@@ -8,7 +8,10 @@
 
 mod count;
 mod flow;
+mod fragment;
 mod frame;
+mod headers;
+mod icmp;
 mod lookup;
 mod maps;
 mod packet;
@@ -17,6 +20,7 @@ mod refuse;
 mod route;
 mod tc;
 mod trace;
+mod transport;
 mod work;
 mod xdp;
 
@@ -25,9 +29,16 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use aya_log_ebpf::debug;
-use lb_common::{Hook, Verdict, verdict::Fate};
+use lb_common::{Family, Hook, Verdict, verdict::Fate};
 
-use crate::{frame::Frame, lookup::Plan, parse::Headers, tc::TcFrame, work::Work, xdp::XdpFrame};
+use crate::{
+    frame::Frame,
+    headers::{Headers, Payload},
+    lookup::Step,
+    tc::TcFrame,
+    work::Work,
+    xdp::XdpFrame,
+};
 
 /// On every interface, for what comes in.
 #[xdp(frags)]
@@ -58,14 +69,23 @@ fn naru_tc_egress(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn run<F: Frame>(frame: &mut F) -> i32 {
     let len = frame.context().view.len() as u64;
-    match parse::parse(frame.context()) {
+    let parsed = Headers::of(F::HOOK).and_then(|headers| {
+        parse::parse(frame.context(), headers)?;
+        Ok(headers.sealed())
+    });
+    match parsed {
         Ok(headers) => {
             trace::begin(&headers.tuple);
-            let (verdict, action) = match process(frame, &headers) {
-                Ok(done) => done,
-                Err(verdict) => (verdict, stop::<F>(verdict)),
+            // Never unset, whatever the path: the verifier takes the compiler at its word.
+            let mut action = F::DROP;
+            let verdict = match process(frame, headers, &mut action) {
+                Ok(verdict) => verdict,
+                Err(verdict) => {
+                    action = stop::<F>(verdict);
+                    verdict
+                }
             };
-            log(frame, &headers, verdict);
+            log(frame, headers, verdict);
             count::verdict(F::HOOK, verdict, headers.frame_len());
             action
         }
@@ -87,27 +107,40 @@ fn stop<F: Frame>(verdict: Verdict) -> i32 {
 
 /// Plans and carries out; an error is the verdict on a packet that is not sent.
 #[inline(always)]
-fn process<F: Frame>(frame: &mut F, headers: &Headers) -> Result<(Verdict, i32), Verdict> {
+fn process<F: Frame>(
+    frame: &mut F,
+    headers: &mut Headers,
+    action: &mut i32,
+) -> Result<Verdict, Verdict> {
     let work = Work::of(F::HOOK)?;
     let plan = match F::HOOK {
         Hook::Xdp | Hook::TcIngress => lookup::ingress(frame.context(), headers, work)?,
         Hook::TcEgress => lookup::egress(headers, work)?,
     };
-    match plan {
-        Plan::Deliver(verdict) => {
-            trace::rewritten(&work.to);
-            frame.rewrite(headers, &work.to, false)?;
-            Ok((verdict, F::PASS))
+    match plan.step {
+        Step::Deliver | Step::Send => {
+            let hop = plan.step == Step::Send;
+            if headers.payload == Payload::Error {
+                icmp::translate(frame, headers, work, hop)?;
+            } else {
+                trace::rewritten(&work.to);
+                frame.rewrite(headers, &work.to, hop)?;
+            }
+            if !hop {
+                *action = F::PASS;
+                return Ok(plan.verdict);
+            }
+            frame.untag(headers)?;
+            let link = [work.fib.dmac, work.fib.smac];
+            *action = frame.send(work.fib.ifindex, link)?;
+            return Ok(plan.verdict);
         }
-        Plan::Send(verdict) => {
-            frame.rewrite(headers, &work.to, true)?;
-            Ok((
-                verdict,
-                frame.send(work.fib.ifindex, [work.fib.dmac, work.fib.smac])?,
-            ))
-        }
-        Plan::Refuse => refuse::refuse(frame, headers),
+        Step::Echo => icmp::echo(frame, headers)?,
+        Step::Refuse => refuse::refuse(frame, headers)?,
+        Step::TooBig => refuse::too_big(frame, headers, work)?,
     }
+    *action = frame.send_back();
+    Ok(plan.verdict)
 }
 
 /// A line for every packet that concerns a service, at level debug. The level is a
@@ -117,17 +150,31 @@ fn log<F: Frame>(frame: &F, headers: &Headers, verdict: Verdict) {
     if verdict == Verdict::NotOurs {
         return;
     }
-    debug!(
-        frame.logger(),
-        "hook {}: {:i}:{} -> {:i}:{} protocol {}: verdict {}",
-        F::HOOK as u32,
-        u32::from_be(headers.tuple.src.v4_word()),
-        headers.tuple.src_port.get(),
-        u32::from_be(headers.tuple.dst.v4_word()),
-        headers.tuple.dst_port.get(),
-        headers.tuple.protocol,
-        verdict as u8,
-    );
+    let tuple = &headers.tuple;
+    match tuple.family() {
+        Family::V4 => debug!(
+            frame.logger(),
+            "hook {}: {:i}:{} -> {:i}:{} protocol {}: verdict {}",
+            F::HOOK as u32,
+            u32::from_be(tuple.src.v4_word()),
+            tuple.src_port.get(),
+            u32::from_be(tuple.dst.v4_word()),
+            tuple.dst_port.get(),
+            tuple.protocol,
+            verdict as u8,
+        ),
+        Family::V6 => debug!(
+            frame.logger(),
+            "hook {}: [{:i}]:{} -> [{:i}]:{} protocol {}: verdict {}",
+            F::HOOK as u32,
+            tuple.src.bytes(),
+            tuple.src_port.get(),
+            tuple.dst.bytes(),
+            tuple.dst_port.get(),
+            tuple.protocol,
+            verdict as u8,
+        ),
+    }
 }
 
 #[cfg(not(test))]

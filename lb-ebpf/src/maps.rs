@@ -10,7 +10,7 @@ use lb_common::{
     Verdict, VerdictCount,
     config::{
         DEFAULT_MAX_FLOWS, DEFAULT_SEED, DEFAULT_SNAT_PORTS, MAX_ADDRESSES, MAX_BACKENDS,
-        MAX_DEVICES, MAX_FRONTENDS, MAX_SERVICES, MAX_SLOTS,
+        MAX_DEVICES, MAX_FRAGMENTED, MAX_FRONTENDS, MAX_SERVICES, MAX_SLOTS,
     },
 };
 
@@ -38,6 +38,10 @@ pub static DEVICES: HashMap<u32, Device, MAX_DEVICES> = HashMap::new();
 pub static FLOWS: LruHashMap<Tuple, Flow, DEFAULT_MAX_FLOWS> = LruHashMap::new();
 #[btf_map]
 pub static REPLIES: LruHashMap<Tuple, Reply, DEFAULT_MAX_FLOWS> = LruHashMap::new();
+/// Ports of fragmented packets by [`crate::headers::Headers::fragment_key`]: source in
+/// bits 0–15, destination in 16–31, the last tick that counts in 32–63.
+#[btf_map]
+pub static FRAGMENTS: LruHashMap<Tuple, u64, MAX_FRAGMENTED> = LruHashMap::new();
 #[btf_map]
 pub static VERDICTS: PerCpuArray<VerdictCount, { Verdict::COUNTERS }> = PerCpuArray::new();
 #[btf_map]

@@ -1,68 +1,127 @@
-//! Refusals: TCP RST (RFC 9293 section 3.10.7.1) and ICMP port unreachable (RFC 792),
-//! made out of the refused packet itself.
+//! Answers to packets that cannot go on: TCP RST (RFC 9293 section 3.10.7.1), ICMP and
+//! ICMPv6 errors (RFC 792, RFC 4443), made out of the packet itself.
 
-use lb_common::{Addr, Tuple, Verdict, checksum, flow::tcp_flag};
+use lb_common::{Addr, Family, Tuple, Verdict, checksum, flow::tcp_flag};
 
 use crate::{
     count, flow,
     frame::Frame,
-    parse::{ETH_LEN, ETHERTYPE_IPV4, Headers, ICMP_LEN, IPV4_LEN, TCP_LEN},
+    headers::{Fragment, Headers},
+    icmp::TTL,
+    parse::{IPV4_LEN, IPV6_LEN},
+    transport::{ICMP_LEN, TCP_LEN, icmp_of},
+    work::Work,
 };
 
-/// TTL of what the program itself originates.
-const TTL: u8 = 64;
-/// Bytes of the refused packet's payload that ICMP quotes: the ports at least.
-const QUOTED: usize = 8;
-/// Most 32-bit words of an ICMP quote: an IPv4 header with all options, and the payload.
-const QUOTE_WORDS: usize = (60 + QUOTED) / 4;
+/// Longest network header that an ICMP error quotes, extensions included.
+const MAX_QUOTED: usize = 128;
+/// Most 32-bit words of a quote: a network header, and a TCP header without options.
+const QUOTE_WORDS: usize = (MAX_QUOTED + TCP_LEN) / 4;
+/// Most 16-bit words of a link header behind the addresses: two tags and the EtherType.
+const LINK_WORDS: usize = 5;
 
-/// Answers the packet and gives verdict and action.
+/// Turns a packet that nobody serves into the answer to it.
 #[inline(always)]
-pub fn refuse<F: Frame>(frame: &mut F, headers: &Headers) -> Result<(Verdict, i32), Verdict> {
-    if headers.tcp_flags & tcp_flag::RST != 0 || !is_unicast(&headers.tuple.src) {
+pub fn refuse<F: Frame>(frame: &mut F, headers: &Headers) -> Result<(), Verdict> {
+    if headers.tcp_flags & tcp_flag::RST != 0 {
+        return Err(Verdict::RefusalSuppressed);
+    }
+    may_answer(headers)?;
+    if headers.is_tcp() {
+        return reset(frame, headers);
+    }
+    let type_code = match headers.tuple.family() {
+        Family::V4 => [3, 3],
+        Family::V6 => [1, 4],
+    };
+    error(frame, headers, type_code, 0)
+}
+
+/// Turns a packet into the answer that tells its sender the MTU that it does not fit.
+#[inline(always)]
+pub fn too_big<F: Frame>(frame: &mut F, headers: &Headers, work: &Work) -> Result<(), Verdict> {
+    may_answer(headers)?;
+    // SAFETY: the kernel wrote it, since the packet is too big; any number is valid.
+    let mtu = unsafe { work.fib.__bindgen_anon_1.mtu_result };
+    // Both families have it in the low half of the word behind the checksum.
+    let type_code = match headers.tuple.family() {
+        Family::V4 => [3, 4],
+        Family::V6 => [2, 0],
+    };
+    error(frame, headers, type_code, u32::from(mtu).to_be())
+}
+
+/// Whether this packet may be answered at all, and now.
+#[inline(always)]
+fn may_answer(headers: &Headers) -> Result<(), Verdict> {
+    if headers.fragment == Fragment::Later
+        || !is_unicast(&headers.tuple.src)
+        || headers.l4() - headers.l3() > MAX_QUOTED
+    {
         return Err(Verdict::RefusalSuppressed);
     }
     if !count::may_refuse(flow::now()) {
         return Err(Verdict::RefusalLimited);
     }
-    let verdict = if headers.is_tcp() {
-        reset(frame, headers)?;
-        Verdict::RefusedReset
-    } else {
-        unreachable(frame, headers)?;
-        Verdict::RefusedUnreachable
-    };
-    Ok((verdict, frame.send_back()))
+    Ok(())
 }
 
 /// Whether an answer may be sent there: not multicast, broadcast, class E or "this host".
 #[inline(always)]
 fn is_unicast(addr: &Addr) -> bool {
-    let [first, ..] = addr.v4_word().to_ne_bytes();
-    first != 0 && first != 127 && first < 224
+    match addr.family() {
+        Family::V4 => {
+            let [first, ..] = addr.v4_word().to_ne_bytes();
+            first != 0 && first != 127 && first < 224
+        }
+        Family::V6 => {
+            let words = addr.words();
+            let [first, ..] = words[0].to_ne_bytes();
+            // Neither multicast, nor :: or ::1.
+            first != 0xff && words[0] | words[1] | words[2] != 0
+        }
+    }
 }
 
-/// Link addresses of the packet as the answer carries them: to its sender, from here.
-#[inline(always)]
-fn answer_link<F: Frame>(frame: &F) -> Result<[[u8; 6]; 2], Verdict> {
-    let [dst, src]: [[u8; 6]; 2] = frame.context().view.load(0).ok_or(Verdict::EmitFailed)?;
-    Ok([src, dst])
+const fn header_len(family: Family) -> usize {
+    match family {
+        Family::V4 => IPV4_LEN,
+        Family::V6 => IPV6_LEN,
+    }
 }
 
-/// An IPv4 header without options around `len` bytes, checksum included, as memory words.
+/// Writes a network header without options around `len` bytes.
 #[inline(always)]
-fn ipv4_header(tuple: &Tuple, protocol: u8, len: usize) -> [u32; 5] {
-    let [high, low] = ((IPV4_LEN + len) as u16).to_be_bytes();
-    let mut words = [
-        u32::from_ne_bytes([0x45, 0, high, low]),
-        u32::from_ne_bytes([0, 0, 0x40, 0]),
-        u32::from_ne_bytes([TTL, protocol, 0, 0]),
-        tuple.src.v4_word(),
-        tuple.dst.v4_word(),
-    ];
-    let [a, b] = checksum::finish(sum(&words)).to_ne_bytes();
-    words[2] = u32::from_ne_bytes([TTL, protocol, a, b]);
-    words
+fn network<F: Frame>(
+    frame: &mut F,
+    at: usize,
+    tuple: &Tuple,
+    protocol: u8,
+    len: usize,
+) -> Result<(), Verdict> {
+    match tuple.family() {
+        Family::V4 => {
+            let [high, low] = ((IPV4_LEN + len) as u16).to_be_bytes();
+            let mut words = [
+                u32::from_ne_bytes([0x45, 0, high, low]),
+                u32::from_ne_bytes([0, 0, 0x40, 0]),
+                u32::from_ne_bytes([TTL, protocol, 0, 0]),
+                tuple.src.v4_word(),
+                tuple.dst.v4_word(),
+            ];
+            let [a, b] = checksum::finish(sum(&words)).to_ne_bytes();
+            words[2] = u32::from_ne_bytes([TTL, protocol, a, b]);
+            frame.store(at, words)
+        }
+        Family::V6 => {
+            let [high, low] = (len as u16).to_be_bytes();
+            let first = u32::from_ne_bytes([0x60, 0, 0, 0]);
+            let second = u32::from_ne_bytes([high, low, protocol, TTL]);
+            frame.store(at, [first, second])?;
+            frame.store(at + 8, tuple.src.words())?;
+            frame.store(at + 24, tuple.dst.words())
+        }
+    }
 }
 
 #[inline(always)]
@@ -70,23 +129,30 @@ fn sum(words: &[u32; 5]) -> u64 {
     words.iter().map(|&word| u64::from(word)).sum()
 }
 
+/// Sum of the pseudo-header (RFC 9293 section 3.1, RFC 8200 section 8.1). The prefix of
+/// mapped addresses adds 2 × 0xffff: nothing, in one's complement.
+#[inline(always)]
+fn pseudo(tuple: &Tuple, protocol: u8, len: usize) -> u64 {
+    let words = |addr: &Addr| -> u64 { addr.words().iter().map(|&word| u64::from(word)).sum() };
+    words(&tuple.src)
+        + words(&tuple.dst)
+        + u64::from(u16::from_ne_bytes([0, protocol]))
+        + u64::from((len as u16).to_be())
+}
+
 #[inline(always)]
 fn reset<F: Frame>(frame: &mut F, headers: &Headers) -> Result<(), Verdict> {
-    let link = answer_link(frame)?;
-    let refused: [u32; 4] = frame
-        .context()
-        .view
-        .load(headers.l4)
-        .ok_or(Verdict::EmitFailed)?;
+    let view = frame.context().view;
+    let [dst, src]: [[u8; 6]; 2] = view.load(0).ok_or(Verdict::EmitFailed)?;
+    let refused: [u32; 4] = view.load(headers.l4()).ok_or(Verdict::EmitFailed)?;
     let answer = headers.tuple.reversed();
     let flags = headers.tcp_flags;
     let (seq, ack, answer_flags) = if flags & tcp_flag::ACK != 0 {
         (refused[2], 0, tcp_flag::RST)
     } else {
         // Acknowledges everything that the segment occupies, SYN and FIN included.
-        let [data_offset, ..] = refused[3].to_ne_bytes();
-        let headers_len = headers.l4 - headers.l3 + usize::from(data_offset >> 4) * 4;
-        let payload = u32::from(headers.ip_len).saturating_sub(headers_len as u32);
+        let headers_len = headers.l4() - headers.l3() + usize::from(headers.transport_len);
+        let payload = headers.ip_len.saturating_sub(headers_len as u32);
         let length =
             payload + u32::from(flags & tcp_flag::SYN != 0) + u32::from(flags & tcp_flag::FIN != 0);
         let ack = u32::from_be(refused[1]).wrapping_add(length).to_be();
@@ -101,30 +167,40 @@ fn reset<F: Frame>(frame: &mut F, headers: &Headers) -> Result<(), Verdict> {
         u32::from_ne_bytes([(TCP_LEN as u8 / 4) << 4, answer_flags, 0, 0]),
         0,
     ];
-    let pseudo = u64::from(answer.src.v4_word())
-        + u64::from(answer.dst.v4_word())
-        + u64::from(u16::from_ne_bytes([0, answer.protocol]))
-        + u64::from((TCP_LEN as u16).to_be());
-    let [high, low] = checksum::finish(sum(&tcp) + pseudo).to_ne_bytes();
+    let total = sum(&tcp) + pseudo(&answer, answer.protocol, TCP_LEN);
+    let [high, low] = checksum::finish(total).to_ne_bytes();
     tcp[4] = u32::from_ne_bytes([high, low, 0, 0]);
 
-    let l4 = ETH_LEN + IPV4_LEN;
+    // The link header stays, tags included, but for the addresses.
+    let l4 = headers.l3() + header_len(answer.family());
     frame.reshape(0, l4 + TCP_LEN)?;
-    frame.store(0, link)?;
-    frame.store(ETH_LEN, ipv4_header(&answer, answer.protocol, TCP_LEN))?;
+    frame.store(0, [src, dst])?;
+    network(frame, headers.l3(), &answer, answer.protocol, TCP_LEN)?;
     frame.store(l4, tcp)
 }
 
+/// Answers with an ICMP error of this type and code, `word` behind its checksum.
 #[inline(always)]
-fn unreachable<F: Frame>(frame: &mut F, headers: &Headers) -> Result<(), Verdict> {
-    const TYPE_CODE: u32 = u32::from_ne_bytes([3, 3, 0, 0]);
-    const QUOTE: usize = ETH_LEN + IPV4_LEN + ICMP_LEN;
-
-    let link = answer_link(frame)?;
-    let quoted = headers.l4 - headers.l3 + QUOTED;
-    // New headers go in front; the refused packet's own stay where they are.
-    frame.reshape(IPV4_LEN + ICMP_LEN, QUOTE + quoted)?;
-    let mut icmp_sum = u64::from(TYPE_CODE);
+fn error<F: Frame>(
+    frame: &mut F,
+    headers: &Headers,
+    [kind, code]: [u8; 2],
+    word: u32,
+) -> Result<(), Verdict> {
+    let answer = headers.tuple.reversed();
+    let family = answer.family();
+    let protocol = icmp_of(family);
+    let (l3, new) = (headers.l3(), header_len(family) + ICMP_LEN);
+    // Headers are always multiples of four bytes long.
+    let quoted = headers.l4() - l3 + usize::from(headers.transport_len).min(TCP_LEN);
+    // New headers go in front; the packet's own stay where they are.
+    frame.reshape(new, l3 + new + quoted)?;
+    link(frame, l3, new)?;
+    let mut total = u64::from(u32::from_ne_bytes([kind, code, 0, 0])) + u64::from(word);
+    if family == Family::V6 {
+        total += pseudo(&answer, protocol, ICMP_LEN + quoted);
+    }
+    let quote = l3 + new;
     for word in 0..QUOTE_WORDS {
         if word * 4 >= quoted {
             break;
@@ -132,14 +208,32 @@ fn unreachable<F: Frame>(frame: &mut F, headers: &Headers) -> Result<(), Verdict
         let bytes: u32 = frame
             .context()
             .view
-            .load(QUOTE + word * 4)
+            .load(quote + word * 4)
             .ok_or(Verdict::EmitFailed)?;
-        icmp_sum += u64::from(bytes);
+        total += u64::from(bytes);
     }
-    let [a, b] = checksum::finish(icmp_sum).to_ne_bytes();
-    let header = ipv4_header(&headers.tuple.reversed(), 1, ICMP_LEN + quoted);
-    frame.store(0, link)?;
-    frame.store(12, ETHERTYPE_IPV4)?;
-    frame.store(ETH_LEN, header)?;
-    frame.store(ETH_LEN + IPV4_LEN, [u32::from_ne_bytes([3, 3, a, b]), 0])
+    let [a, b] = checksum::finish(total).to_ne_bytes();
+    network(frame, l3, &answer, protocol, ICMP_LEN + quoted)?;
+    let message = [u32::from_ne_bytes([kind, code, a, b]), word];
+    frame.store(l3 + header_len(family), message)
+}
+
+/// Copies the link header of `len` bytes from `from` to the front, the addresses swapped.
+#[inline(always)]
+fn link<F: Frame>(frame: &mut F, len: usize, from: usize) -> Result<(), Verdict> {
+    let [dst, src]: [[u8; 6]; 2] = frame.context().view.load(from).ok_or(Verdict::EmitFailed)?;
+    frame.store(0, [src, dst])?;
+    for word in 0..LINK_WORDS {
+        let at = 12 + 2 * word;
+        if at >= len {
+            break;
+        }
+        let bytes: u16 = frame
+            .context()
+            .view
+            .load(from + at)
+            .ok_or(Verdict::EmitFailed)?;
+        frame.store(at, bytes)?;
+    }
+    Ok(())
 }

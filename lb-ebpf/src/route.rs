@@ -11,27 +11,34 @@ use lb_common::{Family, Hook, Verdict};
 
 use crate::{
     frame::Context,
+    headers::Headers,
     maps::{DEVICES, dry_run},
-    parse::Headers,
     trace,
     work::Work,
 };
 
+/// How a packet would leave.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The next hop's link address is known.
+    Resolved,
+    /// It takes TC to send it: the kernel does not know the neighbour yet, or the packet
+    /// is larger than the MTU and may be several at TC.
+    NotByXdp,
+    /// It is larger than the MTU.
+    TooBig,
+}
+
 /// Asks the kernel how [`Work::to`] would leave: interface and link addresses are then
-/// in [`Work::fib`]. False where it takes TC to send it: the kernel does not know the
-/// neighbour yet, or the packet is larger than the MTU and may be in pieces at TC.
+/// in [`Work::fib`], and where the packet is too big the MTU.
 #[inline(always)]
-pub fn lookup(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<bool, Verdict> {
+pub fn lookup(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<Way, Verdict> {
     let Work { fib, to, .. } = work;
     fib.l4_protocol = to.protocol;
     fib.sport = to.src_port.word();
     fib.dport = to.dst_port.word();
-    // At TC the kernel compares by itself, and knows that a packet put together of
-    // several (GRO) goes out in pieces.
-    fib.__bindgen_anon_1.tot_len = match ctx.hook {
-        Hook::Xdp => headers.ip_len,
-        Hook::TcIngress | Hook::TcEgress => 0,
-    };
+    // A length of 0 would mean: do not compare.
+    fib.__bindgen_anon_1.tot_len = ctx.packet_len(headers) as u16;
     fib.ifindex = ctx.ifindex;
     match to.family() {
         Family::V4 => {
@@ -52,11 +59,11 @@ pub fn lookup(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<bo
     // SAFETY: the context of this run and a value of the size that is passed.
     let ret = unsafe { bpf_fib_lookup(ctx.raw, &raw mut *fib, size_of::<FibParams>() as i32, 0) };
     let resolved = match ret as u32 {
-        BPF_FIB_LKUP_RET_SUCCESS => true,
-        BPF_FIB_LKUP_RET_NO_NEIGH => false,
+        BPF_FIB_LKUP_RET_SUCCESS => Way::Resolved,
+        BPF_FIB_LKUP_RET_NO_NEIGH => Way::NotByXdp,
         // A driver may have put packets together as well, and XDP cannot tell.
-        BPF_FIB_LKUP_RET_FRAG_NEEDED if ctx.hook == Hook::Xdp => false,
-        BPF_FIB_LKUP_RET_FRAG_NEEDED => return Err(Verdict::TooBig),
+        BPF_FIB_LKUP_RET_FRAG_NEEDED if ctx.hook == Hook::Xdp => Way::NotByXdp,
+        BPF_FIB_LKUP_RET_FRAG_NEEDED => return Ok(Way::TooBig),
         BPF_FIB_LKUP_RET_FWD_DISABLED => return Err(Verdict::ForwardingOff),
         _ => return Err(Verdict::NoRoute),
     };
@@ -85,9 +92,12 @@ impl Context<'_> {
     /// Whether this hook can send by the interface `egress` itself, its neighbour being
     /// `resolved` or not; otherwise TC ingress does.
     #[inline(always)]
-    pub fn can_send(&self, egress: u32, resolved: bool) -> bool {
+    pub fn can_send(&self, headers: &Headers, egress: u32, resolved: bool) -> bool {
         if self.hook != Hook::Xdp {
             return true;
+        }
+        if headers.is_tagged() {
+            return false;
         }
         // SAFETY: one word is read.
         let redirects =

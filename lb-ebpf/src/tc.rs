@@ -3,25 +3,33 @@
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT},
+    bindings::{
+        __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM, TC_ACT_SHOT,
+    },
     helpers::generated::{
         bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
         bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_pull_data, bpf_skb_store_bytes,
+        bpf_skb_vlan_pop,
     },
     programs::TcContext,
 };
 use lb_common::{Addr, Family, Hook, Tuple, Verdict};
 
 use crate::{
-    frame::{Context, Frame, IPV4_CHECKSUM, IPV4_TTL, address_offsets, transport_checksum},
+    frame::{
+        Context, Frame, IPV4_CHECKSUM, IPV4_TTL, IPV6_HOPS, address_offsets, checksum_at,
+        has_transport,
+    },
+    headers::Headers,
     packet::{View, Wire},
-    parse::Headers,
 };
 
 /// `PACKET_HOST`: the frame is addressed to this host.
 const PACKET_HOST: u32 = 0;
-/// Bytes that must be linear for the headers to be read: link, IPv4 with options, TCP.
-const HEADERS: u32 = 14 + 60 + 20;
+/// Bytes that must be linear for the headers to be read: link, IPv6 with some extensions,
+/// and an ICMP error with the headers that it quotes. Longer ones are in there anyway, or
+/// found truncated.
+const HEADERS: u32 = 14 + 4 + 40 + 64 + 8 + 40 + 20;
 
 /// A frame at TC ingress or, with `EGRESS`, at TC egress.
 pub struct TcFrame<const EGRESS: bool> {
@@ -44,6 +52,20 @@ impl<const EGRESS: bool> TcFrame<EGRESS> {
     #[inline(always)]
     fn raw(&self) -> *mut __sk_buff {
         self.ctx.as_ptr().cast()
+    }
+
+    #[inline(always)]
+    fn write<T: Wire>(&mut self, offset: usize, value: T, flags: u64) -> Result<(), Verdict> {
+        // SAFETY: a helper on this run's context and a local of the size passed.
+        ok(unsafe {
+            bpf_skb_store_bytes(
+                self.raw(),
+                offset as u32,
+                (&raw const value).cast(),
+                size_of::<T>() as u32,
+                flags,
+            )
+        })
     }
 
     /// Replaces `size` bytes covered by the transport checksum.
@@ -78,20 +100,24 @@ impl<const EGRESS: bool> TcFrame<EGRESS> {
                 ok(unsafe {
                     bpf_l3_csum_replace(
                         self.raw(),
-                        (headers.l3 + IPV4_CHECKSUM) as u32,
+                        (headers.l3() + IPV4_CHECKSUM) as u32,
                         old.into(),
                         new.into(),
                         4,
                     )
                 })?;
-                self.transport(checksum, old, new, pseudo)?;
-                self.store(headers.l3 + offset, new)
-            }
-            Family::V6 => {
-                for (old, new) in old.words().into_iter().zip(new.words()) {
+                if let Some(checksum) = checksum {
                     self.transport(checksum, old, new, pseudo)?;
                 }
-                self.store(headers.l3 + offset, new.words())
+                self.store(headers.l3() + offset, new)
+            }
+            Family::V6 => {
+                if let Some(checksum) = checksum {
+                    for (old, new) in old.words().into_iter().zip(new.words()) {
+                        self.transport(checksum, old, new, pseudo)?;
+                    }
+                }
+                self.store(headers.l3() + offset, new.words())
             }
         }
     }
@@ -102,20 +128,27 @@ impl<const EGRESS: bool> TcFrame<EGRESS> {
             return Ok(());
         }
         let (checksum, flags) = checksum(headers);
-        self.transport(checksum, old.into(), new.into(), flags | 2)?;
-        self.store(headers.l4 + at, new)
+        if let Some(checksum) = checksum {
+            self.transport(checksum, old.into(), new.into(), flags | 2)?;
+        }
+        self.store(headers.l4() + at, new)
     }
 }
 
-/// Offset of the transport checksum and the flags its updates need.
+/// Offset of the transport checksum, where the packet has one, and the flags its updates
+/// need.
 #[inline(always)]
-fn checksum(headers: &Headers) -> (usize, u64) {
+fn checksum(headers: &Headers) -> (Option<usize>, u64) {
     let flags = if headers.is_tcp() {
         0
     } else {
         u64::from(BPF_F_MARK_MANGLED_0)
     };
-    (headers.l4 + transport_checksum(headers), flags)
+    if has_transport(headers) {
+        (checksum_at(headers), flags)
+    } else {
+        (None, flags)
+    }
 }
 
 #[inline(always)]
@@ -152,24 +185,18 @@ impl<const EGRESS: bool> Frame for TcFrame<EGRESS> {
             ifindex,
             hook: Self::HOOK,
             view,
-            // SAFETY: a field of this run's context.
-            vlan: unsafe { (*self.raw()).vlan_present } != 0,
             host_frame: pkt_type == PACKET_HOST,
         }
     }
 
     #[inline(always)]
     fn store<T: Wire>(&mut self, offset: usize, value: T) -> Result<(), Verdict> {
-        // SAFETY: a helper on this run's context and a local of the size passed.
-        ok(unsafe {
-            bpf_skb_store_bytes(
-                self.raw(),
-                offset as u32,
-                (&raw const value).cast(),
-                size_of::<T>() as u32,
-                0,
-            )
-        })
+        self.write(offset, value, 0)
+    }
+
+    #[inline(always)]
+    fn overwrite<T: Wire>(&mut self, offset: usize, value: T) -> Result<(), Verdict> {
+        self.write(offset, value, BPF_F_RECOMPUTE_CSUM.into())
     }
 
     #[inline(always)]
@@ -189,8 +216,10 @@ impl<const EGRESS: bool> Frame for TcFrame<EGRESS> {
         let (src, dst) = address_offsets(from.family());
         self.address(headers, src, &from.src, &to.src)?;
         self.address(headers, dst, &from.dst, &to.dst)?;
-        self.port(headers, 0, from.src_port.word(), to.src_port.word())?;
-        self.port(headers, 2, from.dst_port.word(), to.dst_port.word())?;
+        if has_transport(headers) {
+            self.port(headers, 0, from.src_port.word(), to.src_port.word())?;
+            self.port(headers, 2, from.dst_port.word(), to.dst_port.word())?;
+        }
         if !hop {
             return Ok(());
         }
@@ -202,16 +231,31 @@ impl<const EGRESS: bool> Frame for TcFrame<EGRESS> {
                 ok(unsafe {
                     bpf_l3_csum_replace(
                         self.raw(),
-                        (headers.l3 + IPV4_CHECKSUM) as u32,
+                        (headers.l3() + IPV4_CHECKSUM) as u32,
                         old.into(),
                         new.into(),
                         2,
                     )
                 })?;
-                self.store(headers.l3 + IPV4_TTL, new)
+                self.store(headers.l3() + IPV4_TTL, new)
             }
-            Family::V6 => self.store(headers.l3 + 7, headers.ttl - 1),
+            Family::V6 => self.store(headers.l3() + IPV6_HOPS, headers.ttl - 1),
         }
+    }
+
+    #[inline(always)]
+    fn untag(&mut self, headers: &Headers) -> Result<(), Verdict> {
+        // SAFETY: a field and a helper of this run's context; no view is alive.
+        unsafe {
+            if (*self.raw()).vlan_present != 0 {
+                ok(bpf_skb_vlan_pop(self.raw()))?;
+            }
+            // A second tag stood in the frame; the kernel took it out by now.
+            if headers.is_tagged() {
+                ok(bpf_skb_vlan_pop(self.raw()))?;
+            }
+        }
+        Ok(())
     }
 
     #[inline(always)]

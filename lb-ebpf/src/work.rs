@@ -12,6 +12,8 @@ use lb_common::{Flow, Hook, Reply, Tuple, Verdict};
 pub struct Work {
     /// The packet as it shall leave.
     pub to: Tuple,
+    /// What an ICMP error shall quote.
+    pub quoted: Tuple,
     /// The tuple of the backend's packets of a flow.
     pub reply_key: Tuple,
     /// A record about to be stored.

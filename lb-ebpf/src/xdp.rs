@@ -3,17 +3,18 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::{xdp_action, xdp_md},
-    helpers::generated::{
-        bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
-    },
+    helpers::generated::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
     programs::XdpContext,
 };
 use lb_common::{Family, Hook, Tuple, Verdict, checksum::Delta};
 
 use crate::{
-    frame::{Context, Frame, IPV4_CHECKSUM, IPV4_TTL, address_offsets, transport_checksum},
+    frame::{
+        Context, Frame, IPV4_CHECKSUM, IPV4_TTL, IPV6_HOPS, address_offsets, checksum_at,
+        has_transport,
+    },
+    headers::Headers,
     packet::{View, Wire},
-    parse::Headers,
 };
 
 /// A frame at XDP.
@@ -66,7 +67,6 @@ impl Frame for XdpFrame {
             ifindex: self.ifindex,
             hook: Hook::Xdp,
             view: self.view(),
-            vlan: false,
             host_frame: false,
         }
     }
@@ -81,14 +81,19 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
+    fn overwrite<T: Wire>(&mut self, offset: usize, value: T) -> Result<(), Verdict> {
+        self.store(offset, value)
+    }
+
+    #[inline(always)]
     fn reshape(&mut self, head: usize, len: usize) -> Result<(), Verdict> {
+        let now = self.context().frame_len() + head;
         // SAFETY: helpers on this run's context; no view is alive.
         unsafe {
             if head > 0 && bpf_xdp_adjust_head(self.raw(), -(head as i32)) != 0 {
                 return Err(Verdict::EmitFailed);
             }
-            let now = bpf_xdp_get_buff_len(self.raw()) as i32;
-            if bpf_xdp_adjust_tail(self.raw(), len as i32 - now) != 0 {
+            if bpf_xdp_adjust_tail(self.raw(), len as i32 - now as i32) != 0 {
                 return Err(Verdict::EmitFailed);
             }
         }
@@ -109,32 +114,43 @@ impl Frame for XdpFrame {
                     let old = u16::from_ne_bytes([headers.ttl, from.protocol]);
                     let new = u16::from_ne_bytes([headers.ttl - 1, from.protocol]);
                     header = header.word16(old, new);
-                    self.store(headers.l3 + IPV4_TTL, new)?;
+                    self.store(headers.l3() + IPV4_TTL, new)?;
                 }
-                self.update(headers.l3 + IPV4_CHECKSUM, |sum| header.apply(sum))?;
-                self.store(headers.l3 + src, to.src.v4_word())?;
-                self.store(headers.l3 + dst, to.dst.v4_word())?;
+                self.update(headers.l3() + IPV4_CHECKSUM, |sum| header.apply(sum))?;
+                self.store(headers.l3() + src, to.src.v4_word())?;
+                self.store(headers.l3() + dst, to.dst.v4_word())?;
             }
             Family::V6 => {
                 if hop {
-                    self.store(headers.l3 + 7, headers.ttl - 1)?;
+                    self.store(headers.l3() + IPV6_HOPS, headers.ttl - 1)?;
                 }
-                self.store(headers.l3 + src, to.src.words())?;
-                self.store(headers.l3 + dst, to.dst.words())?;
+                self.store(headers.l3() + src, to.src.words())?;
+                self.store(headers.l3() + dst, to.dst.words())?;
             }
         }
         let all = addresses
             .port(from.src_port, to.src_port)
             .port(from.dst_port, to.dst_port);
-        let tcp = headers.is_tcp();
-        self.update(headers.l4 + transport_checksum(headers), |sum| {
-            if tcp {
-                all.apply(sum)
-            } else {
-                all.apply_udp(sum)
-            }
-        })?;
-        self.store(headers.l4, [to.src_port.word(), to.dst_port.word()])
+        if !has_transport(headers) {
+            return Ok(());
+        }
+        if let Some(checksum) = checksum_at(headers) {
+            let tcp = headers.is_tcp();
+            self.update(checksum, |sum| {
+                if tcp {
+                    all.apply(sum)
+                } else {
+                    all.apply_udp(sum)
+                }
+            })?;
+        }
+        self.store(headers.l4(), [to.src_port.word(), to.dst_port.word()])
+    }
+
+    #[inline(always)]
+    fn untag(&mut self, _: &Headers) -> Result<(), Verdict> {
+        // A tagged frame leaves by a device that only TC can send by.
+        Ok(())
     }
 
     #[inline(always)]

@@ -173,10 +173,15 @@ fn addresses(image: &MapImage, surroundings: &Surroundings) -> BTreeMap<Addr, Ad
         let entry = addresses.entry(addr).or_default();
         *entry = entry.with(what);
     };
-    for frontend in image.frontends.keys() {
+    for (frontend, service) in &image.frontends {
         mark(frontend.addr, AddressUse::VIP);
         if surroundings.host_addresses.contains(&frontend.addr.to_ip()) {
             mark(frontend.addr, AddressUse::HOST);
+            continue;
+        }
+        let table = image.services.get(service);
+        if table.is_some_and(|table| !table.is_empty()) {
+            mark(frontend.addr, AddressUse::PINGED);
         }
     }
     for facts in surroundings.devices.values() {

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
-use etherparse::PacketBuilder;
+use etherparse::{IpNumber, PacketBuilder};
 use lb_common::{Backend, Hook, Protocol, Trace, Tuple, Verdict};
 
 use super::{
@@ -192,6 +192,12 @@ fn frame(probe: &Probe) -> Result<Vec<u8>, DatapathError> {
             .syn()
             .write(&mut bytes, &[]),
         Protocol::Udp => network.udp(from, to).write(&mut bytes, &[0; 8]),
+        Protocol::Sctp => {
+            let [a, b] = from.to_be_bytes();
+            let [c, d] = to.to_be_bytes();
+            let header = [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0];
+            network.write(&mut bytes, IpNumber::SCTP, &header)
+        }
     }
     .map_err(|error| DatapathError::TestRun {
         reason: error.to_string(),

@@ -34,7 +34,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/na
 
 /// The maps that are pinned, with key size, value size and capacity (`None`: the flow
 /// tables, whose capacity is the operator's choice).
-const PINNED: [(&str, usize, usize, Option<usize>); 12] = [
+const PINNED: [(&str, usize, usize, Option<usize>); 13] = [
     (
         "ADDRESSES",
         size_of::<Addr>(),
@@ -59,6 +59,12 @@ const PINNED: [(&str, usize, usize, Option<usize>); 12] = [
     ("DEVICES", 4, size_of::<Device>(), Some(config::MAX_DEVICES)),
     ("FLOWS", size_of::<Tuple>(), size_of::<Flow>(), None),
     ("REPLIES", size_of::<Tuple>(), size_of::<Reply>(), None),
+    (
+        "FRAGMENTS",
+        size_of::<Tuple>(),
+        8,
+        Some(config::MAX_FRAGMENTED),
+    ),
     (
         "VERDICTS",
         4,

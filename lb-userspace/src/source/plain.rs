@@ -30,7 +30,7 @@ impl Entry {
         let port = self.frontend.addr.port();
         ServiceName(match self.frontend.protocol {
             Protocol::Tcp => format!("-/{name}:{port}"),
-            Protocol::Udp => format!("-/{name}:{port}/udp"),
+            other => format!("-/{name}:{port}/{other}"),
         })
     }
 }

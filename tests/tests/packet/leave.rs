@@ -1,13 +1,11 @@
 //! Packets that are left to the stack or dropped, each untouched.
 
-use std::net::Ipv4Addr;
-
 use lb_common::{Hook, Verdict};
 
 use crate::{
     Case,
     frames::{CLIENT_MAC, NODE_MAC, SYN, ping, tcp, udp},
-    world::{Act, CLIENT, POD, REMOTE, VIP, World, interface, service},
+    world::{Act, CLIENT, POD, REMOTE, World, interface, service},
 };
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -33,18 +31,12 @@ pub(crate) fn cases() -> Vec<Case> {
             },
         },
         Case {
-            name: "headers that are not read yet pass: IPv6, VLAN tags",
-            run: || {
-                for ethertype in [[0x86, 0xdd], [0x81, 0x00], [0x88, 0xa8]] {
-                    let mut frame = tcp(CLIENT, "192.168.56.11:80", SYN).bytes();
-                    frame[12..14].copy_from_slice(&ethertype);
-                    row(&frame, Verdict::Unparsed, Act::Pass);
-                }
-            },
-        },
-        Case {
             name: "frames that end within their headers pass, whatever they claim",
             run: truncated,
+        },
+        Case {
+            name: "lengths that contradict each other are dropped at a VIP, each with its counter",
+            run: inconsistent,
         },
         Case {
             name: "frames for another machine pass",
@@ -60,11 +52,10 @@ pub(crate) fn cases() -> Vec<Case> {
             name: "a VIP of the host itself: only the services' ports are taken",
             run: || {
                 let mut world = World::new(&[service(&["192.168.56.101:80"], &[POD])]);
-                let node = Ipv4Addr::new(192, 168, 56, 101);
                 for frame in [
                     tcp(CLIENT, "192.168.56.101:22", SYN).bytes(),
                     udp(CLIENT, "192.168.56.101:80", b"x").bytes(),
-                    ping(Ipv4Addr::new(192, 168, 56, 1), node),
+                    ping("192.168.56.1", "192.168.56.101"),
                 ] {
                     world.expect_untouched(Hook::Xdp, &frame, Verdict::HostPort, Act::Pass);
                 }
@@ -101,19 +92,10 @@ pub(crate) fn cases() -> Vec<Case> {
         Case {
             name: "other protocols to a VIP are dropped",
             run: || {
-                let vip: Ipv4Addr = VIP.parse().unwrap();
-                let frame = ping(Ipv4Addr::new(192, 168, 56, 1), vip);
+                let mut frame = udp(CLIENT, "192.168.56.11:80", &[7; 64]).bytes();
+                // GRE.
+                frame[23] = 47;
                 row(&frame, Verdict::VipProtocol, Act::Drop);
-            },
-        },
-        Case {
-            name: "fragments to a VIP are dropped, the first ones too",
-            run: || {
-                for (flags, offset) in [(0x20, 0), (0x20, 100), (0x00, 100)] {
-                    let mut frame = udp(CLIENT, "192.168.56.11:80", &[7; 64]).bytes();
-                    frame[20..22].copy_from_slice(&[flags, offset]);
-                    row(&frame, Verdict::VipFragment, Act::Drop);
-                }
             },
         },
         Case {
@@ -141,19 +123,6 @@ pub(crate) fn cases() -> Vec<Case> {
                 world.expect_untouched(Hook::Xdp, &packet, Verdict::ForwardingOff, Act::Drop);
             },
         },
-        Case {
-            name: "larger than the MTU towards the backend",
-            run: || {
-                let mut world = World::new(&[service(&["192.168.56.11:53/udp"], &[REMOTE])]);
-                // To XDP it might be several packets put together; TC knows.
-                let packet = udp(CLIENT, "192.168.56.11:53", &[7; 1600]).bytes();
-                world.expect_untouched(Hook::Xdp, &packet, Verdict::HandedOver, Act::Pass);
-                let hook = Hook::TcIngress;
-                world.expect_untouched(hook, &packet, Verdict::TooBig, Act::Drop);
-                let fits = udp(CLIENT, "192.168.56.11:53", &[7; 1472]);
-                world.forwarded(&fits, Verdict::ForwardNat);
-            },
-        },
     ]
 }
 
@@ -168,25 +137,95 @@ fn truncated() {
     let mut world = World::new(&[
         service(&["192.168.56.11:80"], &[POD]),
         service(&["192.168.56.11:53/udp"], &[POD]),
+        service(&["[fd00::11]:80"], &["[fd00:1::2]:3000"]),
     ]);
-    let tcp = tcp(CLIENT, "192.168.56.11:80", SYN).bytes();
-    let udp = udp(CLIENT, "192.168.56.11:53", b"").bytes();
+    let tcp4 = tcp(CLIENT, "192.168.56.11:80", SYN).bytes();
+    let tcp6 = tcp("[fd00::1]:40000", "[fd00::11]:80", SYN).bytes();
     // The kernel takes no test frame below the length of an Ethernet header.
-    for (frame, headers) in [(&tcp, 54), (&udp, 42)] {
+    for (frame, network, headers) in [(&tcp4, 34, 54), (&tcp6, 54, 74)] {
         for len in 14..headers {
-            world.expect_untouched(Hook::Xdp, &frame[..len], Verdict::Truncated, Act::Pass);
+            let verdict = if len < network {
+                Verdict::Truncated
+            } else {
+                Verdict::BadLength
+            };
+            world.expect_untouched(Hook::Xdp, &frame[..len], verdict, Act::Pass);
         }
     }
-    for (at, value, why) in [
-        (14, 0x65, "version 6 in an IPv4 header"),
-        (14, 0x44, "a header of 16 bytes"),
-        (14, 0x4f, "options beyond the end"),
-        (17, 39, "total length before the end of the headers"),
+    for (at, value, verdict, why) in [
+        (14, 0x65, Verdict::BadHeader, "version 6 in an IPv4 header"),
+        (14, 0x44, Verdict::BadHeader, "a header of 16 bytes"),
+        (14, 0x4f, Verdict::BadLength, "options beyond the end"),
+        (
+            17,
+            19,
+            Verdict::BadLength,
+            "a total length below the header's",
+        ),
+        (
+            17,
+            41,
+            Verdict::BadLength,
+            "a total length beyond the frame",
+        ),
     ] {
-        let mut frame = tcp.clone();
+        let mut frame = tcp4.clone();
         frame[at] = value;
         println!("{why}");
-        world.expect_untouched(Hook::Xdp, &frame, Verdict::Truncated, Act::Pass);
+        world.expect_untouched(Hook::Xdp, &frame, verdict, Act::Pass);
     }
-    assert_eq!(tcp[..6], NODE_MAC);
+    assert_eq!(tcp4[..6], NODE_MAC);
+}
+
+/// Lengths within the packet that contradict each other, for a VIP and for the host.
+fn inconsistent() {
+    let mut world = World::new(&[
+        service(&["192.168.56.11:80"], &[POD]),
+        service(&["192.168.56.11:53/udp"], &[POD]),
+    ]);
+    let segment = |to| tcp(CLIENT, to, SYN).payload(b"four").bytes();
+    let datagram = |to| udp(CLIENT, to, b"four").bytes();
+    for (at, value, verdict, why) in [
+        (46, 0x40, Verdict::BadTcp, "a TCP header of 16 bytes"),
+        (
+            46,
+            0x70,
+            Verdict::BadTcp,
+            "a TCP header beyond the packet's end",
+        ),
+        (
+            17,
+            39,
+            Verdict::Short,
+            "a packet that ends within the TCP header",
+        ),
+    ] {
+        println!("{why}");
+        let mut frame = segment("192.168.56.11:80");
+        frame[at] = value;
+        world.expect_untouched(Hook::Xdp, &frame, verdict, Act::Drop);
+        let mut frame = segment("192.168.56.101:80");
+        frame[at] = value;
+        world.expect_untouched(Hook::Xdp, &frame, Verdict::NotOurs, Act::Pass);
+    }
+    for (at, value, verdict, why) in [
+        (39, 7, Verdict::BadUdp, "a UDP length below its header's"),
+        (
+            39,
+            13,
+            Verdict::BadUdp,
+            "a UDP length beyond the packet's end",
+        ),
+        (
+            17,
+            27,
+            Verdict::Short,
+            "a packet that ends within the UDP header",
+        ),
+    ] {
+        println!("{why}");
+        let mut frame = datagram("192.168.56.11:53");
+        frame[at] = value;
+        world.expect_untouched(Hook::Xdp, &frame, verdict, Act::Drop);
+    }
 }

@@ -16,12 +16,17 @@
 //!                           still  (10.8.0.1/24, attached, does not forward)
 //!                           east   (10.7.0.1/24, attached)
 //!                           slow   (10.6.0.1/24, attached, XDP cannot redirect to it)
+//!                           narrow (10.5.0.1/24, attached, MTU 1280)
 //! ```
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod errors;
 mod forward;
+mod fragments;
 mod frames;
+mod ipv6;
 mod leave;
+mod link;
 mod refuse;
 mod state;
 mod world;
@@ -48,6 +53,10 @@ fn main() -> ExitCode {
     world::build_network();
     let cases = [
         forward::cases(),
+        ipv6::cases(),
+        link::cases(),
+        fragments::cases(),
+        errors::cases(),
         leave::cases(),
         refuse::cases(),
         state::cases(),

@@ -1,7 +1,5 @@
 //! Refusals: what a client gets where nobody serves it.
 
-use std::net::Ipv4Addr;
-
 use lb_common::{Hook, Verdict, config::REFUSALS_PER_SECOND};
 
 use crate::{
@@ -59,16 +57,10 @@ pub(crate) fn cases() -> Vec<Case> {
                 let mut world = empty();
                 for (options, payload) in [(0, 0), (0, 1), (0, 1400), (4, 9), (40, 9)] {
                     let packet = udp(CLIENT, "192.168.56.11:53", &vec![7; payload])
-                        .options(&vec![1; options])
-                        .bytes();
-                    let out = port_unreachable(
-                        Ipv4Addr::new(192, 168, 56, 11),
-                        Ipv4Addr::new(192, 168, 56, 1),
-                        &packet,
-                        20 + options + 8,
-                    );
+                        .options(&vec![1; options]);
+                    let out = port_unreachable(&packet, 20 + options + 8);
                     let verdict = Verdict::RefusedUnreachable;
-                    world.expect(Hook::Xdp, &packet, verdict, Act::SentBack, &out);
+                    world.expect(Hook::Xdp, &packet.bytes(), verdict, Act::SentBack, &out);
                 }
             },
         },
@@ -85,15 +77,10 @@ pub(crate) fn cases() -> Vec<Case> {
                     .bytes();
                 let verdict = Verdict::RefusedReset;
                 world.expect(Hook::TcIngress, &packet, verdict, Act::SentOn, &reset);
-                let packet = udp(CLIENT, "192.168.56.11:53", b"query").bytes();
-                let out = port_unreachable(
-                    Ipv4Addr::new(192, 168, 56, 11),
-                    Ipv4Addr::new(192, 168, 56, 1),
-                    &packet,
-                    28,
-                );
+                let packet = udp(CLIENT, "192.168.56.11:53", b"query");
+                let out = port_unreachable(&packet, 28);
                 let verdict = Verdict::RefusedUnreachable;
-                world.expect(Hook::TcIngress, &packet, verdict, Act::SentOn, &out);
+                world.expect(Hook::TcIngress, &packet.bytes(), verdict, Act::SentOn, &out);
             },
         },
         Case {

@@ -28,10 +28,12 @@ use crate::{
     frames::{NODE_MAC, Packet, difference},
 };
 
-pub(crate) const VIP: &str = "192.168.56.11";
 pub(crate) const CLIENT: &str = "192.168.56.1:40000";
 pub(crate) const POD: &str = "10.244.1.2:3000";
 pub(crate) const REMOTE: &str = "192.168.56.102:3000";
+pub(crate) const CLIENT6: &str = "[fd00::1]:40000";
+pub(crate) const POD6: &str = "[fd00:1::2]:3000";
+pub(crate) const REMOTE6: &str = "[fd00::102]:3000";
 
 /// Makes the interfaces that the module's page shows.
 pub(crate) fn build_network() {
@@ -44,6 +46,7 @@ pub(crate) fn build_network() {
          link add east address {mac} type veth peer name east-far
          link add slow address {mac} type veth peer name slow-far
          link add still address {mac} type veth peer name still-far
+         link add narrow address {mac} mtu 1280 type veth peer name narrow-far
          addr add 192.168.56.101/24 dev uplink
          addr add 10.244.1.1/24 dev pods
          addr add 10.9.0.1/24 dev side
@@ -52,19 +55,28 @@ pub(crate) fn build_network() {
          addr add 10.6.0.1/24 dev slow
          neigh add 10.7.0.9 lladdr 02:00:00:00:00:66 dev east nud permanent
          neigh add 10.6.0.9 lladdr 02:00:00:00:00:66 dev slow nud permanent
+         addr add fd00::101/64 dev uplink nodad
+         addr add fd00:1::1/64 dev pods nodad
+         addr add 10.5.0.1/24 dev narrow
+         addr add fd00:5::1/64 dev narrow nodad
+         neigh add fd00::1 lladdr 02:00:00:00:00:01 dev uplink nud permanent
+         neigh add fd00::102 lladdr 02:00:00:00:00:66 dev uplink nud permanent
+         neigh add 10.5.0.9 lladdr 02:00:00:00:00:66 dev narrow nud permanent
+         neigh add fd00:5::9 lladdr 02:00:00:00:00:66 dev narrow nud permanent
          neigh add 192.168.56.1 lladdr 02:00:00:00:00:01 dev uplink nud permanent
          neigh add 192.168.56.102 lladdr 02:00:00:00:00:66 dev uplink nud permanent"
     );
     for command in commands.lines() {
         ip(command);
     }
-    for name in ["uplink", "pods", "side", "still", "east", "slow"] {
+    for name in ["uplink", "pods", "side", "still", "east", "slow", "narrow"] {
         ip(&format!("link set {name} up"));
         ip(&format!("link set {name}-far up"));
     }
     for (name, value) in [("all", "1"), ("uplink", "1"), ("still", "0")] {
         fs::write(format!("/proc/sys/net/ipv4/conf/{name}/forwarding"), value).unwrap();
     }
+    fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").unwrap();
 }
 
 fn ip(arguments: &str) {
@@ -102,9 +114,10 @@ pub(crate) fn service(frontends: &[&str], backends: &[&str]) -> Service {
 }
 
 fn frontend(text: &str) -> Frontend {
-    let (addr, protocol) = match text.strip_suffix("/udp") {
-        Some(addr) => (addr, Protocol::Udp),
-        None => (text, Protocol::Tcp),
+    let (addr, protocol) = match text.split_once('/') {
+        Some((addr, "udp")) => (addr, Protocol::Udp),
+        Some((addr, "sctp")) => (addr, Protocol::Sctp),
+        _ => (text, Protocol::Tcp),
     };
     Frontend {
         addr: addr.parse().unwrap(),
@@ -282,25 +295,37 @@ fn action(hook: Hook, number: u32) -> Act {
 /// Source and destination of a frame.
 pub(crate) fn endpoints(frame: &[u8]) -> (SocketAddr, SocketAddr) {
     let packet = etherparse::PacketHeaders::from_ethernet_slice(frame).unwrap();
-    let Some(etherparse::NetHeaders::Ipv4(ip, _)) = packet.net else {
-        panic!("not IPv4: {frame:02x?}");
+    let (src, dst) = match packet.net {
+        Some(etherparse::NetHeaders::Ipv4(ip, _)) => {
+            (IpAddr::from(ip.source), IpAddr::from(ip.destination))
+        }
+        Some(etherparse::NetHeaders::Ipv6(ip, _)) => {
+            (IpAddr::from(ip.source), IpAddr::from(ip.destination))
+        }
+        other => panic!("neither IPv4 nor IPv6: {other:?}"),
     };
     let (from, to) = match packet.transport {
         Some(etherparse::TransportHeader::Tcp(tcp)) => (tcp.source_port, tcp.destination_port),
         Some(etherparse::TransportHeader::Udp(udp)) => (udp.source_port, udp.destination_port),
         other => panic!("neither TCP nor UDP: {other:?}"),
     };
-    let socket = |octets: [u8; 4], port| SocketAddr::new(IpAddr::from(octets), port);
-    (socket(ip.source, from), socket(ip.destination, to))
+    (SocketAddr::new(src, from), SocketAddr::new(dst, to))
 }
 
 fn surroundings() -> Surroundings {
-    let host = ["192.168.56.101", "10.244.1.1", "10.9.0.1", "10.8.0.1"];
-    let device = |name: &str, snat: &str, xdp_redirect| {
+    let host = [
+        "192.168.56.101",
+        "10.244.1.1",
+        "10.9.0.1",
+        "10.8.0.1",
+        "fd00::101",
+        "fd00:1::1",
+    ];
+    let device = |name: &str, snat: &str, snat_v6: Option<&str>, xdp_redirect| {
         let facts = DeviceFacts {
             name: name.to_owned(),
             snat_v4: Some(snat.parse().unwrap()),
-            snat_v6: None,
+            snat_v6: snat_v6.map(|text| text.parse().unwrap()),
             mac: NODE_MAC,
             xdp_redirect,
         };
@@ -311,15 +336,21 @@ fn surroundings() -> Surroundings {
         host_addresses: host.iter().map(|text| text.parse().unwrap()).collect(),
         local_endpoints: local_pods(),
         devices: BTreeMap::from([
-            device("uplink", "192.168.56.101", true),
-            device("still", "10.8.0.1", true),
-            device("east", "10.7.0.1", true),
-            device("slow", "10.6.0.1", false),
+            device("uplink", "192.168.56.101", Some("fd00::101"), true),
+            device("still", "10.8.0.1", None, true),
+            device("east", "10.7.0.1", None, true),
+            device("slow", "10.6.0.1", None, false),
+            device("narrow", "10.5.0.1", Some("fd00:5::1"), true),
         ]),
         ..Surroundings::default()
     }
 }
 
 fn local_pods() -> BTreeSet<IpAddr> {
-    (2..12).map(|n| IpAddr::from([10, 244, 1, n])).collect()
+    (2..12)
+        .flat_map(|n| {
+            let v6 = [0xfd00, 1, 0, 0, 0, 0, 0, n.into()];
+            [IpAddr::from([10, 244, 1, n]), IpAddr::from(v6)]
+        })
+        .collect()
 }
