@@ -43,6 +43,29 @@ pub fn ask_here(port: u16, to: SocketAddr, patience: Duration) -> io::Result<Str
     Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
 }
 
+/// A datagram that only fits in fragments, and what comes back of it: pod and bytes.
+pub fn echo_datagram(machine: &NetNs, port: u16, to: SocketAddr, body: &[u8]) -> Answer {
+    let exchange = || -> io::Result<Vec<u8>> {
+        let socket = UdpSocket::bind(("0.0.0.0", port))?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.connect(to)?;
+        socket.send(body)?;
+        let mut buffer = vec![0; 1 << 16];
+        let length = socket.recv(&mut buffer)?;
+        buffer.truncate(length);
+        Ok(buffer)
+    };
+    let answer = machine.enter(exchange).unwrap().unwrap();
+    let end = answer
+        .iter()
+        .position(|&byte| byte == b'\n')
+        .expect("a line");
+    Answer {
+        pod: String::from_utf8(answer[..end].to_vec()).unwrap(),
+        body: answer[end + 1..].to_vec(),
+    }
+}
+
 /// A connection from this port (0: any).
 pub fn connect(machine: &NetNs, port: u16, to: SocketAddr) -> io::Result<TcpStream> {
     connect_within(machine, port, to, PATIENCE)

@@ -8,6 +8,7 @@
 //! | `GET /stream` | a line every 100 ms, until somebody hangs up |
 //! | `POST /echo` | what was sent |
 //! | a UDP datagram | the pod's name |
+//! | one of over 1,000 bytes | the name, a line feed, and what was sent |
 //!
 //! After SIGTERM it serves for two more seconds, so that a balancer has the time to send
 //! new connections elsewhere, then finishes what it has begun.
@@ -35,6 +36,9 @@ use tokio::time::{sleep, timeout};
 const GRACE: Duration = Duration::from_secs(2);
 /// How long requests that are under way may take after that.
 const LAST_CALL: Duration = Duration::from_secs(5);
+
+/// A datagram longer than this comes back.
+const LONG: usize = 1_000;
 
 #[derive(Clone)]
 struct Pod {
@@ -99,11 +103,16 @@ async fn serve(name: &'static str, listen: SocketAddr) -> anyhow::Result<()> {
 }
 
 async fn answer_datagrams(socket: UdpSocket, name: &'static str) {
-    let mut buffer = [0; 2048];
+    let mut buffer = vec![0; 1 << 16];
     loop {
         // Errors are those of earlier answers (port unreachable); the next one is new.
-        if let Ok((_, from)) = socket.recv_from(&mut buffer).await {
-            let _ = socket.send_to(name.as_bytes(), from).await;
+        if let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+            let mut answer = name.as_bytes().to_vec();
+            if length > LONG {
+                answer.push(b'\n');
+                answer.extend_from_slice(&buffer[..length]);
+            }
+            let _ = socket.send_to(&answer, from).await;
         }
     }
 }
