@@ -12,6 +12,7 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::Context;
 use tokio::{
     signal::unix::{SignalKind, signal},
+use ipnet::IpNet;
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
@@ -48,6 +49,8 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// Whether to answer ARP for the VIPs.
     pub announce: bool,
+    /// The networks whose addresses of the host serve node ports; none: all global ones.
+    pub node_port_addresses: Vec<IpNet>,
     /// The kernel side.
     pub datapath: datapath::Options,
 }
@@ -103,7 +106,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             }
             Some((request, reply)) = calls.recv() => {
                 // Who asked may have gone away; that is no concern of the agent.
-                let _ = reply.send(state.answer(request));
+                let _ = reply.send(state.answer(request).await);
             }
             _ = tick.tick() => state.tick().await,
             _ = terminate.recv() => break,

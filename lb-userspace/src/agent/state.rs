@@ -310,6 +310,8 @@ impl State {
             if mode != self.options.attach {
                 tracing::info!(
                     "{name} is a virtual cable (veth): using generic XDP, since its other end may \
+        surroundings.node_port_addresses =
+            snapshot.global_addresses(&self.options.node_port_addresses);
                      leave checksums unfinished; --attach native if you know that it does not"
                 );
             }
@@ -323,8 +325,8 @@ impl State {
         failures
     }
 
-    /// Claims every VIP that is not an address of the host itself on the attached
-    /// interfaces: its datapath is in place by now.
+    /// Claims what is to be announced on the attached interfaces: its datapath is in
+    /// place by now.
     fn claim(&mut self) {
         if !self.options.announce {
             return;
@@ -333,9 +335,7 @@ impl State {
         let claims: Claims = self
             .datapath
             .addresses()
-            .filter(|(_, usage)| {
-                usage.contains(AddressUse::VIP) && !usage.contains(AddressUse::HOST)
-            })
+            .filter(|(_, usage)| usage.contains(AddressUse::ANNOUNCED))
             .map(|(addr, _)| (addr.to_ip(), interfaces.clone()))
             .collect();
         self.announcer.set_claims(claims);

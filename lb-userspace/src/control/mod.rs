@@ -185,7 +185,7 @@ impl From<lb_common::Stats> for Traffic {
 pub struct Service {
     /// `namespace/name:port`.
     pub name: String,
-    /// Where clients reach it.
+    /// Where clients reach it, all of one family: a service of both is listed twice.
     pub frontends: Vec<String>,
     /// How a backend is picked.
     pub algorithm: String,
@@ -211,12 +211,22 @@ pub struct Backend {
     pub node: Option<String>,
     /// `local` or `nat`.
     pub mode: String,
+    /// Port of the node that is among them on every address.
+    pub node_port: Option<u16>,
     /// Share of new flows.
     pub weight: u32,
     /// `ready` or `draining`.
     pub condition: String,
     /// Index and generation in the kernel.
     pub id: String,
+    /// `Cluster`, or `Local`: whose endpoints serve those who come from outside.
+    pub external_policy: String,
+    /// The same for the node's own processes and pods.
+    pub internal_policy: String,
+    /// Seconds of silence after which a client may get another backend; none: at once.
+    pub session_affinity: Option<u64>,
+    /// The networks that may use it; none: all.
+    pub source_ranges: Vec<String>,
     /// Counters; of all services that share the endpoint.
     #[serde(flatten)]
     pub traffic: Traffic,

@@ -26,3 +26,4 @@ mod every_way;
 mod host_address;
 mod interfaces;
 mod reply_path;
+mod ways_in;

@@ -98,6 +98,7 @@ pub(crate) fn service(frontends: &[&str], backends: &[&str]) -> Service {
                 (addr, endpoint)
             })
             .collect(),
+        ..Service::default()
     }
 }
 
