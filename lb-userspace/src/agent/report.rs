@@ -12,7 +12,7 @@ use crate::{
         VerdictCount,
     },
     datapath::{DatapathError, Probe},
-    desired::Condition,
+    desired::{Condition, Endpoint, ServiceName},
 };
 
 impl State {
@@ -23,6 +23,11 @@ impl State {
             Request::Backends => self.backends().map(Reply::Backends),
             Request::Flows(limit) => self.flows(limit).map(Reply::Flows),
             Request::Explain(question) => return self.explain(&question),
+            Request::Drain { backend, undo } => {
+                let drained = self.drain(&backend, undo).await;
+                return drained
+                    .map_or_else(|error| Reply::Failed(error.to_string()), Reply::Drained);
+            }
         };
         reply.unwrap_or_else(|error| Reply::Failed(error.to_string()))
     }
@@ -44,6 +49,12 @@ impl State {
             services: self.image.services.len(),
             backends: self.image.backends.len(),
             announced: self.announced(),
+            drained: self
+                .memory
+                .drained
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             verdicts: verdicts
                 .into_iter()
                 .map(|(hook, verdict, count)| VerdictCount {
@@ -149,16 +160,30 @@ impl State {
                     node: endpoint.node.clone(),
                     mode: entry.mode().name().to_owned(),
                     weight: endpoint.weight,
-                    condition: match endpoint.condition {
-                        Condition::Ready => "ready".to_owned(),
-                        Condition::Draining => "draining".to_owned(),
-                    },
+                    condition: self.condition(name, address, endpoint).to_owned(),
                     id: entry.id.to_string(),
                     traffic: self.datapath.backend_stats(index)?.into(),
                 });
             }
         }
         Ok(backends)
+    }
+
+    /// What an endpoint may be used for, and whose word that is.
+    fn condition(
+        &self,
+        service: &ServiceName,
+        address: SocketAddr,
+        endpoint: &Endpoint,
+    ) -> &'static str {
+        let mut drained = self.memory.drained.iter();
+        if drained.any(|it| it.names(service, address, endpoint)) {
+            return "drained";
+        }
+        match endpoint.condition {
+            Condition::Ready => "ready",
+            Condition::Draining => "draining",
+        }
     }
 
     fn flows(&self, limit: usize) -> Result<Flows, DatapathError> {

@@ -20,6 +20,7 @@ mod announcing;
 mod balancing;
 mod changes;
 mod command_line;
+mod drain;
 mod endpoints;
 mod errors;
 mod every_way;
