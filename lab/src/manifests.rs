@@ -28,6 +28,10 @@ pub struct ServiceSpec {
     pub algorithm: Option<Algorithm>,
     /// Further annotations.
     pub annotations: BTreeMap<String, String>,
+    /// Further fields of its spec, each as YAML in one line.
+    pub spec: BTreeMap<String, String>,
+    /// The port of the nodes that clients may use as well.
+    pub node_port: Option<u16>,
 }
 
 /// The transport of a service.
@@ -84,6 +88,8 @@ impl ServiceSpec {
             protocol: Protocol::Tcp,
             algorithm: None,
             annotations: BTreeMap::new(),
+            spec: BTreeMap::new(),
+            node_port: None,
         }
     }
 
@@ -107,6 +113,22 @@ impl ServiceSpec {
     pub fn annotated(mut self, key: &str, value: &str) -> Self {
         self.annotations.insert(key.to_owned(), value.to_owned());
         self
+    }
+
+    /// The same with a field of its spec.
+    #[must_use]
+    pub fn with(mut self, field: &str, yaml: &str) -> Self {
+        self.spec.insert(field.to_owned(), yaml.to_owned());
+        self
+    }
+
+    /// The same with a port of the nodes.
+    #[must_use]
+    pub fn on_node(self, node_port: u16) -> Self {
+        Self {
+            node_port: Some(node_port),
+            ..self
+        }
     }
 
     /// Where clients find it over HTTP.
@@ -145,9 +167,19 @@ impl ServiceSpec {
         let protocol = self.protocol.name();
         let _ = write!(
             yaml,
-            "spec:\n  type: LoadBalancer\n  loadBalancerIP: {address}\n  selector:\n    app: {name}\n  \
-             ports:\n    - protocol: {protocol}\n      port: {port}\n      targetPort: {target_port}\n"
+            "spec:\n  type: LoadBalancer\n  loadBalancerIP: {address}\n  selector:\n    app: {name}\n"
         );
+        for (field, value) in &self.spec {
+            let _ = writeln!(yaml, "  {field}: {value}");
+        }
+        let _ = write!(
+            yaml,
+            "  ports:\n    - protocol: {protocol}\n      port: {port}\n      \
+             targetPort: {target_port}\n"
+        );
+        if let Some(node_port) = self.node_port {
+            let _ = writeln!(yaml, "      nodePort: {node_port}");
+        }
         yaml
     }
 

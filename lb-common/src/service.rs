@@ -47,6 +47,9 @@ impl AddressUse {
     pub const SNAT: Self = Self(1 << 2);
     /// Backends in `local` mode have it: replies leave from it.
     pub const LOCAL_BACKEND: Self = Self(1 << 3);
+    /// The agent claims it on the LAN. The program does not read this: it is kept for
+    /// the next agent, which may have to go on without a valid source.
+    pub const ANNOUNCED: Self = Self(1 << 16);
 
     /// A VIP that answers pings: one of its services has a usable backend.
     pub const PINGED: Self = Self(1 << 4);

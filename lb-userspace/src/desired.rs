@@ -6,9 +6,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
-use lb_common::{Algorithm, Protocol};
+use ipnet::IpNet;
+use lb_common::{Algorithm, Protocol, maglev};
 
 /// All services that should be in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,7 +19,7 @@ pub struct Desired {
     pub services: BTreeMap<ServiceName, Service>,
 }
 
-/// One port of one service, the unit that has a slot table: `namespace/name:port`.
+/// One port of one service: `namespace/name:port`.
 ///
 /// `port` is the port's name, or its number where it has none. Services that do not
 /// come from Kubernetes have the namespace `-`.
@@ -37,13 +39,124 @@ impl std::fmt::Display for ServiceName {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     /// Where clients reach it, all of one protocol; no other service has any of these.
+    /// Their addresses are claimed on the LAN.
     pub frontends: BTreeSet<Frontend>,
+    /// Further frontends, whose addresses somebody else routes to this node.
+    pub external: BTreeSet<Frontend>,
+    /// A further frontend on every address of the node.
+    pub node_port: Option<NodePort>,
     /// How a backend is picked.
     pub algorithm: Algorithm,
     /// Size of the Maglev table, one of [`lb_common::maglev::LADDER`].
     pub maglev_slots: u32,
-    /// The endpoints, by address and port. Empty: clients are refused.
+    /// Which endpoints serve those who come by one of the frontends above.
+    pub external_policy: TrafficPolicy,
+    /// Which endpoints serve the node's own processes and pods, who have no way in yet.
+    pub internal_policy: TrafficPolicy,
+    /// For how long a client that is silent comes back to its backend, if it shall.
+    pub affinity: Option<Duration>,
+    /// The networks that may use [`Self::frontends`]; empty: all. Sorted.
+    pub source_ranges: Vec<IpNet>,
+    /// The endpoints, by address and port; those of a family serve its frontends.
+    /// Empty: clients are refused.
     pub endpoints: BTreeMap<SocketAddr, Endpoint>,
+}
+
+impl Service {
+    /// The protocol of its frontends; `None` where it has none.
+    pub fn protocol(&self) -> Option<Protocol> {
+        let mut frontends = self.frontends.iter().chain(&self.external);
+        let first = frontends.next().map(|frontend| frontend.protocol);
+        first.or_else(|| Some(self.node_port.as_ref()?.protocol))
+    }
+}
+
+impl Default for Service {
+    /// A service that nobody reaches, with the choices of one that says nothing.
+    fn default() -> Self {
+        Self {
+            frontends: BTreeSet::new(),
+            external: BTreeSet::new(),
+            node_port: None,
+            algorithm: Algorithm::default(),
+            maglev_slots: maglev::DEFAULT_SLOTS,
+            external_policy: TrafficPolicy::default(),
+            internal_policy: TrafficPolicy::default(),
+            affinity: None,
+            source_ranges: Vec::new(),
+            endpoints: BTreeMap::new(),
+        }
+    }
+}
+
+/// A port of the node itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodePort {
+    /// On each of [`Surroundings::node_port_addresses`].
+    pub port: u16,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// On addresses of these families.
+    pub families: BTreeSet<Family>,
+}
+
+impl std::fmt::Display for NodePort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "node port {}/{}", self.port, self.protocol)
+    }
+}
+
+/// A family of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// The family of an address.
+    pub const fn of(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+
+    /// The name as Kubernetes writes it: `IPv4`, `IPv6`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+}
+
+impl std::fmt::Display for Family {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Which endpoints take new flows (Kubernetes' traffic policies).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TrafficPolicy {
+    /// Those of all nodes.
+    #[default]
+    Cluster,
+    /// Those of the node that the client came to.
+    Local,
+}
+
+impl TrafficPolicy {
+    /// The name as Kubernetes writes it: `Cluster`, `Local`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cluster => "Cluster",
+            Self::Local => "Local",
+        }
+    }
 }
 
 /// Address, port and protocol that clients speak to.
@@ -93,6 +206,8 @@ pub struct Surroundings {
     pub seed: u64,
     /// The host's own addresses: a VIP among them shares its address with the host.
     pub host_addresses: BTreeSet<IpAddr>,
+    /// Those of them that node ports are served on.
+    pub node_port_addresses: BTreeSet<IpAddr>,
     /// Endpoint addresses that the routing table places on this node; consulted
     /// where [`Endpoint::node`] is unknown.
     pub local_endpoints: BTreeSet<IpAddr>,
@@ -107,6 +222,7 @@ impl Default for Surroundings {
             node: String::new(),
             seed: lb_common::config::DEFAULT_SEED,
             host_addresses: BTreeSet::new(),
+            node_port_addresses: BTreeSet::new(),
             local_endpoints: BTreeSet::new(),
             devices: BTreeMap::new(),
         }

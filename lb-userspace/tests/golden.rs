@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write,
     fs,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
@@ -22,15 +23,27 @@ fn nuc01() -> Surroundings {
         name: "eth0".into(),
         mac: [0x02, 0, 0, 0, 0, 0x65],
         snat_v4: Some([192, 168, 56, 10].into()),
-        snat_v6: None,
+        snat_v6: Some(addr("fd00:56::10")),
         xdp_redirect: true,
     };
     Surroundings {
         node: "nuc01".into(),
-        host_addresses: [[192, 168, 56, 10].into(), [10, 244, 1, 1].into()].into(),
+        host_addresses: [
+            addr("192.168.56.10"),
+            addr("10.244.1.1"),
+            addr("fd00:56::10"),
+        ]
+        .into(),
+        node_port_addresses: ["10.244.1.1", "192.168.56.10", "fd00:56::10"]
+            .map(addr)
+            .into(),
         devices: BTreeMap::from([(2, uplink)]),
         ..Surroundings::default()
     }
+}
+
+fn addr(text: &str) -> IpAddr {
+    text.parse().expect("an address")
 }
 
 fn show(dir: &Path) -> String {

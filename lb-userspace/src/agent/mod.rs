@@ -3,6 +3,8 @@
 //! One task owns all state and reacts to four things: the source, the network, the
 //! control socket, the clock. Nothing else writes to the kernel.
 
+mod drain;
+mod memory;
 mod report;
 mod state;
 mod warnings;
@@ -10,13 +12,14 @@ mod warnings;
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
+use ipnet::IpNet;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
 
-use self::state::State;
+use self::{memory::Memory, state::State};
 use crate::{
     announce::Announcer,
     control::server::StateDir,
@@ -46,6 +49,8 @@ pub struct Options {
     pub node: String,
     /// Where the control socket is.
     pub state_dir: PathBuf,
+    /// The networks whose addresses of the host serve node ports; none: all global ones.
+    pub node_port_addresses: Vec<IpNet>,
     /// Whether to answer ARP for the VIPs.
     pub announce: bool,
     /// The kernel side.
@@ -78,7 +83,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut events = network.events()?;
     let announcer = Announcer::start(network.clone())?;
     let mut source = options.source.clone().watch();
-    let mut state = State::new(options, datapath, network, announcer);
+    let memory = Memory::load(&options.state_dir)
+        .context("what an earlier agent has drained is not known; mend the file or remove it")?;
+    let mut state = State::new(options, datapath, network, announcer, memory);
 
     let first = source.recv().await.context("the source ended")?;
     state.start(first).await?;
@@ -103,7 +110,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             }
             Some((request, reply)) = calls.recv() => {
                 // Who asked may have gone away; that is no concern of the agent.
-                let _ = reply.send(state.answer(request));
+                let _ = reply.send(state.answer(request).await);
             }
             _ = tick.tick() => state.tick().await,
             _ = terminate.recv() => break,

@@ -1,6 +1,6 @@
 //! Answers to the CLI.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use lb_common::{ABI_VERSION, Addr, Mode, Port, Protocol};
 
@@ -12,17 +12,22 @@ use crate::{
         VerdictCount,
     },
     datapath::{DatapathError, Probe},
-    desired::Condition,
+    desired::{Condition, Endpoint, ServiceName},
 };
 
 impl State {
-    pub(super) fn answer(&mut self, request: Request) -> Reply {
+    pub(super) async fn answer(&mut self, request: Request) -> Reply {
         let reply = match request {
             Request::Status => self.status().map(|status| Reply::Status(Box::new(status))),
             Request::Services => self.services().map(Reply::Services),
             Request::Backends => self.backends().map(Reply::Backends),
             Request::Flows(limit) => self.flows(limit).map(Reply::Flows),
             Request::Explain(question) => return self.explain(&question),
+            Request::Drain { backend, undo } => {
+                let drained = self.drain(&backend, undo).await;
+                return drained
+                    .map_or_else(|error| Reply::Failed(error.to_string()), Reply::Drained);
+            }
         };
         reply.unwrap_or_else(|error| Reply::Failed(error.to_string()))
     }
@@ -44,6 +49,12 @@ impl State {
             services: self.image.services.len(),
             backends: self.image.backends.len(),
             announced: self.announced(),
+            drained: self
+                .memory
+                .drained
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             verdicts: verdicts
                 .into_iter()
                 .map(|(hook, verdict, count)| VerdictCount {
@@ -96,30 +107,50 @@ impl State {
                 .collect();
             taking.sort_unstable();
             taking.dedup();
+            let frontends = self.image.frontends.iter();
             services.push(Service {
                 name: name.to_string(),
-                frontends: service.frontends.iter().map(ToString::to_string).collect(),
+                frontends: frontends
+                    .filter(|(_, of)| **of == index)
+                    .map(|(it, _)| {
+                        let addr = socket(it.addr, it.port);
+                        format!("{addr}/{}", protocol_name(it.protocol))
+                    })
+                    .collect(),
+                node_port: service.node_port.as_ref().map(|it| it.port),
                 algorithm: service.algorithm.name().to_owned(),
                 slots: table.len(),
                 backends: taking.len(),
+                external_policy: service.external_policy.name().to_owned(),
+                internal_policy: service.internal_policy.name().to_owned(),
+                session_affinity: service.affinity.map(|it| it.as_secs()),
+                source_ranges: service
+                    .source_ranges
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect(),
                 traffic: self.datapath.service_stats(index)?.into(),
             });
         }
-        services.sort_by(|a, b| a.name.cmp(&b.name));
+        services.sort_by(|a, b| (&a.name, &a.frontends).cmp(&(&b.name, &b.frontends)));
         Ok(services)
     }
 
     fn backends(&self) -> Result<Vec<Backend>, DatapathError> {
+        let known: BTreeMap<_, _> = self
+            .image
+            .backends
+            .iter()
+            .map(|(&index, it)| ((socket(it.addr, it.port), it.protocol), (index, it)))
+            .collect();
         let mut backends = Vec::new();
         for (name, service) in &self.desired.services {
-            let protocols = service.frontends.iter().map(|frontend| frontend.protocol);
-            let Some(protocol) = protocols.into_iter().next() else {
+            let Some(protocol) = service.protocol() else {
                 continue;
             };
             for (&address, endpoint) in &service.endpoints {
-                let Some((&index, entry)) = self.image.backends.iter().find(|(_, entry)| {
-                    socket(entry.addr, entry.port) == address && entry.protocol == protocol as u8
-                }) else {
+                // None where no frontend is of its family.
+                let Some(&(index, entry)) = known.get(&(address, protocol as u8)) else {
                     continue;
                 };
                 backends.push(Backend {
@@ -129,16 +160,30 @@ impl State {
                     node: endpoint.node.clone(),
                     mode: entry.mode().name().to_owned(),
                     weight: endpoint.weight,
-                    condition: match endpoint.condition {
-                        Condition::Ready => "ready".to_owned(),
-                        Condition::Draining => "draining".to_owned(),
-                    },
+                    condition: self.condition(name, address, endpoint).to_owned(),
                     id: entry.id.to_string(),
                     traffic: self.datapath.backend_stats(index)?.into(),
                 });
             }
         }
         Ok(backends)
+    }
+
+    /// What an endpoint may be used for, and whose word that is.
+    fn condition(
+        &self,
+        service: &ServiceName,
+        address: SocketAddr,
+        endpoint: &Endpoint,
+    ) -> &'static str {
+        let mut drained = self.memory.drained.iter();
+        if drained.any(|it| it.names(service, address, endpoint)) {
+            return "drained";
+        }
+        match endpoint.condition {
+            Condition::Ready => "ready",
+            Condition::Draining => "draining",
+        }
     }
 
     fn flows(&self, limit: usize) -> Result<Flows, DatapathError> {

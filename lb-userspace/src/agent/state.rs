@@ -9,11 +9,16 @@ use std::{
 use anyhow::Context;
 use lb_common::AddressUse;
 
-use super::{Options, warnings};
+use super::{
+    Options,
+    drain::{self, Target},
+    memory::Memory,
+    warnings,
+};
 use crate::{
     announce::{Announcer, Claims},
     compile::{self, image::MapImage},
-    control::SourceStatus,
+    control::{Drained, SourceStatus},
     datapath::{Attachment, Datapath},
     desired::{Desired, Surroundings},
     net::{Network, Snapshot},
@@ -29,8 +34,10 @@ pub(super) struct State {
     pub(super) started: Instant,
     /// What the newest valid source wants; none before the first.
     wanted: Option<Desired>,
-    /// What is in force: `wanted` as of the last reconcile that succeeded.
+    /// What is in force: [`Self::effective`] as of the last reconcile that succeeded.
     pub(super) desired: Desired,
+    /// What outlives the agent beside the kernel side.
+    pub(super) memory: Memory,
     /// What the maps hold.
     pub(super) image: MapImage,
     /// The input that `image` was compiled from, so that a change of the network that
@@ -52,6 +59,7 @@ impl State {
         datapath: Datapath,
         network: Network,
         announcer: Announcer,
+        memory: Memory,
     ) -> Self {
         let from = match &options.source {
             Source::Manifests(dir) => format!("manifests in {}", dir.display()),
@@ -67,6 +75,7 @@ impl State {
             started: Instant::now(),
             wanted: None,
             desired: Desired::default(),
+            memory,
             compiled: None,
             source: SourceStatus {
                 from,
@@ -174,7 +183,7 @@ impl State {
         let before = std::mem::take(&mut self.failures);
         if let Err(error) = self.try_reconcile().await {
             self.failures.push(format!("{error:#}"));
-            let in_force = self.wanted.as_ref() == Some(&self.desired);
+            let in_force = self.effective().as_ref() == Some(&self.desired);
             self.source.current &= in_force;
         }
         for failure in self.failures.iter().filter(|it| !before.contains(it)) {
@@ -206,10 +215,10 @@ impl State {
         attached: &BTreeMap<u32, bool>,
     ) -> anyhow::Result<()> {
         let surroundings = self.surroundings(snapshot, attached).await?;
-        let Some(wanted) = self.wanted.clone() else {
+        let Some(effective) = self.effective() else {
             return self.refresh_devices(&surroundings);
         };
-        let input = (wanted, surroundings);
+        let input = (effective, surroundings);
         if self.compiled.as_ref() != Some(&input) {
             let image = compile::compile(&input.0, &input.1, &self.datapath.in_use())?;
             let applied = self.datapath.apply(&image)?;
@@ -230,6 +239,49 @@ impl State {
         self.source.current = self.source.problems.is_empty();
         self.warn(snapshot).await;
         Ok(())
+    }
+
+    /// What the source wants, less what the operator has taken out.
+    fn effective(&self) -> Option<Desired> {
+        let mut desired = self.wanted.clone()?;
+        drain::apply(&mut desired, &self.memory.drained);
+        Some(desired)
+    }
+
+    /// Takes a backend out by hand, or back in.
+    pub(super) async fn drain(&mut self, backend: &str, undo: bool) -> anyhow::Result<Drained> {
+        let Ok(target) = backend.parse::<Target>();
+        let mut memory = self.memory.clone();
+        let target = if undo {
+            for entry in target.taken_back(&memory.drained)? {
+                memory.drained.remove(&entry);
+            }
+            target
+        } else {
+            let wanted = self.wanted.as_ref();
+            let target = target.settle(wanted.context(
+                "no valid configuration is in force, so backends are not known; see `naru status`",
+            )?)?;
+            memory.drained.insert(target.clone());
+            target
+        };
+        if memory != self.memory {
+            // Written first: what is in force must not be forgotten.
+            memory.save(&self.options.state_dir)?;
+            self.memory = memory;
+            tracing::info!("{}: {target}", if undo { "taken back" } else { "drained" });
+            self.reconcile().await;
+            if let Some(failure) = self.failures.first() {
+                anyhow::bail!("noted, but not in force yet: {failure}");
+            }
+        }
+        let (backends, without) = drain::effect(&self.desired, &target);
+        Ok(Drained {
+            target: target.to_string(),
+            undone: undo,
+            backends,
+            without,
+        })
     }
 
     /// Without a valid source what an earlier agent left stays, but interfaces may have
@@ -258,6 +310,8 @@ impl State {
         let local = self.network.local_endpoints(endpoints, &indices).await?;
         let mut surroundings = snapshot.surroundings(&self.options.node, attached, local);
         surroundings.seed = self.options.datapath.seed;
+        surroundings.node_port_addresses =
+            snapshot.global_addresses(&self.options.node_port_addresses);
         Ok(surroundings)
     }
 
@@ -323,8 +377,8 @@ impl State {
         failures
     }
 
-    /// Claims every VIP that is not an address of the host itself on the attached
-    /// interfaces: its datapath is in place by now.
+    /// Claims what is to be announced on the attached interfaces: its datapath is in
+    /// place by now.
     fn claim(&mut self) {
         if !self.options.announce {
             return;
@@ -333,9 +387,7 @@ impl State {
         let claims: Claims = self
             .datapath
             .addresses()
-            .filter(|(_, usage)| {
-                usage.contains(AddressUse::VIP) && !usage.contains(AddressUse::HOST)
-            })
+            .filter(|(_, usage)| usage.contains(AddressUse::ANNOUNCED))
             .map(|(addr, _)| (addr.to_ip(), interfaces.clone()))
             .collect();
         self.announcer.set_claims(claims);
@@ -358,7 +410,15 @@ impl State {
     }
 
     pub(super) fn warnings(&self) -> Vec<String> {
-        let failures = self.failures.iter();
-        failures.chain(&self.routing_warnings).cloned().collect()
+        let failures = self.failures.iter().chain(&self.routing_warnings).cloned();
+        let gone = self.memory.drained.iter();
+        let gone = gone.filter(|target| !target.is_known(&self.desired));
+        let gone = gone.map(|target| {
+            format!(
+                "{target} is drained, but no such backend is there now: should it come back, it \
+                 takes no new flows; forget it with `naru drain {target} --undo`"
+            )
+        });
+        failures.chain(gone).collect()
     }
 }

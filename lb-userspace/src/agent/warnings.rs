@@ -11,7 +11,7 @@ use lb_common::Mode;
 use super::Options;
 use crate::{
     compile::image::MapImage,
-    desired::Desired,
+    desired::{Desired, Family},
     net::{Network, Snapshot, is_local_endpoint},
 };
 
@@ -24,10 +24,29 @@ pub(super) async fn find(
     network: &Network,
 ) -> BTreeSet<String> {
     let mut warnings = BTreeSet::new();
+    not_enforced(desired, &mut warnings);
     forwarding(options, image, snapshot, &mut warnings);
     ports(options, image, &mut warnings);
     routes(options, image, desired, snapshot, network, &mut warnings).await;
     warnings
+}
+
+/// What a service asks for and the datapath does not do yet.
+fn not_enforced(desired: &Desired, warnings: &mut BTreeSet<String>) {
+    for (name, service) in &desired.services {
+        if !service.source_ranges.is_empty() {
+            warnings.insert(format!(
+                "{name} is open to everybody: its source ranges are not enforced yet; guard it \
+                 otherwise, or take the Service away"
+            ));
+        }
+        if service.affinity.is_some() {
+            warnings.insert(format!(
+                "{name}: session affinity is not honoured yet, so a client's next connection may \
+                 go to another backend"
+            ));
+        }
+    }
 }
 
 fn forwarding(
@@ -37,17 +56,22 @@ fn forwarding(
     warnings: &mut BTreeSet<String>,
 ) {
     let host = snapshot.host_addresses();
-    let beyond = |addr: IpAddr| !host.contains(&addr);
-    if !image.backends.values().any(|it| beyond(it.addr.to_ip())) {
-        return;
-    }
-    for name in &options.interfaces {
-        let path = format!("/proc/sys/net/ipv4/conf/{name}/forwarding");
-        if sysctl(&path).as_deref() == Some("0") {
-            warnings.insert(format!(
-                "the kernel does not forward packets that come in by {name}, so no backend but this \
-                 host's own processes is reached; set sysctl net.ipv4.conf.{name}.forwarding=1"
-            ));
+    let backends = image.backends.values().map(|it| it.addr.to_ip());
+    let families: BTreeSet<Family> = backends
+        .filter(|addr| !host.contains(addr))
+        .map(Family::of)
+        .collect();
+    for family in families {
+        let family = family.name().to_lowercase();
+        for name in &options.interfaces {
+            let path = format!("/proc/sys/net/{family}/conf/{name}/forwarding");
+            if sysctl(&path).as_deref() == Some("0") {
+                warnings.insert(format!(
+                    "the kernel does not forward packets that come in by {name}, so no backend but \
+                     this host's own processes is reached; set sysctl \
+                     net.{family}.conf.{name}.forwarding=1"
+                ));
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::{ops::RangeInclusive, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
+use ipnet::IpNet;
 use lb_common::{Algorithm, config};
 use tracing_subscriber::EnvFilter;
 
@@ -63,6 +64,10 @@ pub(super) struct Args {
     /// This node's name, as endpoints name it [default: the host's name]
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
+    /// A network whose addresses of this host serve node ports; repeatable [default: all global
+    /// addresses of the host]
+    #[arg(long, value_name = "CIDR")]
+    node_port_addresses: Vec<IpNet>,
     /// Do not answer ARP for the virtual IPs: they are routed here, or the host has them
     #[arg(long)]
     no_announce: bool,
@@ -128,6 +133,7 @@ impl Args {
             attach: self.attach,
             node,
             state_dir,
+            node_port_addresses: self.node_port_addresses,
             announce: !self.no_announce,
             datapath: datapath::Options {
                 pin_dir,

@@ -109,6 +109,24 @@ Examples:
         #[command(flatten)]
         output: Output,
     },
+    /// Take a backend out of all services: it gets no new flows, those that it has go on
+    #[command(after_help = "\
+Holds until it is undone, also over a restart of the agent.
+
+Examples:
+  naru drain 10.0.0.11:8080          one port of a server
+  naru drain 10.0.0.11               all its ports
+  naru drain default/web-0           a pod, whatever its address; the namespace may be left out
+  naru drain 10.0.0.11 --undo")]
+    Drain {
+        /// Address and port, address, or name of a pod
+        backend: String,
+        /// Put it back in
+        #[arg(long)]
+        undo: bool,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Remove programs, maps and pins from the kernel
     Detach,
     /// Print completions for a shell
@@ -140,6 +158,15 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Flows { limit, output } => {
             ask(&cli.state_dir, &Request::Flows(limit), output.output)
         }
+        Command::Drain {
+            backend,
+            undo,
+            output,
+        } => ask(
+            &cli.state_dir,
+            &Request::Drain { backend, undo },
+            output.output,
+        ),
         Command::Explain {
             client,
             frontend,

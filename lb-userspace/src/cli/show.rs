@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::Format;
-use crate::control::{Backend, Explanation, Flows, Reply, Service, Status, Traffic};
+use crate::control::{Backend, Drained, Explanation, Flows, Reply, Service, Status, Traffic};
 
 /// Prints a reply.
 pub(super) fn reply(reply: &Reply, format: Format) -> anyhow::Result<()> {
@@ -14,6 +14,7 @@ pub(super) fn reply(reply: &Reply, format: Format) -> anyhow::Result<()> {
             Reply::Backends(backends) => serde_json::to_string_pretty(backends),
             Reply::Flows(flows) => serde_json::to_string_pretty(flows),
             Reply::Explain(explanation) => serde_json::to_string_pretty(explanation),
+            Reply::Drained(drained) => serde_json::to_string_pretty(drained),
             Reply::Failed(reason) => serde_json::to_string_pretty(reason),
         }?;
         println!("{json}");
@@ -25,6 +26,7 @@ pub(super) fn reply(reply: &Reply, format: Format) -> anyhow::Result<()> {
         Reply::Backends(backends) => print_backends(backends),
         Reply::Flows(flows) => print_flows(flows),
         Reply::Explain(explanation) => print_explanation(explanation),
+        Reply::Drained(drained) => print_drained(drained),
         Reply::Failed(reason) => println!("{reason}"),
     }
     Ok(())
@@ -75,6 +77,9 @@ fn print_status(status: &Status) {
         status.pin_dir.display(),
         status.abi
     );
+    if !status.drained.is_empty() {
+        println!("drained by hand: {}", status.drained.join(", "));
+    }
     for warning in &status.warnings {
         println!("WARNING: {warning}");
     }
@@ -223,6 +228,22 @@ fn print_flows(flows: &Flows) {
     print(&table);
     if flows.more {
         println!("… and more: raise --limit");
+    }
+}
+
+fn print_drained(it: &Drained) {
+    let backends: Vec<_> = it.backends.iter().map(ToString::to_string).collect();
+    let backends = match backends.as_slice() {
+        [] => "no backend at the moment".to_owned(),
+        some => some.join(", "),
+    };
+    if it.undone {
+        println!("{} takes new flows again: {backends}", it.target);
+        return;
+    }
+    println!("{} is drained: {backends}", it.target);
+    for service in &it.without {
+        println!("WARNING: {service} has no backend left that takes new flows");
     }
 }
 

@@ -5,10 +5,14 @@ use std::{
     net::SocketAddr,
 };
 
-use lb_common::{Backend, BackendId, Mode, Port, Protocol, config::MAX_BACKENDS};
+use lb_common::{Backend, BackendId, Mode, Port, config::MAX_BACKENDS};
 
-use super::{CompileError, image::InUse};
-use crate::desired::{Endpoint, Service, ServiceName, Surroundings};
+use super::{
+    CompileError,
+    image::InUse,
+    parts::{Part, PartName, is_here},
+};
+use crate::desired::{Endpoint, Surroundings};
 
 /// What makes two endpoints the same backend, whichever services name them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,15 +28,15 @@ pub(super) struct Backends(BTreeMap<Identity, BackendId>);
 impl Backends {
     /// Gives every endpoint, draining ones included, an id.
     pub(super) fn assign(
-        wanted: &BTreeMap<&ServiceName, &Service>,
+        parts: &BTreeMap<PartName<'_>, Part<'_>>,
         surroundings: &Surroundings,
         in_use: &InUse,
     ) -> Result<Self, CompileError> {
-        let identities: BTreeSet<_> = wanted
+        let identities: BTreeSet<_> = parts
             .values()
-            .flat_map(|service| {
-                let one = |(&addr, endpoint)| identity(service, addr, endpoint, surroundings);
-                service.endpoints.iter().filter_map(one)
+            .flat_map(|part| {
+                let endpoints = part.endpoints.iter();
+                endpoints.map(|(&addr, endpoint)| identity(part, addr, endpoint, surroundings))
             })
             .collect();
         let mut live = BTreeMap::new();
@@ -72,15 +76,15 @@ impl Backends {
         Ok(Self(ids))
     }
 
-    /// The id of one endpoint of `service`.
+    /// The id of one endpoint of `part`.
     pub(super) fn id(
         &self,
-        service: &Service,
+        part: &Part<'_>,
         addr: SocketAddr,
         surroundings: &Surroundings,
     ) -> Option<BackendId> {
-        let endpoint = service.endpoints.get(&addr)?;
-        let identity = identity(service, addr, endpoint, surroundings)?;
+        let endpoint = part.endpoints.get(&addr)?;
+        let identity = identity(part, addr, endpoint, surroundings);
         self.0.get(&identity).copied()
     }
 
@@ -102,30 +106,20 @@ impl Backends {
     }
 }
 
-/// The backend that an endpoint of `service` is; `None` without any frontend.
+/// The backend that an endpoint of `part` is.
 fn identity(
-    service: &Service,
+    part: &Part<'_>,
     addr: SocketAddr,
     endpoint: &Endpoint,
     surroundings: &Surroundings,
-) -> Option<Identity> {
-    let protocol: Protocol = service.frontends.first()?.protocol;
-    Some(Identity {
+) -> Identity {
+    Identity {
         addr,
-        protocol: protocol as u8,
-        mode: mode(addr, endpoint, surroundings),
-    })
-}
-
-/// How an endpoint is reached: what the source says of its node counts before what
-/// the routing table shows.
-fn mode(addr: SocketAddr, endpoint: &Endpoint, surroundings: &Surroundings) -> Mode {
-    let ip = &addr.ip();
-    let here = match &endpoint.node {
-        Some(node) => *node == surroundings.node,
-        None => {
-            surroundings.host_addresses.contains(ip) || surroundings.local_endpoints.contains(ip)
-        }
-    };
-    if here { Mode::Local } else { Mode::Nat }
+        protocol: part.protocol as u8,
+        mode: if is_here(addr, endpoint, surroundings) {
+            Mode::Local
+        } else {
+            Mode::Nat
+        },
+    }
 }

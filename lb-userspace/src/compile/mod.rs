@@ -4,9 +4,13 @@
 //! keeps its number: a frontend its service index, a backend its id, a service its
 //! place in the slots while its table keeps its length and algorithm. What is new
 //! takes the lowest number that neither lives nor rests.
+//!
+//! A service of both families is two to the kernel, each with its own table
+//! ([`parts`]).
 
 mod backends;
 pub mod image;
+mod parts;
 pub mod render;
 mod services;
 mod slots;
@@ -23,6 +27,7 @@ use crate::desired::{self, Desired, DeviceFacts, ServiceName, Surroundings};
 use self::{
     backends::Backends,
     image::{InUse, MapImage},
+    parts::{Part, PartName, Parts},
     slots::Space,
 };
 
@@ -86,14 +91,9 @@ pub fn compile(
     in_use: &InUse,
 ) -> Result<MapImage, CompileError> {
     // A service without a frontend cannot be reached and takes no room.
-    let wanted: BTreeMap<_, _> = desired
-        .services
-        .iter()
-        .filter(|(_, service)| !service.frontends.is_empty())
-        .collect();
-    let frontends = services::frontends(&wanted)?;
-    let indices = services::indices(&wanted, in_use)?;
-    let backends = Backends::assign(&wanted, surroundings, in_use)?;
+    let Parts { parts, owners } = parts::parts(desired, surroundings)?;
+    let indices = services::indices(&parts, in_use)?;
+    let backends = Backends::assign(&parts, surroundings, in_use)?;
 
     let mut image = MapImage {
         backends: backends.entries(),
@@ -101,18 +101,22 @@ pub fn compile(
     };
     place(
         &mut image,
-        &wanted,
+        &parts,
         &indices,
         &backends,
         surroundings,
         in_use,
     )?;
-    for (frontend, name) in frontends {
-        let index = indices[name];
+    for (frontend, part) in owners {
+        let index = indices[&part];
         image.frontends.insert(key(&frontend), index);
-        image.names.insert(index, name.clone());
+        image.names.insert(index, part.0.clone());
     }
     image.addresses = addresses(&image, surroundings);
+    for (name, part) in &parts {
+        let served = !image.services[&indices[name]].is_empty();
+        announce(&mut image.addresses, part, served);
+    }
     image.devices = devices(surroundings);
     within("addresses", image.addresses.len(), MAX_ADDRESSES)?;
     within("frontends", image.frontends.len(), MAX_FRONTENDS)?;
@@ -123,22 +127,22 @@ pub fn compile(
 /// Fills the slot tables and gives each its place.
 fn place(
     image: &mut MapImage,
-    wanted: &BTreeMap<&ServiceName, &desired::Service>,
-    indices: &BTreeMap<&ServiceName, u32>,
+    parts: &BTreeMap<PartName<'_>, Part<'_>>,
+    indices: &BTreeMap<PartName<'_>, u32>,
     backends: &Backends,
     surroundings: &Surroundings,
     in_use: &InUse,
 ) -> Result<(), CompileError> {
     let mut space = Space::new(in_use);
-    for (&name, &service) in wanted {
+    for (name, part) in parts {
         let index = indices[name];
-        let table: Vec<Slot> = slots::order(service, surroundings.seed)
+        let table: Vec<Slot> = slots::order(part, surroundings)
             .into_iter()
-            .filter_map(|endpoint| backends.id(service, endpoint, surroundings))
+            .filter_map(|endpoint| backends.id(part, endpoint, surroundings))
             .map(Slot::new)
             .collect();
         let len = table.len() as u32;
-        let algorithm = service.algorithm;
+        let algorithm = part.service.algorithm;
         if len == 0 {
             image
                 .services
@@ -146,7 +150,7 @@ fn place(
             continue;
         }
         let full = || CompileError::NoSlots {
-            service: name.clone(),
+            service: name.0.clone(),
             wanted: len,
         };
         let kept = in_use
@@ -195,6 +199,21 @@ fn addresses(image: &MapImage, surroundings: &Surroundings) -> BTreeMap<Addr, Ad
         }
     }
     addresses
+}
+
+/// Marks the addresses that the node claims for a part. The host's own it has already,
+/// and external ones are somebody else's to bring here.
+fn announce(addresses: &mut BTreeMap<Addr, AddressUse>, part: &Part<'_>, served: bool) {
+    if !part.announced(served) {
+        return;
+    }
+    for frontend in part.frontends.intersection(&part.service.frontends) {
+        if let Some(usage) = addresses.get_mut(&frontend.addr.ip().into())
+            && !usage.contains(AddressUse::HOST)
+        {
+            *usage = usage.with(AddressUse::ANNOUNCED);
+        }
+    }
 }
 
 /// What map `DEVICES` shall hold.

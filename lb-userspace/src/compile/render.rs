@@ -97,6 +97,7 @@ fn uses(what: AddressUse) -> String {
         (AddressUse::HOST, " host"),
         (AddressUse::SNAT, " snat"),
         (AddressUse::LOCAL_BACKEND, " local-backend"),
+        (AddressUse::ANNOUNCED, " announced"),
     ];
     let set = names.into_iter().filter(|(bit, _)| what.contains(*bit));
     set.map(|(_, name)| name).collect()

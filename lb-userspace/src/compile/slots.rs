@@ -8,37 +8,38 @@ use lb_common::{
     maglev::{self, Cursor},
 };
 
-use super::image::InUse;
-use crate::desired::{Condition, Service};
+use super::{image::InUse, parts::Part};
+use crate::desired::{Condition, Surroundings};
 
 /// Length of a round-robin table beyond which weights are scaled down.
 ///
 /// Services of very many endpoints may have more: four slots for each.
 pub(super) const ROUND_ROBIN_SLOTS: u64 = 4_096;
 
-/// The endpoints in the order of the service's slots; empty where none is usable.
-pub(super) fn order(service: &Service, seed: u64) -> Vec<SocketAddr> {
-    let chosen = chosen(service);
-    match service.algorithm {
+/// The endpoints in the order of the part's slots; empty where none is usable.
+pub(super) fn order(part: &Part<'_>, surroundings: &Surroundings) -> Vec<SocketAddr> {
+    let chosen = chosen(part, surroundings);
+    match part.service.algorithm {
         Algorithm::RoundRobin => {
             let weights: Vec<_> = chosen.iter().map(|&(_, weight)| weight).collect();
             let turns = turns(&weights);
             turns.into_iter().map(|turn| chosen[turn].0).collect()
         }
-        Algorithm::Maglev => maglev_order(&chosen, seed, service.maglev_slots),
+        Algorithm::Maglev => maglev_order(&chosen, surroundings.seed, part.service.maglev_slots),
     }
 }
 
 /// The endpoints that take new flows, with weights above 0, by address.
 ///
 /// Where none is ready, those that terminate but still serve take them, as
-/// kube-proxy has it: a rollout's last pods rather than a refusal.
-fn chosen(service: &Service) -> Vec<(SocketAddr, u32)> {
+/// kube-proxy has it: a rollout's last pods rather than a refusal. Under the policy
+/// Local that goes for the endpoints of this node.
+fn chosen(part: &Part<'_>, surroundings: &Surroundings) -> Vec<(SocketAddr, u32)> {
     let of = |condition: Condition| -> Vec<_> {
-        let endpoints = service.endpoints.iter();
+        let endpoints = part.admitted(surroundings);
         endpoints
             .filter(|(_, endpoint)| endpoint.condition == condition && endpoint.weight > 0)
-            .map(|(&addr, endpoint)| (addr, endpoint.weight))
+            .map(|(addr, endpoint)| (addr, endpoint.weight))
             .collect()
     };
     let ready = of(Condition::Ready);

@@ -69,6 +69,7 @@ fn state(sketches: &BTreeMap<u8, Sketch>) -> Desired {
             },
             maglev_slots: maglev::LADDER[0],
             endpoints: endpoints.collect(),
+            ..Service::default()
         };
         (ServiceName(format!("default/s{n}:80")), service)
     });

@@ -38,6 +38,13 @@ pub enum Request {
     Flows(usize),
     /// What would become of a packet.
     Explain(Question),
+    /// Take a backend out of all services, or back in.
+    Drain {
+        /// `ADDRESS:PORT`, an address, or a pod's name.
+        backend: String,
+        /// Back in.
+        undo: bool,
+    },
 }
 
 /// What the agent answers.
@@ -54,6 +61,8 @@ pub enum Reply {
     Flows(Flows),
     /// To [`Request::Explain`].
     Explain(Box<Explanation>),
+    /// To [`Request::Drain`].
+    Drained(Drained),
     /// The request failed, and why.
     Failed(String),
 }
@@ -99,10 +108,25 @@ pub struct Status {
     pub backends: usize,
     /// Addresses that the agent answers ARP for.
     pub announced: Vec<Announced>,
+    /// Backends that were taken out by hand.
+    pub drained: Vec<String>,
     /// Packets by hook and verdict.
     pub verdicts: Vec<VerdictCount>,
     /// What may keep traffic from flowing, with the remedy.
     pub warnings: Vec<String>,
+}
+
+/// What became of a [`Request::Drain`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Drained {
+    /// What was named.
+    pub target: String,
+    /// Whether it was taken back in.
+    pub undone: bool,
+    /// The backends that this concerns now.
+    pub backends: Vec<SocketAddr>,
+    /// Services of theirs that have no backend with any weight.
+    pub without: Vec<String>,
 }
 
 /// A virtual IP that is claimed on an interface.
@@ -185,14 +209,24 @@ impl From<lb_common::Stats> for Traffic {
 pub struct Service {
     /// `namespace/name:port`.
     pub name: String,
-    /// Where clients reach it.
+    /// Where clients reach it, all of one family: a service of both is listed twice.
     pub frontends: Vec<String>,
+    /// Port of the node that is among them on every address.
+    pub node_port: Option<u16>,
     /// How a backend is picked.
     pub algorithm: String,
     /// Length of its slot table.
     pub slots: u32,
     /// Backends that take new flows.
     pub backends: usize,
+    /// `Cluster`, or `Local`: whose endpoints serve those who come from outside.
+    pub external_policy: String,
+    /// The same for the node's own processes and pods.
+    pub internal_policy: String,
+    /// Seconds of silence after which a client may get another backend; none: at once.
+    pub session_affinity: Option<u64>,
+    /// The networks that may use it; none: all.
+    pub source_ranges: Vec<String>,
     /// Counters.
     #[serde(flatten)]
     pub traffic: Traffic,
@@ -213,7 +247,7 @@ pub struct Backend {
     pub mode: String,
     /// Share of new flows.
     pub weight: u32,
-    /// `ready` or `draining`.
+    /// `ready`, `draining` (by the source) or `drained` (by hand).
     pub condition: String,
     /// Index and generation in the kernel.
     pub id: String,

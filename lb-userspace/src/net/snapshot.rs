@@ -5,6 +5,7 @@ use std::{
     net::IpAddr,
 };
 
+use ipnet::IpNet;
 use rtnetlink::packet_route::{
     address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
     link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
@@ -77,6 +78,15 @@ impl Snapshot {
     /// Every address of the host, on whatever interface, loopback included.
     pub fn host_addresses(&self) -> BTreeSet<IpAddr> {
         self.addresses.iter().map(|address| address.addr).collect()
+    }
+
+    /// The addresses under which others reach the host: the global ones, of these
+    /// networks where any are named.
+    pub fn global_addresses(&self, networks: &[IpNet]) -> BTreeSet<IpAddr> {
+        let within =
+            |addr: &IpAddr| networks.is_empty() || networks.iter().any(|net| net.contains(addr));
+        let global = self.addresses.iter().filter(|address| address.global);
+        global.map(|address| address.addr).filter(within).collect()
     }
 
     /// The interface's address for new outgoing flows: global and usable, a

@@ -83,7 +83,11 @@ impl fmt::Display for Report {
 
 fn summary(f: &mut fmt::Formatter<'_>, desired: &Desired) -> fmt::Result {
     for (name, service) in &desired.services {
-        let frontends: Vec<_> = service.frontends.iter().map(ToString::to_string).collect();
+        let frontends = service.frontends.union(&service.external);
+        let frontends: Vec<_> = frontends
+            .map(ToString::to_string)
+            .chain(service.node_port.iter().map(ToString::to_string))
+            .collect();
         let n = service.endpoints.len();
         writeln!(
             f,

@@ -6,6 +6,8 @@
 //!     frontend: 192.168.56.11:80     # …:53/udp
 //!     algorithm: maglev              # or round-robin, the default
 //!     maglev_slots: 65537            # optional
+//!     session_affinity: 3600         # optional: seconds that a client keeps its backend
+//!     source_ranges: [10.0.0.0/8]    # optional: the networks that may use it
 //!     backends:
 //!       - 10.0.0.11:8080
 //!       - {address: 10.0.0.12:8080, weight: 2}
@@ -36,6 +38,9 @@ struct ServiceEntry {
     frontend: Spanned<String>,
     algorithm: Option<Spanned<String>>,
     maglev_slots: Option<Spanned<u32>>,
+    session_affinity: Option<Spanned<i64>>,
+    #[serde(default)]
+    source_ranges: Vec<Spanned<String>>,
     backends: Vec<Spanned<BackendEntry>>,
 }
 
@@ -157,6 +162,20 @@ fn entry(
             Err(objection) => object_to(slots.referenced.line(), objection),
         }
     }
+    let mut affinity = None;
+    if let Some(seconds) = &service.session_affinity {
+        match rules::affinity(seconds.value) {
+            Ok(read) => affinity = Some(read),
+            Err(objection) => object_to(seconds.referenced.line(), objection),
+        }
+    }
+    let mut source_ranges = Vec::new();
+    for range in &service.source_ranges {
+        match rules::network(&range.value) {
+            Ok(network) => source_ranges.push(network),
+            Err(objection) => object_to(range.referenced.line(), objection),
+        }
+    }
     let mut backends = Vec::new();
     for backend in &service.backends {
         let line = backend.referenced.line();
@@ -181,6 +200,8 @@ fn entry(
             frontend,
             algorithm,
             maglev_slots,
+            affinity,
+            source_ranges: rules::networks(source_ranges),
             backends,
         }),
         Err(objection) => {
@@ -209,6 +230,8 @@ mod tests {
         assert_eq!(service.algorithm, Algorithm::Maglev);
         let weights: Vec<_> = service.endpoints.values().map(|e| e.weight).collect();
         assert_eq!(weights, [1, 2]);
+        assert_eq!(service.affinity.map(|it| it.as_secs()), Some(3600));
+        assert_eq!(service.source_ranges, ["10.0.0.0/8".parse().expect("net")]);
     }
 
     #[test]
@@ -216,6 +239,8 @@ mod tests {
         let text = "\
 services:
   - frontend: 192.168.56.11:80
+    session_affinity: 0
+    source_ranges: [10.0.0.1]
     algorithm: fastest
     backends:
       - 10.0.0.11
@@ -228,12 +253,14 @@ services:
 ";
         let error = read("naru.yaml", text).expect_err("refused");
         insta::assert_snapshot!(error, @r"
-        naru.yaml:3: service 192.168.56.11:80: `fastest` is not an algorithm; write round-robin or maglev
-        naru.yaml:5: service 192.168.56.11:80: 10.0.0.11: a port is missing; write 10.0.0.11:8080
-        naru.yaml:6: service 192.168.56.11:80: `2000` is not a weight; use a number from 0 (takes no new flows) to 1000
-        naru.yaml:8: service 192.168.56.11:53/udp: 100 is not a size of a Maglev table; use one of 1021, 4093, 16381, 65537
-        naru.yaml:9: service 192.168.56.11:53/udp: endpoint 192.168.56.11:53 is the service's own frontend, packets would go in a circle; give the endpoint another address or port
-        naru.yaml:10: service 192.168.56.11:80/tcp: this frontend is already taken at naru.yaml:2; give one of the two another address or port
+        naru.yaml:3: service 192.168.56.11:80: an affinity of 0 seconds cannot be; use a number from 1 to 86400
+        naru.yaml:4: service 192.168.56.11:80: `10.0.0.1` is not a network; write it as 10.0.0.1/32
+        naru.yaml:5: service 192.168.56.11:80: `fastest` is not an algorithm; write round-robin or maglev
+        naru.yaml:7: service 192.168.56.11:80: 10.0.0.11: a port is missing; write 10.0.0.11:8080
+        naru.yaml:8: service 192.168.56.11:80: `2000` is not a weight; use a number from 0 (takes no new flows) to 1000
+        naru.yaml:10: service 192.168.56.11:53/udp: 100 is not a size of a Maglev table; use one of 1021, 4093, 16381, 65537
+        naru.yaml:11: service 192.168.56.11:53/udp: endpoint 192.168.56.11:53 is the service's own frontend, packets would go in a circle; give the endpoint another address or port
+        naru.yaml:12: service 192.168.56.11:80/tcp: this frontend is already taken at naru.yaml:2; give one of the two another address or port
         ");
     }
 
@@ -251,7 +278,7 @@ services:
     fn an_unknown_field_is_refused() {
         let text = "services:\n- frontend: 192.168.56.11:80\n  backend: []\n  backends: []\n";
         let error = read("naru.yaml", text).expect_err("refused").to_string();
-        insta::assert_snapshot!(error, @"naru.yaml:3: unknown field `backend`, expected one of name, frontend, algorithm, maglev_slots, backends, in `backend: []`; below `services:` write `- {frontend: 192.168.56.11:80, backends: [10.0.0.11:8080]}`");
+        insta::assert_snapshot!(error, @"naru.yaml:3: unknown field `backend`, expected one of name, frontend, algorithm, maglev_slots, session_affinity, source_ranges, backends, in `backend: []`; below `services:` write `- {frontend: 192.168.56.11:80, backends: [10.0.0.11:8080]}`");
         let text = "services:\n- frontend: 192.168.56.11:80\n  backends:\n  - {adress: x}\n";
         let error = read("naru.yaml", text).expect_err("refused").to_string();
         insta::assert_snapshot!(error, @"naru.yaml:4: unknown field `adress`, expected one of address, weight, in `- {adress: x}`; below `services:` write `- {frontend: 192.168.56.11:80, backends: [10.0.0.11:8080]}`");

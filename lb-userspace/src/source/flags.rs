@@ -70,6 +70,8 @@ impl Flags {
             frontend: vip.0,
             algorithm: self.algorithm,
             maglev_slots: maglev::DEFAULT_SLOTS,
+            affinity: None,
+            source_ranges: Vec::new(),
             backends: self
                 .backends
                 .iter()

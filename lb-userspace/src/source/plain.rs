@@ -3,8 +3,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    time::Duration,
 };
 
+use ipnet::IpNet;
 use lb_common::{Algorithm, Protocol};
 
 use super::{Findings, Origin, Outcome, rules};
@@ -19,6 +21,8 @@ pub(super) struct Entry {
     pub(super) frontend: Frontend,
     pub(super) algorithm: Algorithm,
     pub(super) maglev_slots: u32,
+    pub(super) affinity: Option<Duration>,
+    pub(super) source_ranges: Vec<IpNet>,
     pub(super) backends: Vec<(Origin, SocketAddr, u32)>,
 }
 
@@ -81,7 +85,10 @@ pub(super) fn translate(entries: Vec<Entry>, mut findings: Findings) -> Outcome 
             frontends: BTreeSet::from([entry.frontend]),
             algorithm: entry.algorithm,
             maglev_slots: entry.maglev_slots,
+            affinity: entry.affinity,
+            source_ranges: entry.source_ranges,
             endpoints,
+            ..Service::default()
         };
         if desired.services.insert(name.clone(), service).is_some() {
             let what = format!("two services are called {name}");

@@ -1,13 +1,19 @@
 //! What every source asks of addresses, ports and choices, in one wording.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
+use ipnet::IpNet;
 use lb_common::{Algorithm, Protocol, maglev};
 
 use crate::desired::Frontend;
 
 /// The most that one endpoint may weigh.
 pub(crate) const MAX_WEIGHT: u32 = 1_000;
+/// The longest affinity in seconds, as Kubernetes has it: a day.
+const MAX_AFFINITY: u64 = 86_400;
 
 /// What is wrong, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,16 +41,11 @@ impl std::fmt::Display for Objection {
 pub(crate) fn vip(text: &str) -> Result<IpAddr, Objection> {
     let ip = address(text)?;
     let reason = match ip {
-        IpAddr::V6(_) => {
-            return Err(Objection::new(
-                format!("{ip} is IPv6, which is not balanced yet"),
-                "use an IPv4 address",
-            ));
-        }
         ip if ip.is_unspecified() => "the unspecified address",
         ip if ip.is_loopback() => "a loopback address",
         ip if ip.is_multicast() => "a multicast address",
         IpAddr::V4(ip) if ip.is_broadcast() => "the broadcast address",
+        IpAddr::V6(ip) if ip.is_unicast_link_local() => "a link-local address",
         _ => return Ok(ip),
     };
     Err(Objection::new(
@@ -58,16 +59,11 @@ pub(crate) fn vip(text: &str) -> Result<IpAddr, Objection> {
 pub(crate) fn endpoint(text: &str) -> Result<IpAddr, Objection> {
     let ip = address(text)?;
     let reason = match ip {
-        IpAddr::V6(_) => {
-            return Err(Objection::new(
-                format!("endpoint {ip} is IPv6, which is not balanced yet"),
-                "use IPv4 endpoints",
-            ));
-        }
         ip if ip.is_unspecified() => "the unspecified address",
         ip if ip.is_loopback() => "a loopback address",
         ip if ip.is_multicast() => "a multicast address",
         IpAddr::V4(ip) if ip.is_link_local() => "a link-local address",
+        IpAddr::V6(ip) if ip.is_unicast_link_local() => "a link-local address",
         IpAddr::V4(ip) if ip.is_broadcast() => "the broadcast address",
         _ => return Ok(ip),
     };
@@ -78,12 +74,52 @@ pub(crate) fn endpoint(text: &str) -> Result<IpAddr, Objection> {
 }
 
 fn address(text: &str) -> Result<IpAddr, Objection> {
-    text.trim().parse().map_err(|_| {
+    let ip = text.trim().parse().map_err(|_| {
         Objection::new(
             format!("`{text}` is not an IP address"),
             "write it as 192.168.56.11",
         )
-    })
+    })?;
+    // Packets to such an address are IPv4 packets.
+    if let IpAddr::V6(v6) = ip
+        && let Some(v4) = v6.to_ipv4_mapped()
+    {
+        let what = format!("{v6} is an IPv4 address in the form of an IPv6 one");
+        return Err(Objection::new(what, format!("write it as {v4}")));
+    }
+    Ok(ip)
+}
+
+/// Reads a network that clients may come from.
+pub(crate) fn network(text: &str) -> Result<IpNet, Objection> {
+    let text = text.trim();
+    let example = match text.parse::<IpAddr>() {
+        Ok(ip) => IpNet::from(ip).to_string(),
+        Err(_) => "10.0.0.0/8".to_owned(),
+    };
+    let network: IpNet = text.parse().map_err(|_| {
+        let what = format!("`{text}` is not a network");
+        Objection::new(what, format!("write it as {example}"))
+    })?;
+    Ok(network.trunc())
+}
+
+/// Puts networks in the one order in which they are compared.
+pub(crate) fn networks(mut networks: Vec<IpNet>) -> Vec<IpNet> {
+    networks.sort_unstable();
+    networks.dedup();
+    networks
+}
+
+/// Checks for how many seconds a client may come back to its backend.
+pub(crate) fn affinity(seconds: i64) -> Result<Duration, Objection> {
+    match u64::try_from(seconds) {
+        Ok(seconds @ 1..=MAX_AFFINITY) => Ok(Duration::from_secs(seconds)),
+        _ => Err(Objection::new(
+            format!("an affinity of {seconds} seconds cannot be"),
+            format!("use a number from 1 to {MAX_AFFINITY}"),
+        )),
+    }
 }
 
 /// Checks a port as Kubernetes holds it.
@@ -121,13 +157,16 @@ fn ip_and_port(text: &str, example: &str) -> Result<(String, u16), Objection> {
         Some((ip, port)) if !ip.contains(':') || ip.ends_with(']') => (ip, port),
         _ => {
             let ip = text.trim();
-            return Err(if ip.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv4()) {
-                Objection::new(
+            let port = example
+                .rsplit(':')
+                .next()
+                .and_then(|port| port.parse().ok());
+            return Err(match ip.parse::<IpAddr>() {
+                Ok(ip) => Objection::new(
                     format!("{ip}: a port is missing"),
-                    format!("write {ip}:{}", example.rsplit(':').next().unwrap_or("80")),
-                )
-            } else {
-                Objection::new(format!("`{text}` is not IP:PORT"), how())
+                    format!("write {}", SocketAddr::new(ip, port.unwrap_or(80))),
+                ),
+                Err(_) => Objection::new(format!("`{text}` is not IP:PORT"), how()),
             });
         }
     };
@@ -254,13 +293,20 @@ mod tests {
                 ":80",
                 "`:80`: an address is missing; write it as 192.168.56.11:80",
             ),
-            (
-                "[2001:db8::1]:80",
-                "2001:db8::1 is IPv6, which is not balanced yet; use an IPv4 address",
-            ),
+            ("[2001:db8::1]:80", "[2001:db8::1]:80/tcp"),
             (
                 "2001:db8::1",
-                "`2001:db8::1` is not IP:PORT; write it as 192.168.56.11:80",
+                "2001:db8::1: a port is missing; write [2001:db8::1]:80",
+            ),
+            (
+                "[::ffff:192.168.56.11]:80",
+                "::ffff:192.168.56.11 is an IPv4 address in the form of an IPv6 one; \
+                 write it as 192.168.56.11",
+            ),
+            (
+                "[fe80::1]:80",
+                "fe80::1 is a link-local address and cannot be a virtual IP; \
+                 use a unicast address of the network that the clients reach",
             ),
             (
                 "192.168.56.11:80/sctp",
@@ -286,10 +332,28 @@ mod tests {
             "224.0.0.1",
             "169.254.0.1",
             "::1",
+            "fe80::1",
+            "::ffff:10.244.1.2",
             "x",
         ] {
             assert!(endpoint(text).is_err(), "{text}");
         }
         assert!(endpoint("10.244.1.2").is_ok());
+        assert!(endpoint("fd00::2").is_ok());
+    }
+
+    #[test]
+    fn networks_are_read_in_one_form() {
+        let says = |text| network(text).map_or_else(|e| e.to_string(), |net| net.to_string());
+        assert_eq!(says(" 10.1.2.3/8 "), "10.0.0.0/8");
+        assert_eq!(says("2001:db8::1/32"), "2001:db8::/32");
+        assert_eq!(
+            says("10.0.0.1"),
+            "`10.0.0.1` is not a network; write it as 10.0.0.1/32"
+        );
+        assert_eq!(
+            says("10.0.0.0/33"),
+            "`10.0.0.0/33` is not a network; write it as 10.0.0.0/8"
+        );
     }
 }

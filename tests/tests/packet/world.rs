@@ -110,6 +110,7 @@ pub(crate) fn service(frontends: &[&str], backends: &[&str]) -> Service {
                 (addr, endpoint)
             })
             .collect(),
+        ..Service::default()
     }
 }
 

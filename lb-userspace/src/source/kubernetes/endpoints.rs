@@ -12,7 +12,7 @@ use k8s_openapi::api::{
 
 use super::{Key, Sourced, annotations::Weights, service::Port};
 use crate::{
-    desired::{Condition, Endpoint},
+    desired::{Condition, Endpoint, Family},
     source::{Findings, Origin, rules},
 };
 
@@ -128,6 +128,8 @@ struct Pool<'a> {
 /// One endpoint as either kind of object gives it.
 struct Candidate<'a> {
     address: &'a str,
+    /// The family that its address must be of.
+    family: Option<Family>,
     port: u16,
     /// `None`: not to be used at all.
     condition: Option<Condition>,
@@ -145,18 +147,16 @@ impl Pool<'_> {
         } = slice;
         let endpoints = slice.endpoints.as_deref().unwrap_or_default();
         self.empty &= endpoints.is_empty();
-        match slice.address_type.as_str() {
-            // Hand-written slices forget it; the addresses are checked one by one.
-            "IPv4" | "" => {}
-            "IPv6" => {
-                let what = "addressType IPv6 is not balanced yet";
-                return findings.problem(origin, &object, what, "use IPv4 endpoints");
-            }
+        let family = match slice.address_type.as_str() {
+            "IPv4" => Some(Family::V4),
+            "IPv6" => Some(Family::V6),
+            // Hand-written slices forget it; the addresses tell.
+            "" => None,
             other => {
                 let what = format!("addressType `{other}` cannot be balanced");
-                return findings.problem(origin, &object, what, "use addressType IPv4");
+                return findings.problem(origin, &object, what, "use addressType IPv4 or IPv6");
             }
-        }
+        };
         for port in slice.ports.iter().flatten() {
             let protocol = port.protocol.as_deref();
             let Some(number) = self.matching(
@@ -181,6 +181,7 @@ impl Pool<'_> {
                 }
                 let candidate = Candidate {
                     address,
+                    family,
                     port: number,
                     condition: condition(endpoint.conditions.as_ref()),
                     node: endpoint.node_name.as_ref(),
@@ -214,6 +215,7 @@ impl Pool<'_> {
                 for address in addresses {
                     let candidate = Candidate {
                         address: &address.ip,
+                        family: None,
                         port: number,
                         condition: Some(Condition::Ready),
                         node: address.node_name.as_ref(),
@@ -271,6 +273,11 @@ impl Pool<'_> {
                 return findings.problem(origin, object, objection.what, objection.remedy);
             }
         };
+        if let Some(family) = candidate.family.filter(|family| *family != Family::of(ip)) {
+            let what = format!("endpoint {ip} is not of addressType {family}");
+            let remedy = "put the endpoints of each family into a slice of their own";
+            return findings.problem(origin, object, what, remedy);
+        }
         self.seen.push((ip, candidate.name.cloned()));
         let Some(condition) = candidate.condition else {
             return;

@@ -3,8 +3,10 @@
 //! Manifests hand their objects in today; a cluster's watches can hand in the same
 //! kinds. Follows kube-proxy where Kubernetes leaves a choice.
 
+mod addresses;
 mod annotations;
 mod endpoints;
+mod policies;
 mod service;
 
 use std::collections::{BTreeMap, btree_map::Entry};
@@ -18,7 +20,7 @@ use k8s_openapi::{
 };
 
 use super::{Findings, Origin, Outcome};
-use crate::desired::{Desired, Frontend};
+use crate::desired::Desired;
 
 /// The [`Service::spec`]'s `loadBalancerClass` that names naru.
 pub const LOAD_BALANCER_CLASS: &str = "naru.dev/naru";
@@ -91,13 +93,15 @@ pub fn translate(objects: &Objects) -> Outcome {
     let endpoints = endpoints::Index::new(slices, endpoints, &services, &mut findings);
 
     let mut desired = Desired::default();
-    let mut owners: BTreeMap<Frontend, (String, &Origin)> = BTreeMap::new();
+    let mut owners: BTreeMap<String, (String, &Origin)> = BTreeMap::new();
     for (key, service) in &services {
         let object = format!("Service {key}");
         let ports = service::ports(key, &object, service, &endpoints, &mut findings);
         for (name, port) in ports {
-            for frontend in &port.frontends {
-                match owners.entry(*frontend) {
+            let frontends = port.frontends.union(&port.external);
+            let frontends = frontends.map(|it| format!("frontend {it}"));
+            for frontend in frontends.chain(port.node_port.iter().map(ToString::to_string)) {
+                match owners.entry(frontend) {
                     Entry::Vacant(entry) => {
                         entry.insert((object.clone(), &service.origin));
                     }
@@ -106,7 +110,7 @@ pub fn translate(objects: &Objects) -> Outcome {
                         findings.problem(
                             &service.origin,
                             &object,
-                            format!("frontend {frontend} is already taken by {other} ({origin})"),
+                            format!("{} is already taken by {other} ({origin})", entry.key()),
                             "give one of the two another address or port",
                         );
                     }

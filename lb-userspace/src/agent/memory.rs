@@ -1,0 +1,86 @@
+//! What the agent remembers over its own restart: who was drained by hand.
+//!
+//! One small file of JSON in the state directory, replaced as a whole.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::drain::Target;
+
+/// Name of the file in the state directory.
+const FILE: &str = "state.json";
+
+/// What is remembered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Memory {
+    /// Backends that `naru drain` took out.
+    pub(super) drained: BTreeSet<Target>,
+}
+
+/// Why the file cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {source}")]
+pub(super) struct MemoryError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Memory {
+    /// Reads what the last agent left; nothing where there was none.
+    pub(super) fn load(state_dir: &Path) -> Result<Self, MemoryError> {
+        let path = state_dir.join(FILE);
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| MemoryError {
+                path,
+                source: error.into(),
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(source) => Err(MemoryError { path, source }),
+        }
+    }
+
+    /// Replaces the file: who reads it finds the old text or the new one, whatever
+    /// happens meanwhile.
+    pub(super) fn save(&self, state_dir: &Path) -> Result<(), MemoryError> {
+        let path = state_dir.join(FILE);
+        let draft = state_dir.join(format!(".{FILE}.new"));
+        let write = || -> io::Result<()> {
+            let mut file = File::create(&draft)?;
+            serde_json::to_writer_pretty(&mut file, self)?;
+            file.write_all(b"\n")?;
+            file.sync_all()?;
+            fs::rename(&draft, &path)?;
+            File::open(state_dir)?.sync_all()
+        };
+        write().map_err(|source| MemoryError { path, source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_saved_is_loaded_and_what_is_broken_is_named() {
+        let dir = tempfile::tempdir().expect("directory");
+        let load = || Memory::load(dir.path());
+        assert_eq!(load().expect("nothing yet"), Memory::default());
+        let drained = ["10.0.0.1:80", "10.0.0.2", "default/web-0"];
+        let memory = Memory {
+            drained: drained.map(|text| text.parse().expect("target")).into(),
+        };
+        memory.save(dir.path()).expect("saved");
+        memory.save(dir.path()).expect("saved again");
+        assert_eq!(load().expect("there"), memory);
+        fs::write(dir.path().join(FILE), "{").expect("write");
+        let error = load().expect_err("broken").to_string();
+        assert!(error.contains("state.json: "), "{error}");
+    }
+}

@@ -1,0 +1,223 @@
+//! Where clients reach a Service: its addresses, their families, its node ports.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use k8s_openapi::api::core::v1::{Service, ServiceSpec};
+
+use super::{LOAD_BALANCER_CLASS, Sourced};
+use crate::{
+    desired::Family,
+    source::{Findings, Origin, rules},
+};
+
+/// A Service's request for addresses; the deprecated prefix is still read.
+const ADDRESS_ANNOTATIONS: [&str; 2] = [
+    "metallb.io/loadBalancerIPs",
+    "metallb.universe.tf/loadBalancerIPs",
+];
+
+/// Where clients reach a Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Addresses {
+    /// Given to this Service, to be claimed on the LAN.
+    pub(super) load_balancer: BTreeSet<IpAddr>,
+    /// `spec.externalIPs`: somebody else brings their packets to the node.
+    pub(super) external: BTreeSet<IpAddr>,
+    /// Whether node ports that are written are served.
+    pub(super) node_ports: bool,
+    /// Whether each port should have a node port.
+    pub(super) wants_node_ports: bool,
+    /// The families that it is of, as far as it says; empty where nothing tells.
+    pub(super) families: BTreeSet<Family>,
+}
+
+/// Reads them; `None` for a Service that is not to be served at all.
+pub(super) fn read(
+    object: &str,
+    service: &Sourced<Service>,
+    spec: &ServiceSpec,
+    findings: &mut Findings,
+) -> Option<Addresses> {
+    let origin = &service.origin;
+    let mut found = Addresses::default();
+    let declared = declared(object, origin, spec, findings);
+    let external = spec.external_ips.as_deref().unwrap_or_default();
+    let mut asked: Vec<&str> = Vec::new();
+    match spec.type_.as_deref().unwrap_or("ClusterIP") {
+        "LoadBalancer" => match spec.load_balancer_class.as_deref() {
+            None | Some(LOAD_BALANCER_CLASS) => {
+                asked = load_balancer_addresses(object, service, spec, findings);
+                if asked.is_empty() {
+                    let what = "no address (pools are not supported yet): set spec.loadBalancerIP";
+                    findings.note(origin, object, what);
+                }
+                found.node_ports = spec.allocate_load_balancer_node_ports != Some(false);
+                if !found.node_ports && writes_node_ports(spec) {
+                    let what = "its node ports are not served: allocateLoadBalancerNodePorts is \
+                                false";
+                    findings.note(origin, object, what);
+                }
+            }
+            Some(other) => {
+                let what = format!(
+                    "left to the load balancer of class {other} (naru's is {LOAD_BALANCER_CLASS})"
+                );
+                findings.note(origin, object, what);
+                return None;
+            }
+        },
+        "NodePort" => {
+            found.node_ports = true;
+            found.wants_node_ports = true;
+        }
+        "ClusterIP" => {
+            if external.is_empty() {
+                findings.note(origin, object, "type ClusterIP is not served yet");
+            }
+        }
+        "ExternalName" => {
+            let what = "type ExternalName is a matter of DNS, there is nothing to balance";
+            findings.note(origin, object, what);
+            return None;
+        }
+        other => {
+            let what = format!("spec.type `{other}` does not exist");
+            findings.problem(
+                origin,
+                object,
+                what,
+                "write LoadBalancer, NodePort or ClusterIP",
+            );
+        }
+    }
+    let ips = |texts: &[&str], findings: &mut Findings| -> BTreeSet<IpAddr> {
+        let mut ips = BTreeSet::new();
+        for text in texts {
+            match rules::vip(text) {
+                Ok(ip) => ips.extend([ip]),
+                Err(objection) => {
+                    findings.problem(origin, object, objection.what, objection.remedy);
+                }
+            }
+        }
+        ips
+    };
+    found.load_balancer = ips(&asked, findings);
+    let texts: Vec<&str> = external.iter().map(String::as_str).collect();
+    found.external = &ips(&texts, findings) - &found.load_balancer;
+
+    let undeclared = |ip: &&IpAddr| !declared.is_empty() && !declared.contains(&Family::of(**ip));
+    for ip in found.load_balancer.iter().filter(undeclared) {
+        let what = format!("{ip} is of a family that spec.ipFamilies does not name");
+        let remedy = "name both families there, with ipFamilyPolicy PreferDualStack, or remove it";
+        findings.problem(origin, object, what, remedy);
+    }
+    // As kube-proxy does: the field is older than families.
+    let skipped: Vec<IpAddr> = found.external.iter().filter(undeclared).copied().collect();
+    for ip in skipped {
+        found.external.remove(&ip);
+        let what = format!("external IP {ip} is of a family that spec.ipFamilies does not name");
+        findings.note(origin, object, what);
+    }
+    found.families = families(declared, spec, &found);
+    Some(found)
+}
+
+fn writes_node_ports(spec: &ServiceSpec) -> bool {
+    let mut ports = spec.ports.iter().flatten();
+    ports.any(|port| port.node_port.is_some_and(|number| number != 0))
+}
+
+/// The families that `spec.ipFamilies` and `spec.ipFamilyPolicy` name.
+fn declared(
+    object: &str,
+    origin: &Origin,
+    spec: &ServiceSpec,
+    findings: &mut Findings,
+) -> BTreeSet<Family> {
+    let mut families = BTreeSet::new();
+    for text in spec.ip_families.iter().flatten() {
+        let family = [Family::V4, Family::V6]
+            .into_iter()
+            .find(|family| family.name() == text);
+        match family {
+            Some(family) if families.insert(family) => {}
+            Some(_) => {
+                let what = format!("spec.ipFamilies names {text} twice");
+                findings.problem(origin, object, what, "name it once");
+            }
+            None => {
+                let what = format!("spec.ipFamilies: `{text}` is not a family");
+                findings.problem(origin, object, what, "write IPv4 or IPv6");
+            }
+        }
+    }
+    match spec.ip_family_policy.as_deref() {
+        None | Some("") => {}
+        Some("SingleStack") if families.len() > 1 => {
+            let what = "ipFamilyPolicy is SingleStack, but spec.ipFamilies names two";
+            let remedy = "write PreferDualStack, or name one family";
+            findings.problem(origin, object, what, remedy);
+        }
+        Some("SingleStack") => {}
+        Some("PreferDualStack" | "RequireDualStack") => {
+            families.extend([Family::V4, Family::V6]);
+        }
+        Some(other) => {
+            let what = format!("spec.ipFamilyPolicy `{other}` does not exist");
+            let remedy = "write SingleStack, PreferDualStack or RequireDualStack";
+            findings.problem(origin, object, what, remedy);
+        }
+    }
+    families
+}
+
+/// The families that a Service is of: those it names, else those of its addresses.
+fn families(
+    declared: BTreeSet<Family>,
+    spec: &ServiceSpec,
+    addresses: &Addresses,
+) -> BTreeSet<Family> {
+    if !declared.is_empty() {
+        return declared;
+    }
+    let cluster = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
+    let cluster = cluster.filter_map(|ip| ip.parse::<IpAddr>().ok());
+    let given = addresses.load_balancer.union(&addresses.external).copied();
+    given.chain(cluster).map(Family::of).collect()
+}
+
+/// What a Service of type LoadBalancer asks for or, failing that, was given already.
+fn load_balancer_addresses<'a>(
+    object: &str,
+    service: &'a Sourced<Service>,
+    spec: &'a ServiceSpec,
+    findings: &mut Findings,
+) -> Vec<&'a str> {
+    let annotations = service.object.metadata.annotations.as_ref();
+    let annotated = ADDRESS_ANNOTATIONS
+        .iter()
+        .find_map(|&key| Some((key, annotations?.get(key)?)));
+    let field = spec.load_balancer_ip.as_deref().filter(|ip| !ip.is_empty());
+    match (field, annotated) {
+        (Some(_), Some((key, _))) => {
+            findings.problem(
+                &service.origin,
+                object,
+                format!("both spec.loadBalancerIP and annotation {key} ask for an address"),
+                "keep one of them",
+            );
+            Vec::new()
+        }
+        (Some(ip), None) => vec![ip],
+        (None, Some((_, list))) => list.split(',').map(str::trim).collect(),
+        (None, None) => service
+            .object
+            .status
+            .iter()
+            .filter_map(|status| status.load_balancer.as_ref()?.ingress.as_ref())
+            .flatten()
+            .filter_map(|ingress| ingress.ip.as_deref())
+            .collect(),
+    }
+}
