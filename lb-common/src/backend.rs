@@ -82,7 +82,8 @@ impl core::fmt::Display for Mode {
 /// Value of map `BACKENDS` (key: [`BackendId::index`]), 32 bytes.
 ///
 /// Several words: the agent therefore writes an entry only while no slot names
-/// it, and takes a removed backend's index again only after a grace period.
+/// it (but for `alive` and `open`, one word each), and takes a removed backend's index
+/// again only after a grace period.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Backend {
@@ -98,7 +99,8 @@ pub struct Backend {
     pub id: BackendId,
     /// 1 while the backend exists; 0 once it is gone and its flows must not be served.
     pub alive: u32,
-    pad: u32,
+    /// 1 while some slot names it: it takes new flows.
+    pub open: u32,
 }
 
 impl Backend {
@@ -111,14 +113,18 @@ impl Backend {
             mode: mode as u8,
             id,
             alive: 1,
-            pad: 0,
+            open: 0,
         }
     }
 
     /// The same backend once it is gone: its entry keeps the generation.
     #[must_use]
     pub const fn retired(&self) -> Self {
-        Self { alive: 0, ..*self }
+        Self {
+            alive: 0,
+            open: 0,
+            ..*self
+        }
     }
 
     /// How packets reach it.

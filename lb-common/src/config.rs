@@ -35,3 +35,7 @@ pub const MAX_DEVICES: usize = 256;
 pub const DEFAULT_MAX_FLOWS: usize = 1 << 18;
 /// Fragmented packets whose ports are remembered at a time.
 pub const MAX_FRAGMENTED: usize = 1 << 14;
+/// Entries of map `SOURCES`: networks that may use a service, of all services.
+pub const MAX_SOURCES: usize = 1 << 16;
+/// Clients of services with session affinity that are remembered at a time.
+pub const MAX_AFFINE_CLIENTS: usize = 1 << 16;

@@ -26,7 +26,7 @@ pub mod verdict;
 pub use addr::{Addr, Family, Port, Protocol, Tuple};
 pub use backend::{Backend, BackendId, Device, Mode};
 pub use flow::{Flow, FlowState, Reply};
-pub use service::{AddressUse, Algorithm, Frontend, Slot, SlotTable};
+pub use service::{AddressUse, Affinity, Algorithm, Client, Entry, Frontend, Slot, SlotTable};
 pub use stats::{Stats, VerdictCount};
 pub use trace::Trace;
 pub use verdict::{Hook, Verdict};

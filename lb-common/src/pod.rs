@@ -1,8 +1,8 @@
 //! Marks the map types as plain old data for aya.
 
 use crate::{
-    Addr, AddressUse, Backend, Device, Flow, Frontend, Reply, Slot, SlotTable, Stats, Trace, Tuple,
-    VerdictCount,
+    Addr, AddressUse, Affinity, Backend, Client, Device, Entry, Flow, Frontend, Reply, Slot,
+    SlotTable, Stats, Trace, Tuple, VerdictCount,
 };
 
 macro_rules! pod {
@@ -18,8 +18,11 @@ macro_rules! pod {
 pod!(
     Addr,
     AddressUse,
+    Affinity,
     Backend,
+    Client,
     Device,
+    Entry,
     Flow,
     Frontend,
     Reply,

@@ -4,8 +4,7 @@ use crate::{Addr, BackendId, Port};
 
 /// Key of map `FRONTENDS`: the address, port and protocol that clients speak to, 20 bytes.
 ///
-/// The value is the service's index (`u32`) in `SERVICES`, fixed while the
-/// frontend exists.
+/// The value is an [`Entry`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Frontend {
@@ -28,6 +27,81 @@ impl Frontend {
             protocol,
             pad: 0,
         }
+    }
+}
+
+/// Value of map `FRONTENDS`, one word: the service's index in `SERVICES`, fixed while the
+/// frontend exists, and in bit 31 whether only clients in map `SOURCES` may use it.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Entry(pub u32);
+
+impl Entry {
+    const GUARDED: u32 = 1 << 31;
+
+    /// The way to the service with this index.
+    #[inline(always)]
+    pub const fn new(service: u32, guarded: bool) -> Self {
+        Self(service | if guarded { Self::GUARDED } else { 0 })
+    }
+
+    /// Index of the service.
+    #[inline(always)]
+    pub const fn service(self) -> u32 {
+        self.0 & !Self::GUARDED
+    }
+
+    /// Whether only certain clients may use it.
+    #[inline(always)]
+    pub const fn is_guarded(self) -> bool {
+        self.0 & Self::GUARDED != 0
+    }
+}
+
+/// A client of a service, 20 bytes: key of map `AFFINITY`, and behind a prefix length of
+/// map `SOURCES`, where the prefix is the service's 32 bits and those of the network.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Client {
+    /// The service's index.
+    pub service: u32,
+    /// The client's address.
+    pub addr: Addr,
+}
+
+impl Client {
+    /// Bits of a key of map `SOURCES` that names one client of one service.
+    pub const BITS: u32 = 32 + 128;
+    /// Bits before those of an IPv4 network: the service's, and the mapped prefix.
+    pub const V4_BITS: u32 = 32 + 96;
+    /// Bits before those of an IPv6 network.
+    pub const V6_BITS: u32 = 32;
+}
+
+/// Value of map `AFFINITY`: where a client's next flow goes, one word.
+///
+/// Bits 0–31 are the backend, 32–63 the last [`crate::flow::tick`] that counts.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Affinity(pub u64);
+
+impl Affinity {
+    /// To `backend` until `expires`.
+    #[inline(always)]
+    pub const fn new(backend: BackendId, expires: u32) -> Self {
+        Self(backend.0 as u64 | (expires as u64) << 32)
+    }
+
+    /// The backend.
+    #[inline(always)]
+    pub const fn backend(self) -> BackendId {
+        BackendId(self.0 as u32)
+    }
+
+    /// Whether it counts no more in tick `now`.
+    #[inline(always)]
+    pub const fn is_expired(self, now: u32) -> bool {
+        ((self.0 >> 32) as u32).wrapping_sub(now) > u32::MAX / 2
     }
 }
 
@@ -98,7 +172,8 @@ impl core::fmt::Display for Algorithm {
 /// Value of map `SERVICES` (key: service index): where a service's slots are.
 ///
 /// One word, so that one store switches a service to another table as a whole:
-/// bits 0–31 the first slot, 32–55 the number of slots, 56–63 the [`Algorithm`].
+/// bits 0–31 the first slot, 32–55 the number of slots, 56 the [`Algorithm`], 57 whether
+/// clients come back to their backend (map `AFFINITY`).
 /// A length of zero means that no backend is usable.
 #[repr(transparent)]
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -113,6 +188,19 @@ impl SlotTable {
     pub const fn new(offset: u32, len: u32, algorithm: Algorithm) -> Self {
         debug_assert!(len <= Self::MAX_LEN);
         Self(offset as u64 | (len as u64) << 32 | (algorithm as u64) << 56)
+    }
+
+    /// The same, with or without session affinity.
+    #[inline(always)]
+    #[must_use]
+    pub const fn affine(self, affine: bool) -> Self {
+        Self(self.0 & !(1 << 57) | (affine as u64) << 57)
+    }
+
+    /// Whether a client's next flow goes where its last one went.
+    #[inline(always)]
+    pub const fn is_affine(self) -> bool {
+        self.0 >> 57 & 1 != 0
     }
 
     /// Index of the first slot in map `SLOTS`.
@@ -136,7 +224,7 @@ impl SlotTable {
     /// How a slot is picked.
     #[inline(always)]
     pub const fn algorithm(self) -> Algorithm {
-        if self.0 >> 56 == Algorithm::Maglev as u64 {
+        if self.0 >> 56 & 1 == Algorithm::Maglev as u64 {
             Algorithm::Maglev
         } else {
             Algorithm::RoundRobin

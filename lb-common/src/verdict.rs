@@ -96,6 +96,7 @@ verdicts! {
     RefusalLimited = "refusal_limited", Drop, "A refusal over the rate limit; dropped silently. A flood towards a service without backends.";
     RefusalSuppressed = "refusal_suppressed", Drop, "A refusal that must not be answered: the packet is itself an RST, or comes from a multicast or broadcast source.";
     VipPort = "vip_port", Drop, "To a VIP on a port of no service. Check the port, or the service's ports.";
+    SourceDenied = "source_denied", Drop, "From an address outside the service's loadBalancerSourceRanges.";
     VipProtocol = "vip_protocol", Drop, "To a VIP by a protocol that is not balanced (GRE, for instance).";
     VipEcho = "vip_echo", Drop, "A ping of a VIP none of whose services has a usable backend. Check the endpoints (`naru backends`).";
     VipError = "vip_error", Drop, "An ICMP error to a VIP about no flow that is known: late, or forged.";

@@ -1,11 +1,12 @@
 //! Headers → plan: what shall become of a packet. Nothing of the packet is changed here.
 
 use lb_common::{
-    Addr, AddressUse, Algorithm, Backend, Frontend, Mode, Slot, SlotTable, Verdict, hash,
+    Addr, AddressUse, Algorithm, Backend, Frontend, Mode, Port, Slot, SlotTable, Tuple, Verdict,
+    hash,
 };
 
 use crate::{
-    count,
+    client, count,
     flow::{self, Known},
     fragment,
     frame::Context,
@@ -97,11 +98,16 @@ pub fn ingress(ctx: Context<'_>, headers: &mut Headers, work: &mut Work) -> Resu
                     headers.tuple.protocol,
                 );
                 // SAFETY: the value is one word.
-                if let Some(service) = unsafe { FRONTENDS.get(frontend) } {
+                if let Some(entry) = unsafe { FRONTENDS.get(frontend) } {
+                    let service = entry.service();
+                    if entry.is_guarded() && !client::is_admitted(headers, service) {
+                        trace::service(service);
+                        return Err(Verdict::SourceDenied);
+                    }
                     if !rewrites {
                         return Err(Verdict::HandedOver);
                     }
-                    return request(ctx, headers, *service, now, work);
+                    return request(ctx, headers, service, now, work);
                 }
             }
         }
@@ -210,29 +216,41 @@ fn begin(
     if stray && table.algorithm() == Algorithm::RoundRobin {
         return Ok(None);
     }
-    let mut index = pick(headers, service, table);
+    let mut candidate = client::last_backend(headers, service, table, now);
+    let mut index = match candidate {
+        // No turn is taken.
+        Some(_) => 0,
+        None => pick(headers, service, table),
+    };
     let mut elsewhere = None;
     for _ in 0..BACKEND_TRIES {
         // None: the backend was taken away after the slot was read.
-        if let Some(backend) = slot(table, index).and_then(|slot| flow::backend(slot.current())) {
+        let tried = candidate.take().or_else(|| {
+            let backend = flow::backend(slot(table, index)?.current())?;
             trace::slot(index, backend.id);
+            index += 1;
+            if index >= table.len() {
+                index = 0;
+            }
+            Some(backend)
+        });
+        if let Some(backend) = tried {
+            trace::chosen(backend.id);
             if backend.mode() == Mode::Nat {
                 elsewhere = Some(backend);
                 break;
             }
             if flow::create_local(headers, service, backend, now, work)? {
+                client::remember(headers, service, table, backend, now);
                 return Ok(Some(backend));
             }
-        }
-        index += 1;
-        if index >= table.len() {
-            index = 0;
         }
     }
     // After the loop, so that the verifier walks the search for a port once.
     let backend = elsewhere.ok_or(Verdict::TupleClash)?;
     let snat_addr = snat_source(ctx, headers, backend, work)?;
     flow::create_nat(headers, service, backend, snat_addr, now, work)?;
+    client::remember(headers, service, table, backend, now);
     Ok(Some(backend))
 }
 
@@ -241,7 +259,18 @@ fn begin(
 fn pick(headers: &Headers, service: u32, table: SlotTable) -> u32 {
     match table.algorithm() {
         Algorithm::Maglev => {
-            hash::reduce(hash::tuple_hash(&headers.tuple, SEED.load()), table.len())
+            let mut key = headers.tuple;
+            if table.is_affine() {
+                // By the client's address alone: nodes that do not remember it agree.
+                key = Tuple::new(
+                    key.src,
+                    Port::default(),
+                    Addr::UNSPECIFIED,
+                    Port::default(),
+                    0,
+                );
+            }
+            hash::reduce(hash::tuple_hash(&key, SEED.load()), table.len())
         }
         Algorithm::RoundRobin => {
             let Some(turns) = TURNS.get_ptr_mut(service) else {

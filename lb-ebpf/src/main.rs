@@ -6,6 +6,7 @@
 #![feature(asm_experimental_arch, core_intrinsics)]
 #![allow(internal_features)]
 
+mod client;
 mod count;
 mod flow;
 mod fragment;

@@ -2,15 +2,16 @@
 
 use aya_ebpf::{
     Global,
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
     macros::btf_map,
 };
 use lb_common::{
-    Addr, AddressUse, Backend, Device, Flow, Frontend, Reply, Slot, SlotTable, Stats, Trace, Tuple,
-    Verdict, VerdictCount,
+    Addr, AddressUse, Affinity, Backend, Client, Device, Entry, Flow, Frontend, Reply, Slot,
+    SlotTable, Stats, Trace, Tuple, Verdict, VerdictCount,
     config::{
-        DEFAULT_MAX_FLOWS, DEFAULT_SEED, DEFAULT_SNAT_PORTS, MAX_ADDRESSES, MAX_BACKENDS,
-        MAX_DEVICES, MAX_FRAGMENTED, MAX_FRONTENDS, MAX_SERVICES, MAX_SLOTS,
+        DEFAULT_MAX_FLOWS, DEFAULT_SEED, DEFAULT_SNAT_PORTS, MAX_ADDRESSES, MAX_AFFINE_CLIENTS,
+        MAX_BACKENDS, MAX_DEVICES, MAX_FRAGMENTED, MAX_FRONTENDS, MAX_SERVICES, MAX_SLOTS,
+        MAX_SOURCES,
     },
 };
 
@@ -22,7 +23,7 @@ const MMAPABLE: usize = 1 << 10;
 #[btf_map]
 pub static ADDRESSES: HashMap<Addr, AddressUse, MAX_ADDRESSES, NO_PREALLOC> = HashMap::new();
 #[btf_map]
-pub static FRONTENDS: HashMap<Frontend, u32, MAX_FRONTENDS, NO_PREALLOC> = HashMap::new();
+pub static FRONTENDS: HashMap<Frontend, Entry, MAX_FRONTENDS, NO_PREALLOC> = HashMap::new();
 #[btf_map]
 pub static SERVICES: Array<SlotTable, MAX_SERVICES, MMAPABLE> = Array::new();
 #[btf_map]
@@ -30,6 +31,14 @@ pub static SLOTS: Array<Slot, MAX_SLOTS, MMAPABLE> = Array::new();
 /// How many flows a round-robin service has begun: whose turn it is.
 #[btf_map]
 pub static TURNS: Array<u64, MAX_SERVICES> = Array::new();
+/// Ticks for which a service's clients come back to their backend; see [`SlotTable`].
+#[btf_map]
+pub static AFFINITY_TICKS: Array<u32, MAX_SERVICES> = Array::new();
+#[btf_map]
+pub static AFFINITY: LruHashMap<Client, Affinity, MAX_AFFINE_CLIENTS> = LruHashMap::new();
+/// Who may use a guarded [`Entry`]; the value means nothing.
+#[btf_map]
+pub static SOURCES: LpmTrie<Client, u32, MAX_SOURCES> = LpmTrie::new();
 #[btf_map]
 pub static BACKENDS: Array<Backend, MAX_BACKENDS> = Array::new();
 #[btf_map]

@@ -48,6 +48,12 @@ pub fn slot(index: u32, backend: BackendId) {
     });
 }
 
+/// The backend that the flow would go to.
+#[inline(always)]
+pub fn chosen(backend: BackendId) {
+    with(|trace| trace.backend = backend);
+}
+
 /// The interface the packet would leave by.
 #[inline(always)]
 pub fn egress(ifindex: u32) {

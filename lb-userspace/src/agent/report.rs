@@ -111,7 +111,7 @@ impl State {
             services.push(Service {
                 name: name.to_string(),
                 frontends: frontends
-                    .filter(|(_, of)| **of == index)
+                    .filter(|(_, entry)| entry.service() == index)
                     .map(|(it, _)| {
                         let addr = socket(it.addr, it.port);
                         format!("{addr}/{}", protocol_name(it.protocol))

@@ -24,29 +24,10 @@ pub(super) async fn find(
     network: &Network,
 ) -> BTreeSet<String> {
     let mut warnings = BTreeSet::new();
-    not_enforced(desired, &mut warnings);
     forwarding(options, image, snapshot, &mut warnings);
     ports(options, image, &mut warnings);
     routes(options, image, desired, snapshot, network, &mut warnings).await;
     warnings
-}
-
-/// What a service asks for and the datapath does not do yet.
-fn not_enforced(desired: &Desired, warnings: &mut BTreeSet<String>) {
-    for (name, service) in &desired.services {
-        if !service.source_ranges.is_empty() {
-            warnings.insert(format!(
-                "{name} is open to everybody: its source ranges are not enforced yet; guard it \
-                 otherwise, or take the Service away"
-            ));
-        }
-        if service.affinity.is_some() {
-            warnings.insert(format!(
-                "{name}: session affinity is not honoured yet, so a client's next connection may \
-                 go to another backend"
-            ));
-        }
-    }
 }
 
 fn forwarding(

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::{Addr, AddressUse, Backend, BackendId, Device, Frontend, Slot, SlotTable};
+use ipnet::IpNet;
+use lb_common::{
+    Addr, AddressUse, Backend, BackendId, Client, Device, Entry, Family, Frontend, Slot, SlotTable,
+};
 
 use crate::desired::ServiceName;
 
@@ -11,8 +14,12 @@ use crate::desired::ServiceName;
 pub struct MapImage {
     /// Map `ADDRESSES`.
     pub addresses: BTreeMap<Addr, AddressUse>,
-    /// Map `FRONTENDS`: service index by frontend.
-    pub frontends: BTreeMap<Frontend, u32>,
+    /// Map `FRONTENDS`: the way to a service, by frontend.
+    pub frontends: BTreeMap<Frontend, Entry>,
+    /// Map `SOURCES`: who may use the guarded frontends of a service.
+    pub sources: BTreeSet<Network>,
+    /// Map `AFFINITY_TICKS`, by service index.
+    pub affinity: BTreeMap<u32, u32>,
     /// Map `SERVICES`, by service index.
     pub services: BTreeMap<u32, SlotTable>,
     /// The contents of every table that `services` names, by first slot.
@@ -23,6 +30,42 @@ pub struct MapImage {
     pub devices: BTreeMap<u32, Device>,
     /// Which service has which index, for people.
     pub names: BTreeMap<u32, ServiceName>,
+}
+
+/// A network that may use a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Network {
+    /// Bits of `client` that count, the service's 32 included.
+    pub bits: u32,
+    /// The service, and the network's first address.
+    pub client: Client,
+}
+
+impl Network {
+    /// The network `net` for the service with this index.
+    pub fn new(service: u32, net: IpNet) -> Self {
+        let before = match net {
+            IpNet::V4(_) => Client::V4_BITS,
+            IpNet::V6(_) => Client::V6_BITS,
+        };
+        Self {
+            bits: before + u32::from(net.prefix_len()),
+            client: Client {
+                service,
+                addr: net.network().into(),
+            },
+        }
+    }
+
+    /// The network as people write it: `ADDRESS/LENGTH`.
+    pub fn net(&self) -> String {
+        let addr = self.client.addr;
+        let before = match addr.family() {
+            Family::V4 => Client::V4_BITS,
+            Family::V6 => Client::V6_BITS,
+        };
+        format!("{addr}/{}", self.bits.saturating_sub(before))
+    }
 }
 
 /// What is in use already, so that nothing that lives changes its number.
@@ -54,7 +97,7 @@ impl InUse {
     /// their indices start again at a generation that flows may remember.
     pub fn of(image: &MapImage) -> Self {
         Self {
-            frontends: image.frontends.clone(),
+            frontends: services(&image.frontends),
             services: image.services.clone(),
             backends: image.backends.clone(),
             ..Self::default()
@@ -69,4 +112,12 @@ impl InUse {
             .map_or(0, |backend| backend.id.generation() + 1);
         BackendId::new(index, generation)
     }
+}
+
+/// The service of every frontend.
+pub fn services(frontends: &BTreeMap<Frontend, Entry>) -> BTreeMap<Frontend, u32> {
+    let entries = frontends.iter();
+    entries
+        .map(|(&frontend, entry)| (frontend, entry.service()))
+        .collect()
 }

@@ -18,15 +18,18 @@ mod slots;
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use lb_common::{
-    Addr, AddressUse, Device, Frontend, Mode, Port, Slot, SlotTable,
-    config::{MAX_ADDRESSES, MAX_BACKENDS, MAX_DEVICES, MAX_FRONTENDS, MAX_SERVICES, MAX_SLOTS},
+    Addr, AddressUse, Device, Entry, Frontend, Mode, Port, Slot, SlotTable,
+    config::{
+        MAX_ADDRESSES, MAX_BACKENDS, MAX_DEVICES, MAX_FRONTENDS, MAX_SERVICES, MAX_SLOTS,
+        MAX_SOURCES,
+    },
 };
 
 use crate::desired::{self, Desired, DeviceFacts, ServiceName, Surroundings};
 
 use self::{
     backends::Backends,
-    image::{InUse, MapImage},
+    image::{InUse, MapImage, Network},
     parts::{Part, PartName, Parts},
     slots::Space,
 };
@@ -107,10 +110,22 @@ pub fn compile(
         surroundings,
         in_use,
     )?;
-    for (frontend, part) in owners {
-        let index = indices[&part];
-        image.frontends.insert(key(&frontend), index);
-        image.names.insert(index, part.0.clone());
+    for (frontend, name) in owners {
+        let (index, service) = (indices[&name], parts[&name].service);
+        // Ranges are for the service's own addresses, as kube-proxy has it.
+        let guarded = !service.source_ranges.is_empty() && service.frontends.contains(&frontend);
+        image
+            .frontends
+            .insert(key(&frontend), Entry::new(index, guarded));
+        image.names.insert(index, name.0.clone());
+    }
+    for (name, part) in &parts {
+        let ranges = part.service.source_ranges.iter();
+        let networks = ranges.map(|&net| Network::new(indices[name], net));
+        image.sources.extend(networks);
+        if let Some(timeout) = part.service.affinity {
+            image.affinity.insert(indices[name], ticks(timeout));
+        }
     }
     image.addresses = addresses(&image, surroundings);
     for (name, part) in &parts {
@@ -119,6 +134,7 @@ pub fn compile(
     }
     image.devices = devices(surroundings);
     within("addresses", image.addresses.len(), MAX_ADDRESSES)?;
+    within("source ranges", image.sources.len(), MAX_SOURCES)?;
     within("frontends", image.frontends.len(), MAX_FRONTENDS)?;
     within("interfaces", image.devices.len(), MAX_DEVICES)?;
     Ok(image)
@@ -162,9 +178,14 @@ fn place(
             Some(offset) => offset,
             None => space.take(len).ok_or_else(full)?,
         };
-        image
-            .services
-            .insert(index, SlotTable::new(offset, len, algorithm));
+        let affine = part.service.affinity.is_some();
+        let place = SlotTable::new(offset, len, algorithm).affine(affine);
+        image.services.insert(index, place);
+        for slot in &table {
+            if let Some(backend) = image.backends.get_mut(&slot.current().index()) {
+                backend.open = 1;
+            }
+        }
         image.tables.insert(offset, table);
     }
     Ok(())
@@ -177,13 +198,13 @@ fn addresses(image: &MapImage, surroundings: &Surroundings) -> BTreeMap<Addr, Ad
         let entry = addresses.entry(addr).or_default();
         *entry = entry.with(what);
     };
-    for (frontend, service) in &image.frontends {
+    for (frontend, entry) in &image.frontends {
         mark(frontend.addr, AddressUse::VIP);
         if surroundings.host_addresses.contains(&frontend.addr.to_ip()) {
             mark(frontend.addr, AddressUse::HOST);
             continue;
         }
-        let table = image.services.get(service);
+        let table = image.services.get(&entry.service());
         if table.is_some_and(|table| !table.is_empty()) {
             mark(frontend.addr, AddressUse::PINGED);
         }
@@ -230,6 +251,12 @@ fn device(facts: &DeviceFacts) -> Device {
         facts.mac,
         facts.xdp_redirect,
     )
+}
+
+/// A time in [`lb_common::flow::tick`]s, rounded up.
+fn ticks(time: std::time::Duration) -> u32 {
+    let ticks = time.as_nanos().div_ceil(1 << 30);
+    u32::try_from(ticks).unwrap_or(u32::MAX / 4)
 }
 
 /// The map key of a frontend.

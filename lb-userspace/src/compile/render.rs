@@ -27,13 +27,23 @@ impl fmt::Display for Dump<'_> {
         for (index, table) in &image.services {
             let name = image.names.get(index).map_or("?", |name| &name.0);
             writeln!(f, "  {index} {name} {table:?}")?;
-            for (frontend, _) in image.frontends.iter().filter(|(_, of)| *of == index) {
+            let frontends = image.frontends.iter();
+            for (frontend, entry) in frontends.filter(|(_, entry)| entry.service() == *index) {
                 let protocol = protocol(frontend.protocol);
+                let guarded = if entry.is_guarded() { " guarded" } else { "" };
                 writeln!(
                     f,
-                    "    frontend {}/{protocol}",
+                    "    frontend {}/{protocol}{guarded}",
                     socket(&frontend.addr, frontend.port)
                 )?;
+            }
+            for network in &image.sources {
+                if network.client.service == *index {
+                    writeln!(f, "    open to {}", network.net())?;
+                }
+            }
+            if let Some(ticks) = image.affinity.get(index) {
+                writeln!(f, "    affinity {ticks} ticks")?;
             }
             match image.tables.get(&table.offset()) {
                 Some(slots) if !table.is_empty() => show_slots(f, slots)?,

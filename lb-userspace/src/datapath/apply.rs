@@ -2,17 +2,17 @@
 //! the old service or the new one.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
 use lb_common::{
-    Addr, AddressUse, Backend, BackendId, Device, Frontend, Slot, SlotTable, Stats, config,
+    Addr, AddressUse, Backend, BackendId, Device, Entry, Frontend, Slot, SlotTable, Stats, config,
 };
 use serde::Serialize;
 
-use super::{Datapath, DatapathError, load::Maps, read::removed};
-use crate::compile::image::{InUse, MapImage};
+use super::{Datapath, DatapathError, clients, load::Maps, read::removed};
+use crate::compile::image::{self, InUse, MapImage, Network};
 
 /// How long what was given up is not given out again: far longer than any program run.
 const REST: Duration = Duration::from_secs(2);
@@ -32,12 +32,23 @@ pub struct Applied {
     pub backends: usize,
     /// Devices added, changed or removed.
     pub devices: usize,
+    /// Networks admitted to a service, or no more.
+    pub sources: usize,
 }
 
 impl Applied {
     /// All writes.
     pub fn total(&self) -> usize {
-        self.addresses + self.frontends + self.services + self.slots + self.backends + self.devices
+        let Self {
+            addresses,
+            frontends,
+            services,
+            slots,
+            backends,
+            devices,
+            sources,
+        } = self;
+        addresses + frontends + services + slots + backends + devices + sources
     }
 }
 
@@ -45,7 +56,8 @@ impl Applied {
 #[derive(Default)]
 pub(super) struct Live {
     pub(super) addresses: BTreeMap<Addr, AddressUse>,
-    pub(super) frontends: BTreeMap<Frontend, u32>,
+    pub(super) frontends: BTreeMap<Frontend, Entry>,
+    pub(super) sources: BTreeSet<Network>,
     pub(super) services: BTreeMap<u32, SlotTable>,
     pub(super) backends: BTreeMap<u32, Backend>,
     pub(super) devices: BTreeMap<u32, Device>,
@@ -69,7 +81,9 @@ impl Live {
             live.devices
                 .extend([entry.map_err(DatapathError::map("DEVICES"))?]);
         }
-        for &service in live.frontends.values() {
+        live.sources = clients::sources(maps)?;
+        for entry in live.frontends.values() {
+            let service = entry.service();
             let table = SlotTable(maps.services.get(service as usize));
             live.services.insert(service, table);
         }
@@ -96,7 +110,7 @@ impl Datapath {
         self.live.wake();
         let live = &self.live;
         InUse {
-            frontends: live.frontends.clone(),
+            frontends: image::services(&live.frontends),
             services: live.services.clone(),
             backends: live.backends.clone(),
             resting_backends: live.resting_backends.keys().copied().collect(),
@@ -134,7 +148,8 @@ impl Datapath {
                 .map(|(&index, &backend)| (index, backend))
                 .collect(),
             devices: live.devices.clone(),
-            names: BTreeMap::new(),
+            sources: live.sources.clone(),
+            ..MapImage::default()
         }
     }
 
@@ -147,9 +162,13 @@ impl Datapath {
         let mut applied = Applied::default();
         self.add_devices(image, &mut applied)?;
         self.add_backends(image, &mut applied)?;
+        self.add_sources(image, &mut applied)?;
+        self.set_affinity(image, &mut applied)?;
         self.store_slots(image, &mut applied);
         self.switch_services(image, &mut applied)?;
+        self.forget_clients(image, &applied)?;
         self.exchange_frontends(image, &mut applied)?;
+        self.remove_sources(image, &mut applied)?;
         self.retire_services(image, &mut applied);
         self.retire_backends(image, &mut applied)?;
         self.remove_devices(image, &mut applied)?;
@@ -258,13 +277,13 @@ impl Datapath {
                 self.set_address(addr, usage, applied)?;
             }
         }
-        for (&frontend, &service) in &image.frontends {
-            if self.live.frontends.get(&frontend) != Some(&service) {
+        for (&frontend, &entry) in &image.frontends {
+            if self.live.frontends.get(&frontend) != Some(&entry) {
                 self.maps
                     .frontends
-                    .insert(frontend, service, 0)
+                    .insert(frontend, entry, 0)
                     .map_err(DatapathError::map("FRONTENDS"))?;
-                self.live.frontends.insert(frontend, service);
+                self.live.frontends.insert(frontend, entry);
                 applied.frontends += 1;
             }
         }

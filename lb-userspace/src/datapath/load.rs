@@ -8,12 +8,12 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, MapData, PerCpuArray},
+    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, lpm_trie::Key},
     programs::{Program, SchedClassifier, Xdp},
 };
 use lb_common::{
-    ABI_VERSION, Addr, AddressUse, Backend, Device, Flow, Frontend, Reply, Stats, Trace, Tuple,
-    VerdictCount, config,
+    ABI_VERSION, Addr, AddressUse, Affinity, Backend, Client, Device, Entry, Flow, Frontend, Reply,
+    Stats, Trace, Tuple, VerdictCount, config,
 };
 
 use super::{DatapathError, Options, apply::Live, causes, words::Words};
@@ -34,7 +34,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/na
 
 /// The maps that are pinned, with key size, value size and capacity (`None`: the flow
 /// tables, whose capacity is the operator's choice).
-const PINNED: [(&str, usize, usize, Option<usize>); 13] = [
+const PINNED: [(&str, usize, usize, Option<usize>); 16] = [
     (
         "ADDRESSES",
         size_of::<Addr>(),
@@ -50,6 +50,19 @@ const PINNED: [(&str, usize, usize, Option<usize>); 13] = [
     ("SERVICES", 4, 8, Some(config::MAX_SERVICES)),
     ("SLOTS", 4, 8, Some(config::MAX_SLOTS)),
     ("TURNS", 4, 8, Some(config::MAX_SERVICES)),
+    ("AFFINITY_TICKS", 4, 4, Some(config::MAX_SERVICES)),
+    (
+        "AFFINITY",
+        size_of::<Client>(),
+        size_of::<Affinity>(),
+        Some(config::MAX_AFFINE_CLIENTS),
+    ),
+    (
+        "SOURCES",
+        size_of::<Key<Client>>(),
+        4,
+        Some(config::MAX_SOURCES),
+    ),
     (
         "BACKENDS",
         4,
@@ -98,7 +111,10 @@ pub struct Datapath {
 
 pub(super) struct Maps {
     pub(super) addresses: HashMap<MapData, Addr, AddressUse>,
-    pub(super) frontends: HashMap<MapData, Frontend, u32>,
+    pub(super) frontends: HashMap<MapData, Frontend, Entry>,
+    pub(super) sources: LpmTrie<MapData, Client, u32>,
+    pub(super) affinity: HashMap<MapData, Client, Affinity>,
+    pub(super) affinity_ticks: Array<MapData, u32>,
     pub(super) services: Words,
     pub(super) slots: Words,
     pub(super) turns: Array<MapData, u64>,
@@ -296,6 +312,9 @@ impl Maps {
         Ok(Self {
             addresses: typed(ebpf, "ADDRESSES")?,
             frontends: typed(ebpf, "FRONTENDS")?,
+            sources: typed(ebpf, "SOURCES")?,
+            affinity: typed(ebpf, "AFFINITY")?,
+            affinity_ticks: typed(ebpf, "AFFINITY_TICKS")?,
             services: words(ebpf, "SERVICES", config::MAX_SERVICES)?,
             slots: words(ebpf, "SLOTS", config::MAX_SLOTS)?,
             turns: typed(ebpf, "TURNS")?,

@@ -6,6 +6,7 @@
 
 mod apply;
 mod attach;
+mod clients;
 mod explain;
 mod load;
 mod preflight;

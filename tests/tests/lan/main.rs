@@ -27,5 +27,5 @@ mod every_way;
 mod host_address;
 mod interfaces;
 mod reply_path;
-mod whole_path;
 mod ways_in;
+mod whole_path;

@@ -20,6 +20,7 @@
 //! ```
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod clients;
 mod errors;
 mod forward;
 mod fragments;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
     world::build_network();
     let cases = [
         forward::cases(),
+        clients::cases(),
         ipv6::cases(),
         link::cases(),
         fragments::cases(),
