@@ -39,3 +39,5 @@ pub const MAX_FRAGMENTED: usize = 1 << 14;
 pub const MAX_SOURCES: usize = 1 << 16;
 /// Clients of services with session affinity that are remembered at a time.
 pub const MAX_AFFINE_CLIENTS: usize = 1 << 16;
+/// Sockets of this node that are remembered at a time.
+pub const MAX_SOCKETS: usize = 1 << 16;

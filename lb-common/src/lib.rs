@@ -19,6 +19,7 @@ pub mod maglev;
 #[cfg(feature = "user")]
 mod pod;
 pub mod service;
+pub mod socket;
 pub mod stats;
 pub mod trace;
 pub mod verdict;
@@ -27,6 +28,7 @@ pub use addr::{Addr, Family, Port, Protocol, Tuple};
 pub use backend::{Backend, BackendId, Device, Mode};
 pub use flow::{Flow, FlowState, Reply};
 pub use service::{AddressUse, Affinity, Algorithm, Client, Entry, Frontend, Slot, SlotTable};
+pub use socket::{Peer, Socket};
 pub use stats::{Stats, VerdictCount};
 pub use trace::Trace;
 pub use verdict::{Hook, Verdict};

@@ -100,7 +100,7 @@ pub fn ingress(ctx: Context<'_>, headers: &mut Headers, work: &mut Work) -> Resu
                 // SAFETY: the value is one word.
                 if let Some(entry) = unsafe { FRONTENDS.get(frontend) } {
                     let service = entry.service();
-                    if entry.is_guarded() && !client::is_admitted(headers, service) {
+                    if entry.is_guarded() && !client::is_admitted(headers.tuple.src, service) {
                         trace::service(service);
                         return Err(Verdict::SourceDenied);
                     }
@@ -216,7 +216,7 @@ fn begin(
     if stray && table.algorithm() == Algorithm::RoundRobin {
         return Ok(None);
     }
-    let mut candidate = client::last_backend(headers, service, table, now);
+    let mut candidate = client::last_backend(headers.tuple.src, service, table, now);
     let mut index = match candidate {
         // No turn is taken.
         Some(_) => 0,
@@ -241,7 +241,7 @@ fn begin(
                 break;
             }
             if flow::create_local(headers, service, backend, now, work)? {
-                client::remember(headers, service, table, backend, now);
+                client::remember(headers.tuple.src, service, table, backend, now);
                 return Ok(Some(backend));
             }
         }
@@ -250,7 +250,7 @@ fn begin(
     let backend = elsewhere.ok_or(Verdict::TupleClash)?;
     let snat_addr = snat_source(ctx, headers, backend, work)?;
     flow::create_nat(headers, service, backend, snat_addr, now, work)?;
-    client::remember(headers, service, table, backend, now);
+    client::remember(headers.tuple.src, service, table, backend, now);
     Ok(Some(backend))
 }
 
@@ -272,23 +272,28 @@ fn pick(headers: &Headers, service: u32, table: SlotTable) -> u32 {
             }
             hash::reduce(hash::tuple_hash(&key, SEED.load()), table.len())
         }
-        Algorithm::RoundRobin => {
-            let Some(turns) = TURNS.get_ptr_mut(service) else {
-                return 0;
-            };
-            let turn = if dry_run() {
-                // SAFETY: one word of a map value.
-                unsafe { *turns }
-            } else {
-                count::fetch_add(turns, 1)
-            };
-            turn.checked_rem(table.len().into()).unwrap_or(0) as u32
-        }
+        Algorithm::RoundRobin => turn(service, table),
     }
 }
 
+/// The slot whose turn it is.
 #[inline(always)]
-fn slot(table: SlotTable, index: u32) -> Option<Slot> {
+pub fn turn(service: u32, table: SlotTable) -> u32 {
+    let Some(turns) = TURNS.get_ptr_mut(service) else {
+        return 0;
+    };
+    let turn = if dry_run() {
+        // SAFETY: one word of a map value.
+        unsafe { *turns }
+    } else {
+        count::fetch_add(turns, 1)
+    };
+    turn.checked_rem(table.len().into()).unwrap_or(0) as u32
+}
+
+/// A slot of a service's table.
+#[inline(always)]
+pub fn slot(table: SlotTable, index: u32) -> Option<Slot> {
     SLOTS.get(table.offset() + index).copied()
 }
 

@@ -19,6 +19,7 @@ mod packet;
 mod parse;
 mod refuse;
 mod route;
+mod socket;
 mod tc;
 mod trace;
 mod transport;

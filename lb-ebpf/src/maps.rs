@@ -6,12 +6,12 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use lb_common::{
-    Addr, AddressUse, Affinity, Backend, Client, Device, Entry, Flow, Frontend, Reply, Slot,
-    SlotTable, Stats, Trace, Tuple, Verdict, VerdictCount,
+    Addr, AddressUse, Affinity, Backend, Client, Device, Entry, Flow, Frontend, Peer, Reply, Slot,
+    SlotTable, Socket, Stats, Trace, Tuple, Verdict, VerdictCount,
     config::{
         DEFAULT_MAX_FLOWS, DEFAULT_SEED, DEFAULT_SNAT_PORTS, MAX_ADDRESSES, MAX_AFFINE_CLIENTS,
         MAX_BACKENDS, MAX_DEVICES, MAX_FRAGMENTED, MAX_FRONTENDS, MAX_SERVICES, MAX_SLOTS,
-        MAX_SOURCES,
+        MAX_SOCKETS, MAX_SOURCES,
     },
 };
 
@@ -36,6 +36,10 @@ pub static TURNS: Array<u64, MAX_SERVICES> = Array::new();
 pub static AFFINITY_TICKS: Array<u32, MAX_SERVICES> = Array::new();
 #[btf_map]
 pub static AFFINITY: LruHashMap<Client, Affinity, MAX_AFFINE_CLIENTS> = LruHashMap::new();
+/// What sockets of this node call their backends: by what they would be told, and of
+/// UDP sockets that are not connected by what they said.
+#[btf_map]
+pub static SOCKETS: LruHashMap<Socket, Peer, MAX_SOCKETS> = LruHashMap::new();
 /// Who may use a guarded [`Entry`]; the value means nothing.
 #[btf_map]
 pub static SOURCES: LpmTrie<Client, u32, MAX_SOURCES> = LpmTrie::new();

@@ -45,6 +45,8 @@ pub struct Options {
     pub interfaces: Vec<String>,
     /// How to attach to them.
     pub attach: AttachMode,
+    /// The cgroup whose processes are served at their sockets, if any are.
+    pub cgroup: Option<PathBuf>,
     /// This node's name, compared with the endpoints' `nodeName`.
     pub node: String,
     /// Where the control socket is.

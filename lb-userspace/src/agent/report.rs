@@ -45,6 +45,7 @@ impl State {
             pin_dir: self.options.datapath.pin_dir.clone(),
             attachments: self.attachments.values().cloned().collect(),
             missing_interfaces: self.missing_interfaces.clone(),
+            cgroup: self.options.cgroup.clone(),
             source,
             services: self.image.services.len(),
             backends: self.image.backends.len(),

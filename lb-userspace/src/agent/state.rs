@@ -120,6 +120,8 @@ impl State {
         }
         let failures = self.attach(&snapshot);
         anyhow::ensure!(failures.is_empty(), failures.join("\n"));
+        self.datapath
+            .attach_sockets(self.options.cgroup.as_deref())?;
         self.datapath.remove_other_versions()?;
         self.reconcile().await;
         let attached: Vec<_> = self

@@ -61,6 +61,10 @@ pub(super) struct Args {
     /// How TC programs are attached: by links (tcx, kernel 6.6), as filters (clsact), or what works
     #[arg(long, value_name = "MODE", default_value = "auto")]
     tc: TcMode,
+    /// Also serve the processes in this cgroup (version 2), on the node and in its pods, at
+    /// their sockets: /sys/fs/cgroup for all of them
+    #[arg(long, value_name = "DIR")]
+    cgroup: Option<PathBuf>,
     /// This node's name, as endpoints name it [default: the host's name]
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
@@ -131,6 +135,7 @@ impl Args {
             source,
             interfaces: self.interface,
             attach: self.attach,
+            cgroup: self.cgroup,
             node,
             state_dir,
             node_port_addresses: self.node_port_addresses,

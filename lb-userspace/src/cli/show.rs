@@ -77,6 +77,9 @@ fn print_status(status: &Status) {
         status.pin_dir.display(),
         status.abi
     );
+    if let Some(cgroup) = &status.cgroup {
+        println!("sockets: processes in {}", cgroup.display());
+    }
     if !status.drained.is_empty() {
         println!("drained by hand: {}", status.drained.join(", "));
     }

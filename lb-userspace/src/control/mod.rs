@@ -100,6 +100,9 @@ pub struct Status {
     pub attachments: Vec<Attachment>,
     /// Interfaces that Naru was told to use and that do not exist at the moment.
     pub missing_interfaces: Vec<String>,
+    /// The cgroup whose processes are served at their sockets, if any are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<PathBuf>,
     /// The source of services.
     pub source: SourceStatus,
     /// How many service ports are in force.

@@ -12,8 +12,8 @@ use aya::{
     programs::{Program, SchedClassifier, Xdp},
 };
 use lb_common::{
-    ABI_VERSION, Addr, AddressUse, Affinity, Backend, Client, Device, Entry, Flow, Frontend, Reply,
-    Stats, Trace, Tuple, VerdictCount, config,
+    ABI_VERSION, Addr, AddressUse, Affinity, Backend, Client, Device, Entry, Flow, Frontend, Peer,
+    Reply, Socket, Stats, Trace, Tuple, VerdictCount, config,
 };
 
 use super::{DatapathError, Options, apply::Live, causes, words::Words};
@@ -34,7 +34,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/na
 
 /// The maps that are pinned, with key size, value size and capacity (`None`: the flow
 /// tables, whose capacity is the operator's choice).
-const PINNED: [(&str, usize, usize, Option<usize>); 16] = [
+const PINNED: [(&str, usize, usize, Option<usize>); 17] = [
     (
         "ADDRESSES",
         size_of::<Addr>(),
@@ -56,6 +56,12 @@ const PINNED: [(&str, usize, usize, Option<usize>); 16] = [
         size_of::<Client>(),
         size_of::<Affinity>(),
         Some(config::MAX_AFFINE_CLIENTS),
+    ),
+    (
+        "SOCKETS",
+        size_of::<Socket>(),
+        size_of::<Peer>(),
+        Some(config::MAX_SOCKETS),
     ),
     (
         "SOURCES",

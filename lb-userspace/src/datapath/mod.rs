@@ -11,6 +11,7 @@ mod explain;
 mod load;
 mod preflight;
 mod read;
+mod socket;
 mod sweep;
 mod tc;
 mod unpin;
@@ -131,6 +132,15 @@ pub enum DatapathError {
     #[error("{interface}: attaching {program} failed: {reason}")]
     Attach {
         interface: String,
+        program: &'static str,
+        reason: String,
+    },
+    #[error(
+        "{path}: attaching {program} failed: {reason}; --cgroup takes a directory of a cgroup2 file \
+         system (`findmnt -t cgroup2`)"
+    )]
+    Cgroup {
+        path: PathBuf,
         program: &'static str,
         reason: String,
     },

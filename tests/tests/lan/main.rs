@@ -27,5 +27,6 @@ mod every_way;
 mod host_address;
 mod interfaces;
 mod reply_path;
+mod sockets;
 mod ways_in;
 mod whole_path;

@@ -1,0 +1,150 @@
+//! Clients on the node itself and in its pods, in a cgroup of the test's own.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use naru_lab::{Endpoint, NetNs, Topology};
+
+use crate::scene::{self, NODE, Scene, VIP, assert_everyone, assert_in_turn};
+
+/// A cgroup that is removed with the scene.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn new(name: &str) -> Self {
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        let root = mounts
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            .find(|fields| fields[2] == "cgroup2")
+            .map(|fields| PathBuf::from(fields[1]))
+            .expect("a cgroup2 file system");
+        let path = root.join(format!("naru-test-{}-{name}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    /// A shell's lines in this cgroup, on a machine of the lab; what they print.
+    fn shell(&self, machine: &NetNs, lines: &str) -> Result<String, String> {
+        let enter = format!("echo $$ > {}/cgroup.procs\n{lines}", self.0.display());
+        let mut command: Command = machine.command("sh");
+        let output = command.args(["-ec", &enter]).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        if output.status.success() {
+            Ok(text(&output.stdout))
+        } else {
+            Err(format!(
+                "{:?} {}",
+                output.status.code(),
+                text(&output.stderr)
+            ))
+        }
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+fn scene(name: &str) -> (Cgroup, Scene) {
+    let cgroup = Cgroup::new(name);
+    let path = cgroup.0.to_str().unwrap().to_owned();
+    let scene = Scene::with(Topology::nuc(), &["--cgroup", &path]);
+    (cgroup, scene)
+}
+
+fn lines(text: &str) -> Vec<String> {
+    text.lines().map(str::to_owned).collect()
+}
+
+/// Ten requests, each on a connection of its own.
+fn ten(url: &str) -> String {
+    format!("for n in 1 2 3 4 5 6 7 8 9 10; do curl -sS --max-time 3 {url}; done")
+}
+
+#[test]
+fn the_node_and_its_pods_reach_the_address_in_turn_also_a_pod_of_the_service_itself() {
+    let (cgroup, scene) = scene("turns");
+    let url = format!("http://{VIP}/");
+    let node = scene.lab.node(NODE);
+    let answers = cgroup.shell(node, &ten(&url)).unwrap();
+    assert_in_turn(&lines(&answers), scene.pods());
+    // From a pod that is one of the five: one in five goes to itself.
+    let pod = scene.lab.pod(&scene.first(true).name).namespace();
+    let answers = cgroup.shell(pod, &ten(&url)).unwrap();
+    assert_in_turn(&lines(&answers), scene.pods());
+    // A socket of IPv6 speaks to it by the mapped address.
+    let mapped = format!("http://[::ffff:{VIP}]/");
+    let answers = cgroup.shell(node, &ten(&mapped)).unwrap();
+    assert_everyone(&lines(&answers), scene.pods());
+    // Who is outside of the cgroup is not served there.
+    let outside = node.run("curl", &["-sS", "--max-time", "1", &url]);
+    assert!(outside.is_err(), "{outside:?}");
+}
+
+#[test]
+fn a_connection_is_said_to_be_to_the_address_and_is_to_the_pod() {
+    let (cgroup, scene) = scene("names");
+    let node = scene.lab.node(NODE);
+    let script = format!(
+        "import socket; s = socket.create_connection((\"{VIP}\", 80)); \
+         print(*s.getpeername()); \
+         u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.settimeout(3); \
+         names = set(); \
+         [(u.sendto(b\"who?\", (\"{VIP}\", 80)), \
+           (lambda data, peer: (names.add(data.decode()), print(*peer)))(*u.recvfrom(99))) \
+          for _ in range(4)]; \
+         print(len(names)); \
+         c = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); c.settimeout(3); \
+         c.connect((\"{VIP}\", 80)); c.send(b\"who?\"); print(c.recvfrom(99)[1][0])"
+    );
+    let said = cgroup
+        .shell(node, &format!("python3 -c '{script}'"))
+        .unwrap();
+    let frontend = format!("{VIP} 80");
+    let mut expected = vec![frontend.clone()];
+    expected.extend(vec![frontend; 4]);
+    // A socket's datagrams all go to one pod.
+    expected.push("1".to_owned());
+    expected.push(VIP.to_string());
+    assert_eq!(lines(&said), expected);
+}
+
+#[test]
+fn sockets_go_on_without_the_agent_and_are_refused_without_a_backend() {
+    let (cgroup, mut scene) = scene("life");
+    let url = format!("http://{VIP}/");
+    let curl = format!("curl -sS --max-time 3 {url}");
+    scene.agent.kill().unwrap();
+    let node = scene.lab.node(NODE).clone();
+    cgroup.shell(&node, &curl).unwrap();
+    scene.agent.restart().unwrap();
+    cgroup.shell(&node, &curl).unwrap();
+    scene.set_endpoints(Vec::<Endpoint>::new());
+    // curl's "could not connect", at once: without the refusal nobody would answer.
+    let began = Instant::now();
+    let refused = cgroup.shell(&node, &curl).unwrap_err();
+    assert!(refused.starts_with("Some(7)"), "{refused}");
+    assert!(began.elapsed() < Duration::from_secs(1));
+    scene.set_endpoints(scene.pods());
+    cgroup.shell(&node, &curl).unwrap();
+    let status = scene.agent.json(&["status"]).unwrap();
+    assert_eq!(Path::new(scene::text(&status, "cgroup")), cgroup.0);
+
+    // An agent that is told of no cgroup lets go of it, and so does `detach`.
+    let options = scene::options(&scene.manifests);
+    scene.agent.restart_with(options).unwrap();
+    assert!(cgroup.shell(&node, &curl).is_err());
+    let path = cgroup.0.to_str().unwrap().to_owned();
+    let options = scene::options(&scene.manifests).args(["--cgroup", &path]);
+    scene.agent.restart_with(options).unwrap();
+    cgroup.shell(&node, &curl).unwrap();
+    scene.agent.detach().unwrap();
+    assert!(cgroup.shell(&node, &curl).is_err());
+}
