@@ -1,12 +1,15 @@
 //! Emptying maps, whatever they hold: by their file descriptors and sizes alone, so that
 //! a map that the program gains is emptied too.
-#![allow(unsafe_code, reason = "bpf(2) has no safe face that takes keys of any size")]
+#![allow(
+    unsafe_code,
+    reason = "bpf(2) has no safe face that takes keys of any size"
+)]
 
 use std::{
     collections::BTreeSet,
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
-    path::Path,
+    path::PathBuf,
     ptr,
 };
 
@@ -53,14 +56,15 @@ struct Batch {
     flags: u64,
 }
 
-/// Empties a pinned map, and all others of the programs that use it.
-pub(crate) fn with_all_of_its_programs(pin: &Path) {
-    let pinned = MapInfo::from_pin(pin).unwrap().id();
-    let mut maps = BTreeSet::from([pinned]);
+/// Empties pinned maps, and all others of the programs that use any of them.
+pub(crate) fn all_maps_of_programs_that_use(pins: &[PathBuf]) {
+    let pinned = pins.iter().map(|pin| MapInfo::from_pin(pin).unwrap().id());
+    let pinned: BTreeSet<u32> = pinned.collect();
+    let mut maps = pinned.clone();
     // Programs of others may go away meanwhile.
     for program in loaded_programs().flatten() {
         if let Ok(Some(ids)) = program.map_ids()
-            && ids.contains(&pinned)
+            && ids.iter().any(|id| pinned.contains(id))
         {
             maps.extend(ids);
         }
@@ -77,7 +81,7 @@ fn empty(map: &MapInfo) {
     match map.map_type().unwrap() {
         // Constants, and what programs say for people to read.
         _ if name.ends_with(".rodata") || name == "AYA_LOGS" => {}
-        MapType::Hash | MapType::LruHash => empty_hash(fd, map.key_size()),
+        MapType::Hash | MapType::LruHash | MapType::LpmTrie => empty_hash(fd, map.key_size()),
         MapType::Array => empty_array(fd, map.value_size(), map.max_entries()),
         MapType::PerCpuArray => {
             let cpus = aya::util::nr_cpus().unwrap() as u32;
