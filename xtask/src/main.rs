@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod docs;
 mod host;
 mod run;
 mod setup;
@@ -41,6 +42,12 @@ enum Command {
     Test(test::Args),
     /// Format, clippy and unit tests: the fast inner loop
     Check,
+    /// Record how many instructions the verifier walks on each kernel
+    #[command(after_help = test::kernel::HELP)]
+    Verifier,
+    /// Write the pages that are made out of the code
+    #[command(after_help = docs::HELP)]
+    Docs,
 }
 
 fn main() -> ExitCode {
@@ -49,6 +56,8 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Check => check::run(),
+        Command::Verifier => test::kernel::record(),
+        Command::Docs => docs::run(),
     };
     match outcome {
         Ok(code) => code,

@@ -6,7 +6,7 @@ use lb_common::{
 };
 use nix::time::{ClockId, clock_gettime};
 
-use super::{Datapath, DatapathError, causes};
+use super::{Datapath, DatapathError, apply::Live, causes};
 
 /// A flow as the table holds it.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +38,11 @@ pub(super) fn now() -> Result<u32, DatapathError> {
 }
 
 impl Datapath {
+    /// Takes the maps for new ones, where a test has emptied them.
+    pub fn start_over(&mut self) {
+        self.live = Live::default();
+    }
+
     /// The addresses that the program knows, with what they mean to it.
     pub fn addresses(&self) -> impl Iterator<Item = (Addr, AddressUse)> + '_ {
         self.live

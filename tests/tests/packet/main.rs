@@ -4,7 +4,7 @@
 //! and the packet that comes out. What comes out is built anew from its parts by
 //! etherparse, checksums included, so nothing here repeats the program's arithmetic.
 //! Every packet also goes through the dry run first, which must say the same and
-//! change nothing.
+//! change nothing. Cases share loaded programs, and find all maps empty.
 //!
 //! The process runs in a network namespace of its own:
 //!
@@ -21,6 +21,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod clients;
+mod empty;
 mod errors;
 mod forward;
 mod fragments;
@@ -28,6 +29,7 @@ mod frames;
 mod ipv6;
 mod leave;
 mod link;
+mod pool;
 mod refuse;
 mod state;
 mod world;
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
         })
         .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
+    pool::drain();
     let all = arguments.filter.is_none() && arguments.skip.is_empty() && !arguments.list;
     if all && !every_verdict_was_seen() {
         return ExitCode::FAILURE;

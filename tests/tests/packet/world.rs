@@ -5,18 +5,14 @@ use std::{
     fs,
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
-    path::{Path, PathBuf},
     process::Command,
-    sync::{
-        PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::PoisonError,
 };
 
 use lb_common::{Algorithm, Hook, Protocol, Verdict, maglev};
 use naru::{
     compile::compile,
-    datapath::{self, Applied, Datapath, Options},
+    datapath::Applied,
     desired::{
         Condition, Desired, DeviceFacts, Endpoint, Frontend, Service, ServiceName, Surroundings,
     },
@@ -26,6 +22,7 @@ use nix::net::if_::if_nametoindex;
 use crate::{
     SEEN,
     frames::{NODE_MAC, Packet, difference},
+    pool::{self, Lease},
 };
 
 pub(crate) const CLIENT: &str = "192.168.56.1:40000";
@@ -135,30 +132,26 @@ pub(crate) enum Act {
     SentOn,
 }
 
-/// A loaded datapath with maps of its own.
+/// A loaded datapath whose maps hold nothing of other cases.
 pub(crate) struct World {
-    pub(crate) datapath: Datapath,
+    pub(crate) datapath: Lease,
     desired: Desired,
-    pins: Pins,
     pub(crate) ingress: u32,
 }
 
 impl World {
     pub(crate) fn new(services: &[Service]) -> Self {
-        Self::with_ports(services, 61_001..=65_535)
+        Self::over(pool::take(), services)
     }
 
     pub(crate) fn with_ports(services: &[Service], snat_ports: RangeInclusive<u16>) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("naru-packet-{}-{number}", std::process::id());
-        let pin_dir = PathBuf::from("/sys/fs/bpf").join(name);
-        datapath::preflight(&pin_dir).unwrap();
-        let datapath = open(&pin_dir, snat_ports);
+        Self::over(pool::with_ports(snat_ports), services)
+    }
+
+    fn over(datapath: Lease, services: &[Service]) -> Self {
         let mut world = Self {
             datapath,
             desired: Desired::default(),
-            pins: Pins(pin_dir),
             ingress: interface("uplink"),
         };
         world.change(services);
@@ -183,9 +176,10 @@ impl World {
 
     /// Opens the datapath anew over its pinned maps, as an agent does that restarts.
     pub(crate) fn reopen(self) -> Self {
-        drop(self.datapath);
-        let datapath = open(&self.pins.0, 61_001..=65_535);
-        Self { datapath, ..self }
+        Self {
+            datapath: self.datapath.reopen(),
+            ..self
+        }
     }
 
     /// Sends a packet and checks everything about what becomes of it.
@@ -261,25 +255,6 @@ impl World {
         };
         let out = self.send(Hook::Xdp, &packet.bytes(), verdict, act);
         endpoints(&out)
-    }
-}
-
-fn open(pin_dir: &Path, snat_ports: RangeInclusive<u16>) -> Datapath {
-    Datapath::open(Options {
-        pin_dir: pin_dir.to_path_buf(),
-        max_flows: 4096,
-        snat_ports,
-        ..Options::default()
-    })
-    .unwrap()
-}
-
-/// Pins that are removed when this is dropped, after the datapath that holds them.
-struct Pins(PathBuf);
-
-impl Drop for Pins {
-    fn drop(&mut self) {
-        datapath::detach(&self.0).unwrap();
     }
 }
 

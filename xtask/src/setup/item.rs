@@ -16,6 +16,8 @@ pub(crate) enum Need {
     Style,
     /// The other checks of the sources.
     Lint,
+    /// Running tests on kernels of several series.
+    Kernel,
 }
 
 /// Something that has to be on the machine.
@@ -55,7 +57,7 @@ pub(crate) struct Remedy {
     pub(super) advice: Option<String>,
 }
 
-/// One command of a remedy: run where that is allowed, else printed.
+/// One command: run where that is allowed, else printed.
 #[derive(Clone, Default)]
 pub(crate) struct Step {
     pub(super) env: Vec<(&'static str, String)>,
@@ -66,7 +68,13 @@ pub(crate) struct Step {
 // === impl Need ===
 
 impl Need {
-    pub(crate) const ALL: [Self; 4] = [Self::Build, Self::Lab, Self::Style, Self::Lint];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Build,
+        Self::Lab,
+        Self::Style,
+        Self::Lint,
+        Self::Kernel,
+    ];
 }
 
 // === impl Item ===
@@ -142,7 +150,7 @@ impl Remedy {
 // === impl Step ===
 
 impl Step {
-    pub(super) fn new(words: &[&str]) -> Self {
+    pub(crate) fn new(words: &[&str]) -> Self {
         Self {
             words: words.iter().map(ToString::to_string).collect(),
             ..Self::default()
@@ -154,13 +162,13 @@ impl Step {
         self
     }
 
-    pub(super) fn env(mut self, name: &'static str, value: impl Into<String>) -> Self {
+    pub(crate) fn env(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.env.push((name, value.into()));
         self
     }
 
     /// The command, through sudo where it needs root and this is not root.
-    pub(super) fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut words = self.words.iter();
         let mut command = if self.as_root && !host::is_root() {
             // Not -E: sudo may refuse that, and packages need none of our environment.

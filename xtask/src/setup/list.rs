@@ -25,6 +25,7 @@ const BUILD: &[Need] = &[Need::Build];
 const LAB: &[Need] = &[Need::Lab];
 const STYLE: &[Need] = &[Need::Style];
 const LINT: &[Need] = &[Need::Lint];
+const KERNEL: &[Need] = &[Need::Kernel];
 
 pub(super) const ITEMS: &[Item] = &[
     Item {
@@ -55,7 +56,10 @@ pub(super) const ITEMS: &[Item] = &[
         probe: Probe::Call(bpf_linker),
         get: Get::Choice(get_bpf_linker),
     },
-    tool("ip", &["iproute2"], "make the lab's network"),
+    Item {
+        needs: &[Need::Lab, Need::Kernel],
+        ..tool("ip", &["iproute2"], "make the lab's network")
+    },
     tool(
         "ethtool",
         &["ethtool"],
@@ -141,6 +145,40 @@ pub(super) const ITEMS: &[Item] = &[
         needs: LINT,
         probe: Probe::Call(|| version("cargo", &["deny", "--version"])),
         get: Get::Steps(get_cargo_deny),
+    },
+    Item {
+        needs: KERNEL,
+        ..tool(
+            "qemu-system-x86_64",
+            &["qemu-system-x86"],
+            "run kernels of several series",
+        )
+    },
+    Item {
+        needs: KERNEL,
+        ..tool(
+            "busybox",
+            &["busybox-static"],
+            "bring the kernels up in virtual machines",
+        )
+    },
+    Item {
+        needs: KERNEL,
+        ..tool(
+            "depmod",
+            &["kmod"],
+            "find the modules that the kernels need",
+        )
+    },
+    Item {
+        name: "Debian's keys",
+        purpose: "trust the kernels that are downloaded",
+        needs: KERNEL,
+        probe: Probe::Call(|| {
+            let path = "/usr/share/keyrings/debian-archive-keyring.gpg";
+            Path::new(path).is_file().then(|| path.to_owned())
+        }),
+        get: Get::Packages(&["debian-archive-keyring"]),
     },
 ];
 

@@ -12,8 +12,9 @@ use std::{process::ExitCode, time::Instant};
 
 use anyhow::{Result, bail};
 
-pub(crate) use item::Need;
-use item::{Item, Remedy, Step};
+use item::{Item, Remedy};
+pub(crate) use item::{Need, Step};
+pub(crate) use progress::run as show;
 
 pub(crate) const HELP: &str = "\
 Looks for each item first and does nothing where it is there. What is missing comes by

@@ -22,7 +22,7 @@ const TAIL: u64 = 4096;
 const SHOWN_ON_FAILURE: usize = 12;
 
 /// Runs a step with its output in a log file, which an error names.
-pub(super) fn run(label: &str, step: &Step) -> Result<()> {
+pub(crate) fn run(label: &str, step: &Step) -> Result<()> {
     let dir = host::target().join("xtask");
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let path = dir.join(format!("setup-{}.log", label.replace([' ', '/'], "-")));

@@ -9,6 +9,7 @@ use ebpf_toolchain::Toolchain;
 
 use super::count::Count;
 use crate::{
+    docs,
     host::{self, status},
     tidy,
 };
@@ -28,6 +29,7 @@ const REST: &[Piece] = &[
     ("format of lb-ebpf", format_ebpf),
     ("clippy of lb-ebpf", clippy_ebpf),
     ("documentation", documentation),
+    ("pages made out of the code", pages),
     ("licences and sources", licences),
     ("licences and sources of lb-ebpf", licences_ebpf),
     ("advisories", advisories),
@@ -125,6 +127,10 @@ fn documentation() -> Result<Outcome> {
         doc.args(["--workspace", "--no-deps"])
             .env("RUSTDOCFLAGS", "-D warnings"),
     )
+}
+
+fn pages() -> Result<Outcome> {
+    docs::check().map(|()| Outcome::Passed)
 }
 
 fn licences() -> Result<Outcome> {

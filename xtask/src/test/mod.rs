@@ -1,6 +1,7 @@
 //! `cargo xtask test`: the tiers, and the account of them.
 
 mod count;
+pub(crate) mod kernel;
 pub(crate) mod lint;
 mod tier;
 
@@ -17,9 +18,10 @@ pub(crate) use tier::Tier;
 use crate::setup::{self, Need, Report};
 
 pub(crate) const HELP: &str = "\
-Tiers: lint, unit, packet, lan; without any, all of them. Ends with a line for each tier
-and last, alone on its line, `N passed, N failed, N skipped`. Only the test programs of
-packet and lan run as root, through sudo where this is not root.
+Tiers: lint, unit, packet, lan, kernel; without any, all of them. Ends with a line for
+each tier and last, alone on its line, `N passed, N failed, N skipped`. Only the test
+programs of packet and lan run as root, through sudo where this is not root. Kernel runs
+in virtual machines; their kernels (about 300 MB) are downloaded once, to ~/.cache/naru.
 
 Examples:
   cargo xtask test

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use super::{
     count::{Count, Reader},
-    lint,
+    kernel, lint,
 };
 use crate::{
     host::{self, Privilege},
@@ -29,12 +29,20 @@ pub(crate) enum Tier {
     Packet,
     /// Scenarios with real sockets in the lab
     Lan,
+    /// The packet tier and native XDP on network cards, in virtual machines of several kernels
+    Kernel,
 }
 
 // === impl Tier ===
 
 impl Tier {
-    pub(crate) const ALL: [Self; 4] = [Self::Lint, Self::Unit, Self::Packet, Self::Lan];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Lint,
+        Self::Unit,
+        Self::Packet,
+        Self::Lan,
+        Self::Kernel,
+    ];
 
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -42,6 +50,7 @@ impl Tier {
             Self::Unit => "unit",
             Self::Packet => "packet",
             Self::Lan => "lan",
+            Self::Kernel => "kernel",
         }
     }
 
@@ -51,6 +60,7 @@ impl Tier {
             Self::Lint => &[Need::Build, Need::Style, Need::Lint],
             Self::Unit => &[Need::Build],
             Self::Packet | Self::Lan => &[Need::Build, Need::Lab],
+            Self::Kernel => kernel::NEEDS,
         }
     }
 
@@ -58,6 +68,8 @@ impl Tier {
     pub(super) fn obstacle(self) -> Option<&'static str> {
         if matches!(self, Self::Lint | Self::Unit) {
             None
+        } else if self == Self::Kernel {
+            kernel::obstacle()
         } else if host::privilege() == Privilege::None {
             Some("loading BPF programs needs root: run as root, or let sudo work")
         } else if !Path::new("/sys/kernel/btf/vmlinux").exists() {
@@ -87,11 +99,13 @@ impl Tier {
                     .env("NARU_LAB_BIN", release.join("naru-lab"));
                 cargo_test(&mut test, tail)
             }
+            Self::Kernel => kernel::run(tail),
         }
     }
 }
 
-/// Every test program but that of the tier `packet`, so that none is left out.
+/// Every test program but those of the tiers `packet` and `kernel`, so that none is left
+/// out.
 fn lan_programs() -> Result<Vec<String>> {
     let dir = host::root().join("tests/tests");
     let cannot_read = || format!("cannot read {}", dir.display());
@@ -104,7 +118,7 @@ fn lan_programs() -> Result<Vec<String>> {
             programs.push(name.to_string_lossy().into_owned());
         }
     }
-    programs.retain(|name| name != "packet");
+    programs.retain(|name| name != "packet" && name != kernel::PROGRAM);
     programs.sort();
     Ok(programs)
 }

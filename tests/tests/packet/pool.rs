@@ -1,0 +1,163 @@
+//! Loaded datapaths that the cases share, one case after the other.
+//!
+//! The verifier walks half a million instructions to load one, which takes seconds where
+//! the processor is emulated. So a case hands its datapath on, and the next one finds it
+//! as if it were new: every map of its programs is emptied.
+
+use std::{
+    fs,
+    ops::{Deref, DerefMut, RangeInclusive},
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+};
+
+use naru::datapath::{self, Datapath, Options};
+
+use crate::empty;
+
+/// The SNAT ports that a datapath of the pool is loaded with.
+const PORTS: RangeInclusive<u16> = 61_001..=65_535;
+
+static FREE: Mutex<Vec<Loaded>> = Mutex::new(Vec::new());
+
+/// A datapath and its pins, which go with it.
+struct Loaded {
+    datapath: Datapath,
+    pins: Pins,
+}
+
+/// Pins that are removed when this is dropped, after the datapath that holds them.
+struct Pins(PathBuf);
+
+/// A datapath for one case. It goes back to the pool, unless the case fails.
+pub(crate) struct Lease {
+    loaded: Option<Loaded>,
+    pooled: bool,
+}
+
+/// An empty datapath, out of the pool or newly loaded.
+pub(crate) fn take() -> Lease {
+    let free = FREE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let loaded = match free {
+        Some(mut loaded) => {
+            loaded.empty();
+            loaded
+        }
+        None => Loaded::new(PORTS),
+    };
+    Lease {
+        loaded: Some(loaded),
+        pooled: true,
+    }
+}
+
+/// One that is loaded with other ports, for this case alone.
+pub(crate) fn with_ports(ports: RangeInclusive<u16>) -> Lease {
+    Lease {
+        loaded: Some(Loaded::new(ports)),
+        pooled: false,
+    }
+}
+
+/// Removes all that is in the pool, with its pins.
+pub(crate) fn drain() {
+    FREE.lock().unwrap_or_else(PoisonError::into_inner).clear();
+}
+
+// === impl Loaded ===
+
+impl Loaded {
+    fn new(ports: RangeInclusive<u16>) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("naru-packet-{}-{number}", std::process::id());
+        let pin_dir = PathBuf::from("/sys/fs/bpf").join(name);
+        datapath::preflight(&pin_dir).unwrap();
+        let datapath = open(&pin_dir, ports);
+        Self {
+            datapath,
+            pins: Pins(pin_dir),
+        }
+    }
+
+    /// Makes it what a newly loaded one is.
+    fn empty(&mut self) {
+        empty::all_maps_of_programs_that_use(&self.pins.maps());
+        self.datapath.start_over();
+        assert_eq!(self.datapath.verdicts().unwrap(), [], "after emptying");
+        let (flows, _) = self.datapath.flows(1).unwrap();
+        assert!(flows.is_empty(), "flows after emptying");
+    }
+}
+
+// === impl Pins ===
+
+impl Pins {
+    /// The pinned maps, in the directory that is named after the ABI's version.
+    fn maps(&self) -> Vec<PathBuf> {
+        let dir = self.0.join(format!("v{}", lb_common::ABI_VERSION));
+        let entries = fs::read_dir(dir).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        datapath::detach(&self.0).unwrap();
+    }
+}
+
+// === impl Lease ===
+
+impl Lease {
+    /// Opens it anew over its pinned maps, as an agent does that restarts.
+    pub(crate) fn reopen(mut self) -> Self {
+        let Loaded { datapath, pins } = self.loaded.take().unwrap();
+        drop(datapath);
+        let datapath = open(&pins.0, PORTS);
+        Self {
+            loaded: Some(Loaded { datapath, pins }),
+            pooled: self.pooled,
+        }
+    }
+}
+
+impl Deref for Lease {
+    type Target = Datapath;
+
+    fn deref(&self) -> &Datapath {
+        &self.loaded.as_ref().unwrap().datapath
+    }
+}
+
+impl DerefMut for Lease {
+    fn deref_mut(&mut self) -> &mut Datapath {
+        &mut self.loaded.as_mut().unwrap().datapath
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(loaded) = self.loaded.take()
+            && self.pooled
+            && !thread::panicking()
+        {
+            let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+            free.push(loaded);
+        }
+    }
+}
+
+fn open(pin_dir: &Path, snat_ports: RangeInclusive<u16>) -> Datapath {
+    Datapath::open(Options {
+        pin_dir: pin_dir.to_path_buf(),
+        max_flows: 4096,
+        snat_ports,
+        ..Options::default()
+    })
+    .unwrap()
+}

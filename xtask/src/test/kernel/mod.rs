@@ -1,0 +1,276 @@
+//! The tier `kernel`: the packet tier, and real traffic through native XDP on network
+//! cards, in virtual machines with the kernels of [`series::ALL`].
+//!
+//! The processor is emulated, so that this runs wherever QEMU does and needs no rights:
+//! root is only who is root inside.
+
+mod guest;
+mod mirror;
+mod ramdisk;
+mod record;
+mod series;
+mod store;
+
+use std::{
+    env,
+    process::{ExitCode, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+
+use self::{
+    record::Record,
+    series::Series,
+    store::{Kernel, Store},
+};
+use super::count::{Count, Reader};
+use crate::{
+    host,
+    setup::{self, Need},
+};
+
+pub(crate) const HELP: &str = "\
+Boots each kernel of the tier `kernel`, loads the programs, and writes what the verifier
+counted to tests/verifier.txt, for you to look at and commit.
+
+NARU_KERNELS=6.1,newest chooses the kernels of `cargo xtask test kernel`.";
+
+/// What the set-up has to provide.
+pub(super) const NEEDS: &[Need] = &[Need::Build, Need::Kernel];
+
+/// Test programs that run in the guests alone; `packet` runs on the host as well.
+pub(super) const PROGRAM: &str = "kernel";
+
+/// How a kernel fared.
+struct Outcome {
+    series: Series,
+    /// The series, and the release where it was found.
+    name: String,
+    count: Count,
+    took: Duration,
+    record: Record,
+}
+
+/// Why this machine cannot run the tier, whatever is installed.
+pub(super) fn obstacle() -> Option<&'static str> {
+    if env::consts::ARCH != "x86_64" {
+        Some("the guests run this machine's programs on Debian's kernels for x86-64")
+    } else if host::find("apt-get").is_none() || host::find("dpkg-deb").is_none() {
+        Some("the kernels come as Debian packages, by apt-get and dpkg-deb")
+    } else {
+        None
+    }
+}
+
+/// Runs the tier. `tail` goes to the test programs.
+pub(super) fn run(tail: &[String]) -> Result<Count> {
+    let committed = Record::read()?;
+    let programs = Programs::build()?;
+    let job = |kernel: &Kernel| programs.job(kernel, &["packet", PROGRAM], tail);
+    let variable = env::var("NARU_KERNELS").ok();
+    let mut outcomes = each_kernel(series::chosen(variable.as_deref())?, &job)?;
+    for outcome in &mut outcomes {
+        // A part of the tests may be without the one that counts.
+        if tail.is_empty() || outcome.record != Record::default() {
+            outcome.count += hold_against(&committed, outcome.series, &outcome.record);
+        }
+    }
+    Ok(account(&outcomes))
+}
+
+/// `cargo xtask verifier`: writes the record anew.
+pub(crate) fn record() -> Result<ExitCode> {
+    setup::quietly(NEEDS)?.demand(NEEDS)?;
+    if let Some(reason) = obstacle() {
+        bail!(reason);
+    }
+    let programs = Programs::build()?;
+    let only = ["verifier".to_owned()];
+    let job = |kernel: &Kernel| programs.job(kernel, &[PROGRAM], &only);
+    let outcomes = each_kernel(series::ALL.to_vec(), &job)?;
+    let count = account(&outcomes);
+    if count.failed > 0 || count.passed as usize != series::ALL.len() {
+        bail!("not every kernel could be asked; the record stays as it was");
+    }
+    let mut record = Record::default();
+    for outcome in outcomes {
+        record.extend(outcome.record);
+    }
+    record.write()?;
+    println!("written: tests/verifier.txt");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a job on each kernel, one after the other: each uses two processors.
+fn each_kernel(all: Vec<Series>, job: &dyn Fn(&Kernel) -> Result<String>) -> Result<Vec<Outcome>> {
+    let mut store = Store::open()?;
+    // All first, so that a slow mirror is met before the waiting begins.
+    let kernels: Vec<_> = all.iter().map(|series| store.kernel(*series)).collect();
+    Ok(all
+        .into_iter()
+        .zip(kernels)
+        .map(|(series, kernel)| {
+            let mut outcome = Outcome {
+                series,
+                name: series.name.to_owned(),
+                count: Count::FAILED,
+                took: Duration::ZERO,
+                record: Record::default(),
+            };
+            if let Err(error) = kernel.and_then(|kernel| outcome.boot(&kernel, job)) {
+                eprintln!("!!!! kernel {}: {error:#}", series.name);
+            }
+            outcome
+        })
+        .collect())
+}
+
+fn hold_against(committed: &Record, series: Series, counted: &Record) -> Count {
+    let differences = counted.differences(series.name, committed);
+    for difference in &differences {
+        eprintln!("!!!! kernel {}: {difference}", series.name);
+    }
+    if differences.is_empty() {
+        Count {
+            passed: 1,
+            ..Count::default()
+        }
+    } else {
+        eprintln!("     if that is meant: `cargo xtask verifier` records what there is now");
+        Count::FAILED
+    }
+}
+
+fn account(outcomes: &[Outcome]) -> Count {
+    let mut total = Count::default();
+    println!();
+    for Outcome {
+        name, count, took, ..
+    } in outcomes
+    {
+        total += *count;
+        println!(
+            "kernel {name:<32}{:>5} passed{:>5} failed{:>8.1} s",
+            count.passed,
+            count.failed,
+            took.as_secs_f32()
+        );
+    }
+    println!(
+        "{} cases on {} kernels",
+        total.passed + total.failed,
+        outcomes.len()
+    );
+    total
+}
+
+// === impl Outcome ===
+
+impl Outcome {
+    fn boot(&mut self, kernel: &Kernel, job: &dyn Fn(&Kernel) -> Result<String>) -> Result<()> {
+        let series = kernel.series.name;
+        self.name = format!("{series}: {}", kernel.release);
+        println!("---- kernel {}", self.name);
+        let mut reader = Reader::default();
+        let record = &mut self.record;
+        let end = guest::run(kernel, &job(kernel)?, &mut |line| {
+            println!("{series:<7}| {line}");
+            reader.line(line);
+            record.line(series, line);
+        })?;
+        self.took = end.took;
+        self.count = reader.finish(end.success);
+        if !end.success {
+            bail!("the guest has not come to its end with all programs successful");
+        }
+        Ok(())
+    }
+}
+
+/// The test programs, built.
+struct Programs(Vec<String>);
+
+// === impl Programs ===
+
+impl Programs {
+    fn build() -> Result<Self> {
+        let mut build = host::cargo("build");
+        host::status(build.args(["--release", "-p", "naru", "-p", "naru-lab"]))?;
+        let output = host::cargo("test")
+            .args(["--release", "-p", "naru-tests", "--no-run"])
+            .args(["--test", "packet", "--test", PROGRAM])
+            .arg("--message-format=json-render-diagnostics")
+            .stderr(Stdio::inherit())
+            .output()
+            .context("cannot run `cargo test --no-run`")?;
+        if !output.status.success() {
+            bail!("the test programs do not build");
+        }
+        let text = String::from_utf8_lossy(&output.stdout);
+        Ok(Self(text.lines().filter_map(executable).collect()))
+    }
+
+    /// What the guest's script is to do.
+    fn job(&self, kernel: &Kernel, names: &[&str], tail: &[String]) -> Result<String> {
+        let release = host::target().join("release");
+        let mut job = format!(
+            "modules {}\n",
+            quoted(&kernel.modules().display().to_string())
+        );
+        for (variable, program) in [("NARU_BIN", "naru"), ("NARU_LAB_BIN", "naru-lab")] {
+            let path = quoted(&release.join(program).display().to_string());
+            job += &format!("export {variable}={path}\n");
+        }
+        job += "export NARU_KERNEL_GUEST=1\n";
+        for name in names {
+            let path = self.0.iter().find(|path| is_program(path, name));
+            let path = path.with_context(|| format!("cargo has built no test program {name}"))?;
+            let words: Vec<_> = [path]
+                .into_iter()
+                .chain(tail)
+                .map(|it| quoted(it))
+                .collect();
+            job += &format!("run {}\n", words.join(" "));
+        }
+        Ok(job)
+    }
+}
+
+/// The program that a line of cargo's messages tells of.
+fn executable(message: &str) -> Option<String> {
+    let (_, rest) = message.split_once("\"executable\":\"")?;
+    let (path, _) = rest.split_once('"')?;
+    Some(path.to_owned())
+}
+
+/// Whether a path is that of a test program: cargo adds a hash to the name.
+fn is_program(path: &str, name: &str) -> bool {
+    let file = path.rsplit('/').next().unwrap_or_default();
+    file.rsplit_once('-').is_some_and(|(stem, _)| stem == name)
+}
+
+/// A word as the shell takes it.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_in_cargos_messages() {
+        let message =
+            r#"{"target":{"name":"packet"},"executable":"/t/deps/packet-0af3","fresh":true}"#;
+        let path = executable(message).unwrap();
+        assert!(is_program(&path, "packet") && !is_program(&path, "kernel"));
+        assert_eq!(executable(r#"{"executable":null}"#), None);
+    }
+
+    #[test]
+    fn words_reach_the_guest_as_they_are() {
+        assert_eq!(quoted("a b"), "'a b'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+    }
+}
