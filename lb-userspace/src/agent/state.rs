@@ -21,6 +21,7 @@ use crate::{
     control::{Drained, SourceStatus},
     datapath::{Attachment, Datapath},
     desired::{Desired, Surroundings},
+    health::{self, Checker, Ledger},
     net::{Network, Snapshot},
     source::{Outcome, Problem, Source},
 };
@@ -33,11 +34,13 @@ pub(super) struct State {
     network: Network,
     pub(super) started: Instant,
     /// What the newest valid source wants; none before the first.
-    wanted: Option<Desired>,
+    pub(super) wanted: Option<Desired>,
     /// What is in force: [`Self::effective`] as of the last reconcile that succeeded.
     pub(super) desired: Desired,
     /// What outlives the agent beside the kernel side.
     pub(super) memory: Memory,
+    pub(super) checker: Checker,
+    pub(super) ledger: Ledger,
     /// What the maps hold.
     pub(super) image: MapImage,
     /// The input that `image` was compiled from, so that a change of the network that
@@ -60,6 +63,7 @@ impl State {
         network: Network,
         announcer: Announcer,
         memory: Memory,
+        checker: Checker,
     ) -> Self {
         let from = match &options.source {
             Source::Manifests(dir) => format!("manifests in {}", dir.display()),
@@ -76,6 +80,8 @@ impl State {
             wanted: None,
             desired: Desired::default(),
             memory,
+            checker,
+            ledger: Ledger::default(),
             compiled: None,
             source: SourceStatus {
                 from,
@@ -100,7 +106,7 @@ impl State {
         match first {
             Ok(loaded) => {
                 self.source.notes = loaded.notes.iter().map(ToString::to_string).collect();
-                self.wanted = Some(loaded.desired);
+                self.want(loaded.desired);
             }
             Err(rejected) if inherited => {
                 tracing::error!("refused; what an earlier agent left stays in force\n{rejected}");
@@ -145,7 +151,7 @@ impl State {
             Ok(loaded) => {
                 self.source.notes = loaded.notes.iter().map(ToString::to_string).collect();
                 self.source.problems.clear();
-                self.wanted = Some(loaded.desired);
+                self.want(loaded.desired);
                 self.reconcile().await;
             }
             Err(rejected) => {
@@ -153,6 +159,11 @@ impl State {
                 self.refuse(&rejected.problems);
             }
         }
+    }
+
+    fn want(&mut self, desired: Desired) {
+        self.follow_health(&desired);
+        self.wanted = Some(desired);
     }
 
     fn refuse(&mut self, problems: &[Problem]) {
@@ -241,9 +252,10 @@ impl State {
         Ok(())
     }
 
-    /// What the source wants, less what the operator has taken out.
+    /// What the source wants, less who is not healthy and whom the operator has taken out.
     fn effective(&self) -> Option<Desired> {
         let mut desired = self.wanted.clone()?;
+        health::apply(&mut desired, &self.ledger);
         drain::apply(&mut desired, &self.memory.drained);
         Some(desired)
     }
@@ -271,8 +283,8 @@ impl State {
             self.memory = memory;
             tracing::info!("{}: {target}", if undo { "taken back" } else { "drained" });
             self.reconcile().await;
-            if let Some(failure) = self.failures.first() {
-                anyhow::bail!("noted, but not in force yet: {failure}");
+            if self.wanted.is_some() && self.effective().as_ref() != Some(&self.desired) {
+                anyhow::bail!("noted, but not in force yet: {}", self.failures.join("; "));
             }
         }
         let (backends, without) = drain::effect(&self.desired, &target);

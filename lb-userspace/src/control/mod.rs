@@ -225,6 +225,8 @@ pub struct Service {
     pub internal_policy: String,
     /// Seconds of silence after which a client may get another backend; none: at once.
     pub session_affinity: Option<u64>,
+    /// How its endpoints are checked, if they are.
+    pub health_check: Option<String>,
     /// The networks that may use it; none: all.
     pub source_ranges: Vec<String>,
     /// Counters.
@@ -247,13 +249,27 @@ pub struct Backend {
     pub mode: String,
     /// Share of new flows.
     pub weight: u32,
-    /// `ready`, `draining` (by the source) or `drained` (by hand).
+    /// `ready`, `draining` (by the source), `unhealthy` (by its checks) or `drained` (by
+    /// hand).
     pub condition: String,
+    /// What its health checks have found, where it has any.
+    pub health: Option<Health>,
     /// Index and generation in the kernel.
     pub id: String,
     /// Counters; of all services that share the endpoint.
     #[serde(flatten)]
     pub traffic: Traffic,
+}
+
+/// What the health checks of an endpoint have found.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Health {
+    /// `healthy`, `unhealthy`, or `unknown` before the first check.
+    pub state: String,
+    /// For how many seconds.
+    pub since: u64,
+    /// Why the last check failed; none where it did not.
+    pub error: Option<String>,
 }
 
 /// Flows in the table.

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     desired::{self, Family, Frontend, NodePort, ServiceName},
-    source::{Findings, Origin, rules},
+    source::{Findings, Origin, health, rules},
 };
 
 /// One port of a Service, as its endpoints are looked up by it.
@@ -119,6 +119,7 @@ pub(super) fn ports(
             internal_policy: policies.internal,
             affinity: policies.affinity,
             source_ranges: policies.source_ranges.clone(),
+            health_check: choices.health_check.clone(),
             endpoints: found,
         };
         if addresses.wants_node_ports && port.on_node.is_none() {
@@ -130,6 +131,12 @@ pub(super) fn ports(
         }
         if served.protocol().is_none() {
             continue;
+        }
+        if let Some(check) = &choices.health_check
+            && let Err(objection) = health::fits(check, port.protocol)
+        {
+            let what = format!("annotation naru.dev/health-check: {}", objection.what);
+            findings.problem(origin, object, what, objection.remedy);
         }
         examine(&served, origin, object, &choices, findings);
         let label = if port.name.is_empty() {
