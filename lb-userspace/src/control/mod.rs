@@ -74,7 +74,7 @@ pub struct Question {
     pub client: SocketAddr,
     /// The virtual IP and port.
     pub frontend: SocketAddr,
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `sctp`.
     #[serde(with = "protocol")]
     pub protocol: Protocol,
     /// The interface it comes in by; the first one Naru is attached to by default.
@@ -284,7 +284,7 @@ pub struct Flows {
 /// A flow.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Flow {
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `sctp`.
     pub protocol: String,
     /// The client.
     pub client: SocketAddr,
@@ -342,10 +342,10 @@ mod protocol {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Protocol, D::Error> {
-        match String::deserialize(deserializer)?.as_str() {
-            "tcp" => Ok(Protocol::Tcp),
-            "udp" => Ok(Protocol::Udp),
-            other => Err(D::Error::unknown_variant(other, &["tcp", "udp"])),
-        }
+        let name = String::deserialize(deserializer)?;
+        [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
+            .into_iter()
+            .find(|protocol| protocol.name() == name)
+            .ok_or_else(|| D::Error::unknown_variant(&name, &["tcp", "udp", "sctp"]))
     }
 }

@@ -59,7 +59,7 @@ pub(super) fn translate(entries: Vec<Entry>, mut findings: Findings) -> Outcome 
         }
         let mut endpoints = BTreeMap::new();
         for (origin, addr, weight) in &entry.backends {
-            if let Err(objection) = rules::not_itself(*addr, &entry.frontend) {
+            if let Err(objection) = rules::behind(*addr, &entry.frontend) {
                 findings.problem(origin, &object, objection.what, objection.remedy);
             }
             let endpoint = Endpoint {

@@ -129,6 +129,15 @@ pub(super) fn ports(
             );
             findings.note(origin, object, what);
         }
+        if let Some(objection) = on_other_ports(&port, &addresses) {
+            findings.problem(origin, object, objection.what, objection.remedy);
+        } else if port.on_node.is_some() && addresses.node_ports && served.node_port.is_none() {
+            let what = format!(
+                "port {} has no node port: over SCTP only one that is the targetPort could be",
+                port.number
+            );
+            findings.note(origin, object, what);
+        }
         if served.protocol().is_none() {
             continue;
         }
@@ -156,6 +165,10 @@ fn node_port(
     endpoints: &BTreeMap<SocketAddr, desired::Endpoint>,
 ) -> Option<NodePort> {
     let number = port.on_node.filter(|_| addresses.node_ports)?;
+    let mut targets = endpoints.keys().map(SocketAddr::port).chain(port.target);
+    if !targets.all(|target| rules::same_port(port.protocol, number, target)) {
+        return None;
+    }
     let mut families = addresses.families.clone();
     if families.is_empty() {
         families = endpoints.keys().map(|addr| Family::of(addr.ip())).collect();
@@ -170,6 +183,25 @@ fn node_port(
     })
 }
 
+/// What is wrong with a port over SCTP whose `targetPort` is another one.
+fn on_other_ports(port: &Port, addresses: &Addresses) -> Option<rules::Objection> {
+    let target = port.target?;
+    let from = match port.on_node.filter(|_| addresses.wants_node_ports) {
+        Some(number) => number,
+        None => port.number,
+    };
+    if rules::same_port(port.protocol, from, target) {
+        return None;
+    }
+    Some(rules::Objection::new(
+        format!(
+            "port {from} leads to targetPort {target}: over SCTP a port cannot be changed on the \
+             way, because the checksum of the whole packet covers it"
+        ),
+        "make the two the same, or leave the port out",
+    ))
+}
+
 /// Looks at what a port came to as a whole.
 fn examine(
     service: &desired::Service,
@@ -181,7 +213,7 @@ fn examine(
     let family = |addr: &SocketAddr| Family::of(addr.ip());
     for frontend in service.frontends.union(&service.external) {
         for &endpoint in service.endpoints.keys() {
-            if let Err(objection) = rules::not_itself(endpoint, frontend) {
+            if let Err(objection) = rules::behind(endpoint, frontend) {
                 findings.problem(origin, object, objection.what, objection.remedy);
             }
         }
