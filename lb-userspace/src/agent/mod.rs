@@ -6,6 +6,7 @@
 mod drain;
 mod health;
 mod memory;
+mod overlay;
 mod report;
 mod state;
 mod warnings;

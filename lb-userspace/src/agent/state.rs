@@ -9,19 +9,14 @@ use std::{
 use anyhow::Context;
 use lb_common::AddressUse;
 
-use super::{
-    Options,
-    drain::{self, Target},
-    memory::Memory,
-    warnings,
-};
+use super::{Options, memory::Memory, warnings};
 use crate::{
     announce::{Announcer, Claims},
     compile::{self, image::MapImage},
-    control::{Drained, SourceStatus},
+    control::SourceStatus,
     datapath::{Attachment, Datapath},
     desired::{Desired, Surroundings},
-    health::{self, Checker, Ledger},
+    health::{Checker, Ledger},
     net::{Network, Snapshot},
     source::{Outcome, Problem, Source},
 };
@@ -52,7 +47,7 @@ pub(super) struct State {
     pub(super) attachments: BTreeMap<String, Attachment>,
     pub(super) missing_interfaces: Vec<String>,
     /// What the last reconcile could not do. It is tried again while there is any.
-    failures: Vec<String>,
+    pub(super) failures: Vec<String>,
     routing_warnings: BTreeSet<String>,
 }
 
@@ -252,50 +247,6 @@ impl State {
         Ok(())
     }
 
-    /// What the source wants, less who is not healthy and whom the operator has taken out.
-    fn effective(&self) -> Option<Desired> {
-        let mut desired = self.wanted.clone()?;
-        health::apply(&mut desired, &self.ledger);
-        drain::apply(&mut desired, &self.memory.drained);
-        Some(desired)
-    }
-
-    /// Takes a backend out by hand, or back in.
-    pub(super) async fn drain(&mut self, backend: &str, undo: bool) -> anyhow::Result<Drained> {
-        let Ok(target) = backend.parse::<Target>();
-        let mut memory = self.memory.clone();
-        let target = if undo {
-            for entry in target.taken_back(&memory.drained)? {
-                memory.drained.remove(&entry);
-            }
-            target
-        } else {
-            let wanted = self.wanted.as_ref();
-            let target = target.settle(wanted.context(
-                "no valid configuration is in force, so backends are not known; see `naru status`",
-            )?)?;
-            memory.drained.insert(target.clone());
-            target
-        };
-        if memory != self.memory {
-            // Written first: what is in force must not be forgotten.
-            memory.save(&self.options.state_dir)?;
-            self.memory = memory;
-            tracing::info!("{}: {target}", if undo { "taken back" } else { "drained" });
-            self.reconcile().await;
-            if self.wanted.is_some() && self.effective().as_ref() != Some(&self.desired) {
-                anyhow::bail!("noted, but not in force yet: {}", self.failures.join("; "));
-            }
-        }
-        let (backends, without) = drain::effect(&self.desired, &target);
-        Ok(Drained {
-            target: target.to_string(),
-            undone: undo,
-            backends,
-            without,
-        })
-    }
-
     /// Without a valid source what an earlier agent left stays, but interfaces may have
     /// changed since.
     fn refresh_devices(&mut self, surroundings: &Surroundings) -> anyhow::Result<()> {
@@ -423,14 +374,6 @@ impl State {
 
     pub(super) fn warnings(&self) -> Vec<String> {
         let failures = self.failures.iter().chain(&self.routing_warnings).cloned();
-        let gone = self.memory.drained.iter();
-        let gone = gone.filter(|target| !target.is_known(&self.desired));
-        let gone = gone.map(|target| {
-            format!(
-                "{target} is drained, but no such backend is there now: should it come back, it \
-                 takes no new flows; forget it with `naru drain {target} --undo`"
-            )
-        });
-        failures.chain(gone).collect()
+        failures.chain(self.drained_and_gone()).collect()
     }
 }

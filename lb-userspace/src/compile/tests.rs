@@ -170,8 +170,8 @@ proptest! {
                 let range = table.offset()..table.offset() + table.len();
                 prop_assert!(range.into_iter().all(|slot| !occupied.contains(&slot)));
             }
-            for (frontend, index) in &image.frontends {
-                prop_assert!(image.services.contains_key(index));
+            for (frontend, entry) in &image.frontends {
+                prop_assert!(image.services.contains_key(&entry.service()));
                 prop_assert!(image.addresses[&frontend.addr].contains(AddressUse::VIP));
             }
             in_use = apply(&in_use, &image);
@@ -273,8 +273,8 @@ fn an_index_goes_to_one_of_two_services_that_were_one() {
     let in_use = InUse::of(&first.expect("fits"));
     let parted = BTreeMap::from([(1, plain(1)), (2, plain(2))]);
     let image = compile(&state(&parted), &surroundings(), &in_use).expect("fits");
-    let indices: BTreeSet<_> = image.frontends.values().collect();
-    assert_eq!(indices, BTreeSet::from([&0, &1]));
+    let indices: BTreeSet<_> = image.frontends.values().map(|it| it.service()).collect();
+    assert_eq!(indices, BTreeSet::from([0, 1]));
 }
 
 #[test]
@@ -400,7 +400,7 @@ fn node_ports_give_way_to_what_was_given_by_name_and_clash_with_each_other() {
             addr,
             protocol: Protocol::Tcp,
         });
-        image.names.get(image.frontends.get(&frontend)?)
+        image.names.get(&image.frontends.get(&frontend)?.service())
     };
     assert_eq!(of("192.0.2.1:80"), Some(&name(1)));
     assert_eq!(of("192.0.2.9:80"), Some(&name(2)));

@@ -101,6 +101,16 @@ pub(super) fn ports(
             findings.problem(origin, object, what, "give each port a name of its own");
             continue;
         }
+        if addresses.wants_node_ports && port.on_node.is_none() {
+            let what = format!(
+                "port {} has no nodePort, and none is allocated: write one",
+                port.number
+            );
+            findings.note(origin, object, what);
+        }
+        if !addresses.reach(&port) {
+            continue;
+        }
         let found = endpoints.of(key, object, &port, &choices.weights, origin, findings);
         let at = |ips: &BTreeSet<IpAddr>| -> BTreeSet<Frontend> {
             let frontend = |&ip| Frontend {
@@ -122,13 +132,6 @@ pub(super) fn ports(
             health_check: choices.health_check.clone(),
             endpoints: found,
         };
-        if addresses.wants_node_ports && port.on_node.is_none() {
-            let what = format!(
-                "port {} has no nodePort, and none is allocated: write one",
-                port.number
-            );
-            findings.note(origin, object, what);
-        }
         if let Some(objection) = on_other_ports(&port, &addresses) {
             findings.problem(origin, object, objection.what, objection.remedy);
         } else if port.on_node.is_some() && addresses.node_ports && served.node_port.is_none() {
