@@ -57,6 +57,8 @@ pub struct Service {
     pub affinity: Option<Duration>,
     /// The networks that may use [`Self::frontends`]; empty: all. Sorted.
     pub source_ranges: Vec<IpNet>,
+    /// How its endpoints are asked whether they live, if they are.
+    pub health_check: Option<HealthCheck>,
     /// The endpoints, by address and port; those of a family serve its frontends.
     /// Empty: clients are refused.
     pub endpoints: BTreeMap<SocketAddr, Endpoint>,
@@ -84,6 +86,7 @@ impl Default for Service {
             internal_policy: TrafficPolicy::default(),
             affinity: None,
             source_ranges: Vec::new(),
+            health_check: None,
             endpoints: BTreeMap::new(),
         }
     }
@@ -195,6 +198,76 @@ pub enum Condition {
     /// Keeps its old flows; takes new ones only where no endpoint is ready
     /// (serving and terminating, as kube-proxy treats it).
     Draining,
+    /// Keeps its old flows and takes no new ones: its health check says so.
+    Unhealthy,
+}
+
+/// How the endpoints of a service are asked whether they live.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// What is asked.
+    pub probe: HealthProbe,
+    /// Another port than the endpoint's own.
+    pub port: Option<u16>,
+    /// From the beginning of one check to that of the next.
+    pub interval: Duration,
+    /// What takes longer has failed.
+    pub timeout: Duration,
+    /// So many good ones in a row make an endpoint healthy again.
+    pub rise: u32,
+    /// So many bad ones in a row make it unhealthy.
+    pub fall: u32,
+}
+
+/// What a health check asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum HealthProbe {
+    /// A connection that is accepted.
+    #[default]
+    Tcp,
+    /// A GET that is answered with a status of 200 to 399.
+    Http {
+        /// Path and query.
+        path: String,
+    },
+}
+
+impl Default for HealthCheck {
+    /// HAProxy's numbers, and half the interval for an answer.
+    fn default() -> Self {
+        Self {
+            probe: HealthProbe::default(),
+            port: None,
+            interval: Duration::from_secs(2),
+            timeout: Duration::from_secs(1),
+            rise: 2,
+            fall: 3,
+        }
+    }
+}
+
+impl std::fmt::Display for HealthCheck {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.probe {
+            HealthProbe::Tcp => f.write_str("tcp")?,
+            HealthProbe::Http { path } => write!(f, "http:{path}")?,
+        }
+        if let Some(port) = self.port {
+            write!(f, " port={port}")?;
+        }
+        let Self {
+            interval,
+            timeout,
+            rise,
+            fall,
+            ..
+        } = self;
+        let (interval, timeout) = (interval.as_millis(), timeout.as_millis());
+        write!(
+            f,
+            " interval={interval}ms timeout={timeout}ms rise={rise} fall={fall}"
+        )
+    }
 }
 
 /// What the node itself knows and `compile` needs: facts read off the kernel.

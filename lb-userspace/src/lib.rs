@@ -11,5 +11,6 @@ pub mod compile;
 pub mod control;
 pub mod datapath;
 pub mod desired;
+pub mod health;
 pub mod net;
 pub mod source;

@@ -1,4 +1,5 @@
-//! What the agent remembers over its own restart: who was drained by hand.
+//! What the agent remembers over its own restart: who was drained by hand, who was
+//! healthy.
 //!
 //! One small file of JSON in the state directory, replaced as a whole.
 
@@ -6,12 +7,14 @@ use std::{
     collections::BTreeSet,
     fs::{self, File},
     io::{self, Write},
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
 use super::drain::Target;
+use crate::desired::ServiceName;
 
 /// Name of the file in the state directory.
 const FILE: &str = "state.json";
@@ -22,6 +25,17 @@ const FILE: &str = "state.json";
 pub(super) struct Memory {
     /// Backends that `naru drain` took out.
     pub(super) drained: BTreeSet<Target>,
+    /// What was found of those that are checked: after a restart nobody is taken for
+    /// healthy, or for new, who is not.
+    pub(super) health: Vec<Remembered>,
+}
+
+/// An endpoint of a service, and whether it was healthy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Remembered {
+    pub(super) service: ServiceName,
+    pub(super) endpoint: SocketAddr,
+    pub(super) healthy: bool,
 }
 
 /// Why the file cannot be read or written.
@@ -75,6 +89,11 @@ mod tests {
         let drained = ["10.0.0.1:80", "10.0.0.2", "default/web-0"];
         let memory = Memory {
             drained: drained.map(|text| text.parse().expect("target")).into(),
+            health: vec![Remembered {
+                service: ServiceName("-/web:80".to_owned()),
+                endpoint: "10.0.0.1:80".parse().expect("address"),
+                healthy: false,
+            }],
         };
         memory.save(dir.path()).expect("saved");
         memory.save(dir.path()).expect("saved again");

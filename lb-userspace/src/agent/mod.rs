@@ -1,10 +1,12 @@
 //! The agent: keeps the kernel at what the source wants, claims its VIPs, answers the CLI.
 //!
-//! One task owns all state and reacts to four things: the source, the network, the
-//! control socket, the clock. Nothing else writes to the kernel.
+//! One task owns all state and reacts to five things: the source, the network, the
+//! health checks, the control socket, the clock. Nothing else writes to the kernel.
 
 mod drain;
+mod health;
 mod memory;
+mod overlay;
 mod report;
 mod state;
 mod warnings;
@@ -24,6 +26,7 @@ use crate::{
     announce::Announcer,
     control::server::StateDir,
     datapath::{self, AttachMode, Datapath, Sweeper, Swept},
+    health::Checker,
     net::Network,
     source::{Outcome, Source},
 };
@@ -87,7 +90,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut source = options.source.clone().watch();
     let memory = Memory::load(&options.state_dir)
         .context("what an earlier agent has drained is not known; mend the file or remove it")?;
-    let mut state = State::new(options, datapath, network, announcer, memory);
+    let (checker, mut observations) = Checker::new();
+    let mut state = State::new(options, datapath, network, announcer, memory, checker);
 
     let first = source.recv().await.context("the source ended")?;
     state.start(first).await?;
@@ -113,6 +117,13 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             Some((request, reply)) = calls.recv() => {
                 // Who asked may have gone away; that is no concern of the agent.
                 let _ = reply.send(state.answer(request).await);
+            }
+            Some(first) = observations.recv() => {
+                let mut found = vec![first];
+                while let Ok(more) = observations.try_recv() {
+                    found.push(more);
+                }
+                state.observed(found).await;
             }
             _ = tick.tick() => state.tick().await,
             _ = terminate.recv() => break,

@@ -8,8 +8,8 @@ use super::state::State;
 use crate::{
     announce::AnnounceState,
     control::{
-        Announced, Backend, Explanation, Flow, Flows, Question, Reply, Request, Service, Status,
-        VerdictCount,
+        Announced, Backend, Explanation, Flow, Flows, Health, Question, Reply, Request, Service,
+        Status, VerdictCount,
     },
     datapath::{DatapathError, Probe},
     desired::{Condition, Endpoint, ServiceName},
@@ -125,6 +125,7 @@ impl State {
                 external_policy: service.external_policy.name().to_owned(),
                 internal_policy: service.internal_policy.name().to_owned(),
                 session_affinity: service.affinity.map(|it| it.as_secs()),
+                health_check: service.health_check.as_ref().map(ToString::to_string),
                 source_ranges: service
                     .source_ranges
                     .iter()
@@ -162,6 +163,16 @@ impl State {
                     mode: entry.mode().name().to_owned(),
                     weight: endpoint.weight,
                     condition: self.condition(name, address, endpoint).to_owned(),
+                    health: self.ledger.get(&(name.clone(), address)).map(|it| Health {
+                        state: match (it.healthy, it.proven) {
+                            (true, true) => "healthy",
+                            (true, false) => "unknown",
+                            (false, _) => "unhealthy",
+                        }
+                        .to_owned(),
+                        since: it.since.elapsed().as_secs(),
+                        error: it.error.clone(),
+                    }),
                     id: entry.id.to_string(),
                     traffic: self.datapath.backend_stats(index)?.into(),
                 });
@@ -184,6 +195,7 @@ impl State {
         match endpoint.condition {
             Condition::Ready => "ready",
             Condition::Draining => "draining",
+            Condition::Unhealthy => "unhealthy",
         }
     }
 

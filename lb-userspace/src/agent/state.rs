@@ -9,18 +9,14 @@ use std::{
 use anyhow::Context;
 use lb_common::AddressUse;
 
-use super::{
-    Options,
-    drain::{self, Target},
-    memory::Memory,
-    warnings,
-};
+use super::{Options, memory::Memory, warnings};
 use crate::{
     announce::{Announcer, Claims},
     compile::{self, image::MapImage},
-    control::{Drained, SourceStatus},
+    control::SourceStatus,
     datapath::{Attachment, Datapath},
     desired::{Desired, Surroundings},
+    health::{Checker, Ledger},
     net::{Network, Snapshot},
     source::{Outcome, Problem, Source},
 };
@@ -33,11 +29,13 @@ pub(super) struct State {
     network: Network,
     pub(super) started: Instant,
     /// What the newest valid source wants; none before the first.
-    wanted: Option<Desired>,
+    pub(super) wanted: Option<Desired>,
     /// What is in force: [`Self::effective`] as of the last reconcile that succeeded.
     pub(super) desired: Desired,
     /// What outlives the agent beside the kernel side.
     pub(super) memory: Memory,
+    pub(super) checker: Checker,
+    pub(super) ledger: Ledger,
     /// What the maps hold.
     pub(super) image: MapImage,
     /// The input that `image` was compiled from, so that a change of the network that
@@ -49,7 +47,7 @@ pub(super) struct State {
     pub(super) attachments: BTreeMap<String, Attachment>,
     pub(super) missing_interfaces: Vec<String>,
     /// What the last reconcile could not do. It is tried again while there is any.
-    failures: Vec<String>,
+    pub(super) failures: Vec<String>,
     routing_warnings: BTreeSet<String>,
 }
 
@@ -60,6 +58,7 @@ impl State {
         network: Network,
         announcer: Announcer,
         memory: Memory,
+        checker: Checker,
     ) -> Self {
         let from = match &options.source {
             Source::Manifests(dir) => format!("manifests in {}", dir.display()),
@@ -76,6 +75,8 @@ impl State {
             wanted: None,
             desired: Desired::default(),
             memory,
+            checker,
+            ledger: Ledger::default(),
             compiled: None,
             source: SourceStatus {
                 from,
@@ -100,7 +101,7 @@ impl State {
         match first {
             Ok(loaded) => {
                 self.source.notes = loaded.notes.iter().map(ToString::to_string).collect();
-                self.wanted = Some(loaded.desired);
+                self.want(loaded.desired);
             }
             Err(rejected) if inherited => {
                 tracing::error!("refused; what an earlier agent left stays in force\n{rejected}");
@@ -147,7 +148,7 @@ impl State {
             Ok(loaded) => {
                 self.source.notes = loaded.notes.iter().map(ToString::to_string).collect();
                 self.source.problems.clear();
-                self.wanted = Some(loaded.desired);
+                self.want(loaded.desired);
                 self.reconcile().await;
             }
             Err(rejected) => {
@@ -155,6 +156,11 @@ impl State {
                 self.refuse(&rejected.problems);
             }
         }
+    }
+
+    fn want(&mut self, desired: Desired) {
+        self.follow_health(&desired);
+        self.wanted = Some(desired);
     }
 
     fn refuse(&mut self, problems: &[Problem]) {
@@ -241,49 +247,6 @@ impl State {
         self.source.current = self.source.problems.is_empty();
         self.warn(snapshot).await;
         Ok(())
-    }
-
-    /// What the source wants, less what the operator has taken out.
-    fn effective(&self) -> Option<Desired> {
-        let mut desired = self.wanted.clone()?;
-        drain::apply(&mut desired, &self.memory.drained);
-        Some(desired)
-    }
-
-    /// Takes a backend out by hand, or back in.
-    pub(super) async fn drain(&mut self, backend: &str, undo: bool) -> anyhow::Result<Drained> {
-        let Ok(target) = backend.parse::<Target>();
-        let mut memory = self.memory.clone();
-        let target = if undo {
-            for entry in target.taken_back(&memory.drained)? {
-                memory.drained.remove(&entry);
-            }
-            target
-        } else {
-            let wanted = self.wanted.as_ref();
-            let target = target.settle(wanted.context(
-                "no valid configuration is in force, so backends are not known; see `naru status`",
-            )?)?;
-            memory.drained.insert(target.clone());
-            target
-        };
-        if memory != self.memory {
-            // Written first: what is in force must not be forgotten.
-            memory.save(&self.options.state_dir)?;
-            self.memory = memory;
-            tracing::info!("{}: {target}", if undo { "taken back" } else { "drained" });
-            self.reconcile().await;
-            if let Some(failure) = self.failures.first() {
-                anyhow::bail!("noted, but not in force yet: {failure}");
-            }
-        }
-        let (backends, without) = drain::effect(&self.desired, &target);
-        Ok(Drained {
-            target: target.to_string(),
-            undone: undo,
-            backends,
-            without,
-        })
     }
 
     /// Without a valid source what an earlier agent left stays, but interfaces may have
@@ -413,14 +376,6 @@ impl State {
 
     pub(super) fn warnings(&self) -> Vec<String> {
         let failures = self.failures.iter().chain(&self.routing_warnings).cloned();
-        let gone = self.memory.drained.iter();
-        let gone = gone.filter(|target| !target.is_known(&self.desired));
-        let gone = gone.map(|target| {
-            format!(
-                "{target} is drained, but no such backend is there now: should it come back, it \
-                 takes no new flows; forget it with `naru drain {target} --undo`"
-            )
-        });
-        failures.chain(gone).collect()
+        failures.chain(self.drained_and_gone()).collect()
     }
 }

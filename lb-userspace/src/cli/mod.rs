@@ -26,6 +26,9 @@ Examples:
   See what is in force, and where a client's packet would go:
     naru status
     naru explain 192.168.56.1:40000 192.168.56.11:80
+  Take a server out before its maintenance, and put it back:
+    naru drain 10.0.0.11
+    naru drain 10.0.0.11 --undo
   Take everything away again:
     naru detach
 

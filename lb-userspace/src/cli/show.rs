@@ -3,7 +3,9 @@
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::Format;
-use crate::control::{Backend, Drained, Explanation, Flows, Reply, Service, Status, Traffic};
+use crate::control::{
+    Backend, Drained, Explanation, Flows, Health, Reply, Service, Status, Traffic,
+};
 
 /// Prints a reply.
 pub(super) fn reply(reply: &Reply, format: Format) -> anyhow::Result<()> {
@@ -187,9 +189,10 @@ fn print_backends(backends: &[Backend]) {
         "NODE",
         "MODE",
         "CONDITION",
+        "HEALTH",
         "WEIGHT",
     ][..];
-    let mut table = table(&[first, &TRAFFIC].concat(), 6);
+    let mut table = table(&[first, &TRAFFIC].concat(), 7);
     for it in backends {
         let row = [
             it.service.clone(),
@@ -198,11 +201,20 @@ fn print_backends(backends: &[Backend]) {
             it.node.clone().unwrap_or_else(|| "-".to_owned()),
             it.mode.clone(),
             it.condition.clone(),
+            it.health.as_ref().map_or_else(|| "-".to_owned(), health),
             it.weight.to_string(),
         ];
         table.add_row(row.into_iter().chain(traffic(&it.traffic)));
     }
     print(&table);
+}
+
+fn health(health: &Health) -> String {
+    let state = format!("{} {}", health.state, span(health.since));
+    match &health.error {
+        Some(error) => format!("{state}: {error}"),
+        None => state,
+    }
 }
 
 fn print_flows(flows: &Flows) {

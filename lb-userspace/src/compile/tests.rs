@@ -170,8 +170,8 @@ proptest! {
                 let range = table.offset()..table.offset() + table.len();
                 prop_assert!(range.into_iter().all(|slot| !occupied.contains(&slot)));
             }
-            for (frontend, index) in &image.frontends {
-                prop_assert!(image.services.contains_key(index));
+            for (frontend, entry) in &image.frontends {
+                prop_assert!(image.services.contains_key(&entry.service()));
                 prop_assert!(image.addresses[&frontend.addr].contains(AddressUse::VIP));
             }
             in_use = apply(&in_use, &image);
@@ -273,8 +273,8 @@ fn an_index_goes_to_one_of_two_services_that_were_one() {
     let in_use = InUse::of(&first.expect("fits"));
     let parted = BTreeMap::from([(1, plain(1)), (2, plain(2))]);
     let image = compile(&state(&parted), &surroundings(), &in_use).expect("fits");
-    let indices: BTreeSet<_> = image.frontends.values().collect();
-    assert_eq!(indices, BTreeSet::from([&0, &1]));
+    let indices: BTreeSet<_> = image.frontends.values().map(|it| it.service()).collect();
+    assert_eq!(indices, BTreeSet::from([0, 1]));
 }
 
 #[test]
@@ -327,4 +327,86 @@ fn where_a_backend_is_decides_its_mode() {
     assert_eq!(mode(&desired, &surroundings), Mode::Nat);
     node(&mut desired, Some("nuc01"));
     assert_eq!(mode(&desired, &surroundings), Mode::Local);
+}
+
+#[test]
+fn the_unhealthy_keep_their_places_and_take_nobody_even_where_all_are() {
+    let mut sketch = plain(1);
+    sketch.endpoints = BTreeMap::from([(1, (1, true)), (2, (1, true)), (3, (1, false))]);
+    let mut desired = state(&BTreeMap::from([(1, sketch)]));
+    let slots = |desired: &Desired| {
+        let image = compile(desired, &surroundings(), &InUse::default()).expect("fits");
+        assert_eq!(image.backends.len(), 3, "old flows go on");
+        let slots = image.tables.values().flatten();
+        slots
+            .map(|slot| image.backends[&slot.current().index()].addr.to_string())
+            .collect::<Vec<_>>()
+    };
+    let mut fall = |ip: u8| {
+        let service = desired.services.values_mut().next().expect("one");
+        let addr = SocketAddr::from(([10, 0, 0, ip], 8080));
+        let endpoint = service.endpoints.get_mut(&addr).expect("there");
+        endpoint.condition = Condition::Unhealthy;
+        slots(&desired)
+    };
+    assert_eq!(fall(1), ["10.0.0.2"]);
+    // Who ends but still serves is better than nobody.
+    assert_eq!(fall(2), ["10.0.0.3"]);
+    assert_eq!(fall(3), [""; 0]);
+}
+
+#[test]
+fn each_family_has_its_own_table_and_its_own_endpoints() {
+    let mut desired = state(&one(1));
+    let service = desired.services.values_mut().next().expect("one");
+    let addr: SocketAddr = "[fd00::1]:80".parse().expect("address");
+    service.frontends.insert(desired::Frontend {
+        addr,
+        protocol: Protocol::Tcp,
+    });
+    let before = compile(&state(&one(1)), &surroundings(), &InUse::default()).expect("fits");
+    let image = compile(&desired, &surroundings(), &InUse::of(&before)).expect("fits");
+    let lens: Vec<_> = image.services.values().map(|table| table.len()).collect();
+    assert_eq!(lens, [1, 0], "IPv4 as before, IPv6 has no endpoint");
+    let names: BTreeSet<_> = image.names.values().collect();
+    assert_eq!(names.len(), 1);
+    assert_eq!(image.frontends.len(), 2);
+}
+
+#[test]
+fn node_ports_give_way_to_what_was_given_by_name_and_clash_with_each_other() {
+    let node_port = || desired::NodePort {
+        port: 80,
+        protocol: Protocol::Tcp,
+        families: BTreeSet::from([desired::Family::V4]),
+    };
+    let mut desired = state(&BTreeMap::from([(1, plain(1)), (2, plain(2))]));
+    let ip: std::net::IpAddr = [192, 0, 2, 1].into();
+    let surroundings = Surroundings {
+        node_port_addresses: BTreeSet::from([
+            ip,
+            [192, 0, 2, 9].into(),
+            "fd00::9".parse().expect("ip"),
+        ]),
+        host_addresses: BTreeSet::from([ip]),
+        ..surroundings()
+    };
+    let name = |n: u8| ServiceName(format!("default/s{n}:80"));
+    desired.services.get_mut(&name(2)).expect("two").node_port = Some(node_port());
+    let image = compile(&desired, &surroundings, &InUse::default()).expect("fits");
+    let of = |text: &str| {
+        let addr: SocketAddr = text.parse().expect("address");
+        let frontend = key(&desired::Frontend {
+            addr,
+            protocol: Protocol::Tcp,
+        });
+        image.names.get(&image.frontends.get(&frontend)?.service())
+    };
+    assert_eq!(of("192.0.2.1:80"), Some(&name(1)));
+    assert_eq!(of("192.0.2.9:80"), Some(&name(2)));
+    assert_eq!(of("[fd00::9]:80"), None);
+
+    desired.services.get_mut(&name(1)).expect("one").node_port = Some(node_port());
+    let error = compile(&desired, &surroundings, &InUse::default()).expect_err("twice");
+    assert!(error.to_string().contains("192.0.2.9:80/tcp"), "{error}");
 }

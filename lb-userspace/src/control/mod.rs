@@ -74,7 +74,7 @@ pub struct Question {
     pub client: SocketAddr,
     /// The virtual IP and port.
     pub frontend: SocketAddr,
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `sctp`.
     #[serde(with = "protocol")]
     pub protocol: Protocol,
     /// The interface it comes in by; the first one Naru is attached to by default.
@@ -228,6 +228,8 @@ pub struct Service {
     pub internal_policy: String,
     /// Seconds of silence after which a client may get another backend; none: at once.
     pub session_affinity: Option<u64>,
+    /// How its endpoints are checked, if they are.
+    pub health_check: Option<String>,
     /// The networks that may use it; none: all.
     pub source_ranges: Vec<String>,
     /// Counters.
@@ -250,13 +252,27 @@ pub struct Backend {
     pub mode: String,
     /// Share of new flows.
     pub weight: u32,
-    /// `ready`, `draining` (by the source) or `drained` (by hand).
+    /// `ready`, `draining` (by the source), `unhealthy` (by its checks) or `drained` (by
+    /// hand).
     pub condition: String,
+    /// What its health checks have found, where it has any.
+    pub health: Option<Health>,
     /// Index and generation in the kernel.
     pub id: String,
     /// Counters; of all services that share the endpoint.
     #[serde(flatten)]
     pub traffic: Traffic,
+}
+
+/// What the health checks of an endpoint have found.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Health {
+    /// `healthy`, `unhealthy`, or `unknown` before the first check.
+    pub state: String,
+    /// For how many seconds.
+    pub since: u64,
+    /// Why the last check failed; none where it did not.
+    pub error: Option<String>,
 }
 
 /// Flows in the table.
@@ -271,7 +287,7 @@ pub struct Flows {
 /// A flow.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Flow {
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `sctp`.
     pub protocol: String,
     /// The client.
     pub client: SocketAddr,
@@ -329,10 +345,10 @@ mod protocol {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Protocol, D::Error> {
-        match String::deserialize(deserializer)?.as_str() {
-            "tcp" => Ok(Protocol::Tcp),
-            "udp" => Ok(Protocol::Udp),
-            other => Err(D::Error::unknown_variant(other, &["tcp", "udp"])),
-        }
+        let name = String::deserialize(deserializer)?;
+        [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
+            .into_iter()
+            .find(|protocol| protocol.name() == name)
+            .ok_or_else(|| D::Error::unknown_variant(&name, &["tcp", "udp", "sctp"]))
     }
 }

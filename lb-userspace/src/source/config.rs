@@ -8,6 +8,13 @@
 //!     maglev_slots: 65537            # optional
 //!     session_affinity: 3600         # optional: seconds that a client keeps its backend
 //!     source_ranges: [10.0.0.0/8]    # optional: the networks that may use it
+//!     health_check:                  # optional, as are all its fields but the first
+//!       check: http:/healthz         # or tcp
+//!       interval: 2s
+//!       timeout: 1s
+//!       rise: 2
+//!       fall: 3
+//!       port: 8081
 //!     backends:
 //!       - 10.0.0.11:8080
 //!       - {address: 10.0.0.12:8080, weight: 2}
@@ -22,8 +29,8 @@ use serde::{
 };
 use serde_saphyr::Spanned;
 
-use super::{Findings, Origin, Outcome, manifest, plain, rules, yaml};
-use crate::desired::Desired;
+use super::{Findings, Origin, Outcome, health, manifest, plain, rules, yaml};
+use crate::desired::{Desired, HealthCheck};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,7 +48,57 @@ struct ServiceEntry {
     session_affinity: Option<Spanned<i64>>,
     #[serde(default)]
     source_ranges: Vec<Spanned<String>>,
+    #[serde(alias = "healthCheck")]
+    health_check: Option<HealthEntry>,
     backends: Vec<Spanned<BackendEntry>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HealthEntry {
+    check: Spanned<String>,
+    interval: Option<Spanned<String>>,
+    timeout: Option<Spanned<String>>,
+    rise: Option<Spanned<u32>>,
+    fall: Option<Spanned<u32>>,
+    port: Option<Spanned<u32>>,
+}
+
+impl HealthEntry {
+    /// The check; every mistake goes to `object_to` with its line.
+    fn read(
+        &self,
+        frontend: &str,
+        mut object_to: impl FnMut(u64, rules::Objection),
+    ) -> HealthCheck {
+        let mut check = HealthCheck::default();
+        match health::probe(&self.check.value) {
+            Ok(probe) => check.probe = probe,
+            Err(objection) => object_to(self.check.referenced.line(), objection),
+        }
+        let text = |it: &Spanned<String>| (it.value.clone(), it.referenced.line());
+        let number = |it: &Spanned<u32>| (it.value.to_string(), it.referenced.line());
+        let options = [
+            ("interval", self.interval.as_ref().map(text)),
+            ("timeout", self.timeout.as_ref().map(text)),
+            ("rise", self.rise.as_ref().map(number)),
+            ("fall", self.fall.as_ref().map(number)),
+            ("port", self.port.as_ref().map(number)),
+        ];
+        for (key, value) in options {
+            if let Some((value, line)) = value
+                && let Err(objection) = health::set(&mut check, key, &value)
+            {
+                object_to(line, objection);
+            }
+        }
+        if let Ok(frontend) = rules::frontend(frontend)
+            && let Err(objection) = health::fits(&check, frontend.protocol)
+        {
+            object_to(self.check.referenced.line(), objection);
+        }
+        check
+    }
 }
 
 /// `10.0.0.11:8080`, or a mapping with a weight.
@@ -176,6 +233,10 @@ fn entry(
             Err(objection) => object_to(range.referenced.line(), objection),
         }
     }
+    let health_check = service
+        .health_check
+        .as_ref()
+        .map(|check| check.read(&service.frontend.value, &mut object_to));
     let mut backends = Vec::new();
     for backend in &service.backends {
         let line = backend.referenced.line();
@@ -202,6 +263,7 @@ fn entry(
             maglev_slots,
             affinity,
             source_ranges: rules::networks(source_ranges),
+            health_check,
             backends,
         }),
         Err(objection) => {
@@ -230,6 +292,11 @@ mod tests {
         assert_eq!(service.algorithm, Algorithm::Maglev);
         let weights: Vec<_> = service.endpoints.values().map(|e| e.weight).collect();
         assert_eq!(weights, [1, 2]);
+        let check = service.health_check.as_ref().map(ToString::to_string);
+        assert_eq!(
+            check.as_deref(),
+            Some("http:/healthz port=8081 interval=2000ms timeout=1000ms rise=2 fall=3")
+        );
         assert_eq!(service.affinity.map(|it| it.as_secs()), Some(3600));
         assert_eq!(service.source_ranges, ["10.0.0.0/8".parse().expect("net")]);
     }
@@ -247,6 +314,9 @@ services:
       - {address: 10.0.0.12:8080, weight: 2000}
   - frontend: 192.168.56.11:53/udp
     maglev_slots: 100
+    healthCheck:
+      check: tcp
+      fall: 0
     backends: [192.168.56.11:53]
   - frontend: 192.168.56.11:80
     backends: []
@@ -259,8 +329,10 @@ services:
         naru.yaml:7: service 192.168.56.11:80: 10.0.0.11: a port is missing; write 10.0.0.11:8080
         naru.yaml:8: service 192.168.56.11:80: `2000` is not a weight; use a number from 0 (takes no new flows) to 1000
         naru.yaml:10: service 192.168.56.11:53/udp: 100 is not a size of a Maglev table; use one of 1021, 4093, 16381, 65537
-        naru.yaml:11: service 192.168.56.11:53/udp: endpoint 192.168.56.11:53 is the service's own frontend, packets would go in a circle; give the endpoint another address or port
-        naru.yaml:12: service 192.168.56.11:80/tcp: this frontend is already taken at naru.yaml:2; give one of the two another address or port
+        naru.yaml:12: service 192.168.56.11:53/udp: a health check of udp endpoints has to know a TCP port of theirs; add port=NUMBER
+        naru.yaml:13: service 192.168.56.11:53/udp: `0` is not a number of checks; use a number from 1 to 100
+        naru.yaml:14: service 192.168.56.11:53/udp: endpoint 192.168.56.11:53 is the service's own frontend, packets would go in a circle; give the endpoint another address or port
+        naru.yaml:15: service 192.168.56.11:80/tcp: this frontend is already taken at naru.yaml:2; give one of the two another address or port
         ");
     }
 
@@ -278,7 +350,7 @@ services:
     fn an_unknown_field_is_refused() {
         let text = "services:\n- frontend: 192.168.56.11:80\n  backend: []\n  backends: []\n";
         let error = read("naru.yaml", text).expect_err("refused").to_string();
-        insta::assert_snapshot!(error, @"naru.yaml:3: unknown field `backend`, expected one of name, frontend, algorithm, maglev_slots, session_affinity, source_ranges, backends, in `backend: []`; below `services:` write `- {frontend: 192.168.56.11:80, backends: [10.0.0.11:8080]}`");
+        insta::assert_snapshot!(error, @"naru.yaml:3: unknown field `backend`, expected one of name, frontend, algorithm, maglev_slots, session_affinity, source_ranges, healthCheck, health_check, backends, in `backend: []`; below `services:` write `- {frontend: 192.168.56.11:80, backends: [10.0.0.11:8080]}`");
         let text = "services:\n- frontend: 192.168.56.11:80\n  backends:\n  - {adress: x}\n";
         let error = read("naru.yaml", text).expect_err("refused").to_string();
         insta::assert_snapshot!(error, @"naru.yaml:4: unknown field `adress`, expected one of address, weight, in `- {adress: x}`; below `services:` write `- {frontend: 192.168.56.11:80, backends: [10.0.0.11:8080]}`");

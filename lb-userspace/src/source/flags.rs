@@ -72,6 +72,7 @@ impl Flags {
             maglev_slots: maglev::DEFAULT_SLOTS,
             affinity: None,
             source_ranges: Vec::new(),
+            health_check: None,
             backends: self
                 .backends
                 .iter()

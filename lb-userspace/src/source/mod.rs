@@ -7,6 +7,7 @@
 pub mod check;
 pub mod config;
 pub mod flags;
+mod health;
 pub mod kubernetes;
 pub mod manifest;
 mod plain;

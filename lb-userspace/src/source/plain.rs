@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use lb_common::{Algorithm, Protocol};
 
 use super::{Findings, Origin, Outcome, rules};
-use crate::desired::{Condition, Desired, Endpoint, Frontend, Service, ServiceName};
+use crate::desired::{Condition, Desired, Endpoint, Frontend, HealthCheck, Service, ServiceName};
 
 /// One service as its author wrote it, the addresses already read.
 #[derive(Clone, Debug)]
@@ -23,6 +23,7 @@ pub(super) struct Entry {
     pub(super) maglev_slots: u32,
     pub(super) affinity: Option<Duration>,
     pub(super) source_ranges: Vec<IpNet>,
+    pub(super) health_check: Option<HealthCheck>,
     pub(super) backends: Vec<(Origin, SocketAddr, u32)>,
 }
 
@@ -58,7 +59,7 @@ pub(super) fn translate(entries: Vec<Entry>, mut findings: Findings) -> Outcome 
         }
         let mut endpoints = BTreeMap::new();
         for (origin, addr, weight) in &entry.backends {
-            if let Err(objection) = rules::not_itself(*addr, &entry.frontend) {
+            if let Err(objection) = rules::behind(*addr, &entry.frontend) {
                 findings.problem(origin, &object, objection.what, objection.remedy);
             }
             let endpoint = Endpoint {
@@ -87,6 +88,7 @@ pub(super) fn translate(entries: Vec<Entry>, mut findings: Findings) -> Outcome 
             maglev_slots: entry.maglev_slots,
             affinity: entry.affinity,
             source_ranges: entry.source_ranges,
+            health_check: entry.health_check,
             endpoints,
             ..Service::default()
         };

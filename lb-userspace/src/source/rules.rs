@@ -138,13 +138,10 @@ pub(crate) fn protocol(text: Option<&str>) -> Result<Protocol, Objection> {
     match text {
         None | Some("" | "TCP") => Ok(Protocol::Tcp),
         Some("UDP") => Ok(Protocol::Udp),
-        Some("SCTP") => Err(Objection::new(
-            "SCTP is not balanced yet",
-            "use TCP or UDP, or give the port to a Service of its own that naru does not see",
-        )),
+        Some("SCTP") => Ok(Protocol::Sctp),
         Some(other) => Err(Objection::new(
             format!("`{other}` is not a protocol"),
-            "write TCP or UDP",
+            "write TCP, UDP or SCTP",
         )),
     }
 }
@@ -190,15 +187,16 @@ fn ip_and_port(text: &str, example: &str) -> Result<(String, u16), Objection> {
     Ok((ip.to_owned(), port))
 }
 
-/// Reads `IP:PORT`, `IP:PORT/tcp` or `IP:PORT/udp`.
+/// Reads `IP:PORT`, or that with `/tcp`, `/udp` or `/sctp`.
 pub(crate) fn frontend(text: &str) -> Result<Frontend, Objection> {
     let (addr, protocol) = match text.split_once('/') {
         None | Some((_, "tcp" | "TCP")) => (text, Protocol::Tcp),
         Some((_, "udp" | "UDP")) => (text, Protocol::Udp),
+        Some((_, "sctp" | "SCTP")) => (text, Protocol::Sctp),
         Some((_, other)) => {
             return Err(Objection::new(
                 format!("`{text}`: `{other}` is not a protocol that naru balances"),
-                "end it with /tcp or /udp",
+                "end it with /tcp, /udp or /sctp",
             ));
         }
     };
@@ -252,15 +250,34 @@ pub(crate) fn weight(text: &str) -> Result<u32, Objection> {
     }
 }
 
-/// Refuses an endpoint that would send a service's packets back to itself.
-pub(crate) fn not_itself(endpoint: SocketAddr, frontend: &Frontend) -> Result<(), Objection> {
-    if endpoint != frontend.addr {
+/// Refuses an endpoint that cannot stand behind a frontend: one that would send a
+/// service's packets back to itself, and one on another port over SCTP.
+pub(crate) fn behind(endpoint: SocketAddr, frontend: &Frontend) -> Result<(), Objection> {
+    if endpoint == frontend.addr {
+        return Err(Objection::new(
+            format!(
+                "endpoint {endpoint} is the service's own frontend, packets would go in a circle"
+            ),
+            "give the endpoint another address or port",
+        ));
+    }
+    let (from, to) = (frontend.addr.port(), endpoint.port());
+    if same_port(frontend.protocol, from, to) {
         return Ok(());
     }
     Err(Objection::new(
-        format!("endpoint {endpoint} is the service's own frontend, packets would go in a circle"),
-        "give the endpoint another address or port",
+        format!(
+            "endpoint {endpoint} is not on port {from}: over SCTP a port cannot be changed on the \
+             way, because the checksum of the whole packet covers it"
+        ),
+        format!("let it listen on port {from}, or make the service's port {to}"),
     ))
+}
+
+/// Whether packets of a protocol can be sent on from one port to another: a checksum
+/// of SCTP (RFC 9260, a CRC over all of it) cannot be corrected in passing.
+pub(crate) fn same_port(protocol: Protocol, from: u16, to: u16) -> bool {
+    protocol != Protocol::Sctp || from == to
 }
 
 #[cfg(test)]
@@ -309,10 +326,11 @@ mod tests {
                  use a unicast address of the network that the clients reach",
             ),
             (
-                "192.168.56.11:80/sctp",
-                "`192.168.56.11:80/sctp`: `sctp` is not a protocol that naru balances; \
-                 end it with /tcp or /udp",
+                "192.168.56.11:80/icmp",
+                "`192.168.56.11:80/icmp`: `icmp` is not a protocol that naru balances; \
+                 end it with /tcp, /udp or /sctp",
             ),
+            ("192.168.56.11:80/sctp", "192.168.56.11:80/sctp"),
             (
                 "224.0.0.1:80",
                 "224.0.0.1 is a multicast address and cannot be a virtual IP; \

@@ -24,6 +24,7 @@ mod drain;
 mod endpoints;
 mod errors;
 mod every_way;
+mod health;
 mod host_address;
 mod interfaces;
 mod reply_path;

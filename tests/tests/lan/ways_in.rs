@@ -180,17 +180,26 @@ fn under_policy_local_the_nodes_own_pods_serve_and_without_any_it_claims_nothing
 }
 
 #[test]
-fn what_is_asked_for_and_not_enforced_yet_is_warned_of() {
+fn ranges_and_affinity_of_a_service_are_those_of_its_manifest() {
     let scene = Scene::new();
-    let how = |it: ServiceSpec| {
-        it.with("loadBalancerSourceRanges", "[192.168.56.0/24]")
-            .with("sessionAffinity", "ClientIP")
+    let (client, vip) = (scene.lab.node("client"), probe::at(VIP, 80));
+    let ranges = |list: &str, expected: &str| {
+        let how = |it: ServiceSpec| {
+            it.with("loadBalancerSourceRanges", list)
+                .with("sessionAffinity", "ClientIP")
+                .on_node(30_080)
+        };
+        change(&scene, how, |row| {
+            row["source_ranges"] == json!([expected]) && row["session_affinity"] == 10_800
+        });
     };
-    change(&scene, how, |row| {
-        row["source_ranges"] == json!(["192.168.56.0/24"]) && row["session_affinity"] == 10_800
-    });
-    wait("the warnings are there", || {
-        let status = scene.agent.cli(&["status"]).unwrap();
-        status.contains("source ranges are not enforced") && status.contains("session affinity")
-    });
+    ranges("[10.1.2.3/8]", "10.0.0.0/8");
+    let patience = Duration::from_millis(500);
+    let (kind, _) = probe::failure(|| probe::connect_within(client, 0, vip, patience));
+    assert_eq!(kind, ErrorKind::TimedOut);
+    ranges("[192.168.56.0/24]", "192.168.56.0/24");
+    for mut answers in answers(&scene, VIP, 80) {
+        answers.dedup();
+        assert_eq!(answers.len(), 1, "one client, one pod: {answers:?}");
+    }
 }

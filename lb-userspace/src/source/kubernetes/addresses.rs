@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 
-use super::{LOAD_BALANCER_CLASS, Sourced};
+use super::{LOAD_BALANCER_CLASS, Sourced, service::Port};
 use crate::{
     desired::Family,
     source::{Findings, Origin, rules},
@@ -31,7 +31,15 @@ pub(super) struct Addresses {
     pub(super) families: BTreeSet<Family>,
 }
 
-/// Reads them; `None` for a Service that is not to be served at all.
+impl Addresses {
+    /// Whether there is a way in to a port.
+    pub(super) fn reach(&self, port: &Port) -> bool {
+        let named = !self.load_balancer.is_empty() || !self.external.is_empty();
+        named || self.node_ports && port.on_node.is_some()
+    }
+}
+
+/// Reads them; `None` for a Service that is not to be served, or that nobody reaches.
 pub(super) fn read(
     object: &str,
     service: &Sourced<Service>,
@@ -120,7 +128,9 @@ pub(super) fn read(
         findings.note(origin, object, what);
     }
     found.families = families(declared, spec, &found);
-    Some(found)
+    let on_node = found.wants_node_ports || found.node_ports && writes_node_ports(spec);
+    let reachable = on_node || !found.load_balancer.is_empty() || !found.external.is_empty();
+    reachable.then_some(found)
 }
 
 fn writes_node_ports(spec: &ServiceSpec) -> bool {

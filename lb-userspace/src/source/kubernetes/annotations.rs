@@ -4,11 +4,15 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use lb_common::{Algorithm, maglev};
 
-use crate::source::{Findings, Origin, rules};
+use crate::{
+    desired::HealthCheck,
+    source::{Findings, Origin, health, rules},
+};
 
 const PREFIX: &str = "naru.dev/";
-const KNOWN: [&str; 3] = [
+const KNOWN: [&str; 4] = [
     "naru.dev/algorithm",
+    "naru.dev/health-check",
     "naru.dev/maglev-slots",
     "naru.dev/weights",
 ];
@@ -18,6 +22,7 @@ const KNOWN: [&str; 3] = [
 pub(super) struct Choices {
     pub(super) algorithm: Algorithm,
     pub(super) maglev_slots: u32,
+    pub(super) health_check: Option<HealthCheck>,
     pub(super) weights: Weights,
 }
 
@@ -62,6 +67,7 @@ pub(super) fn choices(
     let mut choices = Choices {
         algorithm: Algorithm::default(),
         maglev_slots: maglev::DEFAULT_SLOTS,
+        health_check: None,
         weights: Weights::default(),
     };
     let ours = annotations.into_iter().flatten();
@@ -74,6 +80,7 @@ pub(super) fn choices(
                 .map_err(|_| not_a_number(value))
                 .and_then(rules::maglev_slots)
                 .map(|it| choices.maglev_slots = it),
+            "health-check" => health::read(value).map(|it| choices.health_check = Some(it)),
             "weights" => weights(value).map(|it| choices.weights = it),
             _ => Err(rules::Objection::new(
                 "naru knows no such annotation",

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     desired::{self, Family, Frontend, NodePort, ServiceName},
-    source::{Findings, Origin, rules},
+    source::{Findings, Origin, health, rules},
 };
 
 /// One port of a Service, as its endpoints are looked up by it.
@@ -101,6 +101,16 @@ pub(super) fn ports(
             findings.problem(origin, object, what, "give each port a name of its own");
             continue;
         }
+        if addresses.wants_node_ports && port.on_node.is_none() {
+            let what = format!(
+                "port {} has no nodePort, and none is allocated: write one",
+                port.number
+            );
+            findings.note(origin, object, what);
+        }
+        if !addresses.reach(&port) {
+            continue;
+        }
         let found = endpoints.of(key, object, &port, &choices.weights, origin, findings);
         let at = |ips: &BTreeSet<IpAddr>| -> BTreeSet<Frontend> {
             let frontend = |&ip| Frontend {
@@ -119,17 +129,26 @@ pub(super) fn ports(
             internal_policy: policies.internal,
             affinity: policies.affinity,
             source_ranges: policies.source_ranges.clone(),
+            health_check: choices.health_check.clone(),
             endpoints: found,
         };
-        if addresses.wants_node_ports && port.on_node.is_none() {
+        if let Some(objection) = on_other_ports(&port, &addresses) {
+            findings.problem(origin, object, objection.what, objection.remedy);
+        } else if port.on_node.is_some() && addresses.node_ports && served.node_port.is_none() {
             let what = format!(
-                "port {} has no nodePort, and none is allocated: write one",
+                "port {} has no node port: over SCTP only one that is the targetPort could be",
                 port.number
             );
             findings.note(origin, object, what);
         }
         if served.protocol().is_none() {
             continue;
+        }
+        if let Some(check) = &choices.health_check
+            && let Err(objection) = health::fits(check, port.protocol)
+        {
+            let what = format!("annotation naru.dev/health-check: {}", objection.what);
+            findings.problem(origin, object, what, objection.remedy);
         }
         examine(&served, origin, object, &choices, findings);
         let label = if port.name.is_empty() {
@@ -149,6 +168,10 @@ fn node_port(
     endpoints: &BTreeMap<SocketAddr, desired::Endpoint>,
 ) -> Option<NodePort> {
     let number = port.on_node.filter(|_| addresses.node_ports)?;
+    let mut targets = endpoints.keys().map(SocketAddr::port).chain(port.target);
+    if !targets.all(|target| rules::same_port(port.protocol, number, target)) {
+        return None;
+    }
     let mut families = addresses.families.clone();
     if families.is_empty() {
         families = endpoints.keys().map(|addr| Family::of(addr.ip())).collect();
@@ -163,6 +186,25 @@ fn node_port(
     })
 }
 
+/// What is wrong with a port over SCTP whose `targetPort` is another one.
+fn on_other_ports(port: &Port, addresses: &Addresses) -> Option<rules::Objection> {
+    let target = port.target?;
+    let from = match port.on_node.filter(|_| addresses.wants_node_ports) {
+        Some(number) => number,
+        None => port.number,
+    };
+    if rules::same_port(port.protocol, from, target) {
+        return None;
+    }
+    Some(rules::Objection::new(
+        format!(
+            "port {from} leads to targetPort {target}: over SCTP a port cannot be changed on the \
+             way, because the checksum of the whole packet covers it"
+        ),
+        "make the two the same, or leave the port out",
+    ))
+}
+
 /// Looks at what a port came to as a whole.
 fn examine(
     service: &desired::Service,
@@ -174,7 +216,7 @@ fn examine(
     let family = |addr: &SocketAddr| Family::of(addr.ip());
     for frontend in service.frontends.union(&service.external) {
         for &endpoint in service.endpoints.keys() {
-            if let Err(objection) = rules::not_itself(endpoint, frontend) {
+            if let Err(objection) = rules::behind(endpoint, frontend) {
                 findings.problem(origin, object, objection.what, objection.remedy);
             }
         }
