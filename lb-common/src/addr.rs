@@ -44,21 +44,6 @@ impl Addr {
         self.0
     }
 
-    /// The address as sixteen bytes in network order.
-    #[inline(always)]
-    pub const fn bytes(&self) -> [u8; 16] {
-        let [a, b, c, d] = [
-            self.0[0].to_ne_bytes(),
-            self.0[1].to_ne_bytes(),
-            self.0[2].to_ne_bytes(),
-            self.0[3].to_ne_bytes(),
-        ];
-        [
-            a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1],
-            d[2], d[3],
-        ]
-    }
-
     /// The last four bytes in memory order: an IPv4 address as its header holds it.
     #[inline(always)]
     pub const fn v4_word(&self) -> u32 {

@@ -31,7 +31,7 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use aya_log_ebpf::debug;
-use lb_common::{Family, Hook, Verdict, verdict::Fate};
+use lb_common::{Addr, Family, Hook, Verdict, verdict::Fate};
 
 use crate::{
     frame::Frame,
@@ -167,16 +167,29 @@ fn log<F: Frame>(frame: &F, headers: &Headers, verdict: Verdict) {
         ),
         Family::V6 => debug!(
             frame.logger(),
-            "hook {}: [{:i}]:{} -> [{:i}]:{} protocol {}: verdict {}",
+            "hook {}: [{:x} {:x} {:x} {:x}]:{} -> [{:x} {:x} {:x} {:x}]:{} protocol {}: verdict {}",
             F::HOOK as u32,
-            tuple.src.bytes(),
+            word(&tuple.src, 0),
+            word(&tuple.src, 1),
+            word(&tuple.src, 2),
+            word(&tuple.src, 3),
             tuple.src_port.get(),
-            tuple.dst.bytes(),
+            word(&tuple.dst, 0),
+            word(&tuple.dst, 1),
+            word(&tuple.dst, 2),
+            word(&tuple.dst, 3),
             tuple.dst_port.get(),
             tuple.protocol,
             verdict as u8,
         ),
     }
+}
+
+/// A quarter of an IPv6 address as a number. In words, since an array of its bytes would
+/// not fit on the stack beside all else.
+#[inline(always)]
+fn word(addr: &Addr, quarter: usize) -> u32 {
+    u32::from_be(addr.words()[quarter])
 }
 
 #[cfg(not(test))]

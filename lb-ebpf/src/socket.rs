@@ -12,9 +12,7 @@ use aya_ebpf::{
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
-use lb_common::{
-    Addr, AddressUse, Algorithm, Backend, Entry, Frontend, Peer, Port, Socket, hash,
-};
+use lb_common::{Addr, AddressUse, Algorithm, Backend, Entry, Frontend, Peer, Port, Socket, hash};
 
 use crate::{
     client, count, flow, lookup,
@@ -150,7 +148,10 @@ impl Call {
     /// socket may have no address yet.
     #[inline(always)]
     fn pick(&self, service: u32) -> Option<&'static Backend> {
-        let table = SERVICES.get(service).copied().filter(|table| !table.is_empty())?;
+        let table = SERVICES
+            .get(service)
+            .copied()
+            .filter(|table| !table.is_empty())?;
         // SAFETY: helpers on this run's context or without arguments.
         let (cookie, random) = unsafe {
             (
@@ -223,7 +224,9 @@ impl Call {
         let forth = self.socket(addr, port);
         // SAFETY: the entry is this socket's own.
         let last = unsafe { SOCKETS.get(&forth) }.map(|peer| peer.backend);
-        let last = last.and_then(flow::backend).filter(|backend| backend.open != 0);
+        let last = last
+            .and_then(flow::backend)
+            .filter(|backend| backend.open != 0);
         let backend = match last {
             Some(backend) => backend,
             None => {
