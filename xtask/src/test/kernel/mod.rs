@@ -247,11 +247,16 @@ impl Programs {
         for name in names {
             let path = self.0.iter().find(|path| is_program(path, name));
             let path = path.with_context(|| format!("cargo has built no test program {name}"))?;
-            let words: Vec<_> = [path]
+            let mut words: Vec<_> = [path]
                 .into_iter()
                 .chain(tail)
                 .map(|it| quoted(it))
                 .collect();
+            if !tail.iter().any(|word| word.starts_with("--test-threads")) {
+                // With one thread fewer sets of programs are loaded, and guests run side by
+                // side as it is.
+                words.push("--test-threads=1".into());
+            }
             job += &format!("run {}\n", words.join(" "));
         }
         Ok(job)
