@@ -15,8 +15,11 @@ use anyhow::{Context, Result, bail};
 use super::{ramdisk, store::Kernel};
 use crate::host;
 
-/// How long a guest may take before it counts as hanging.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// After so long without a line a guest counts as hanging. The longest silence is that of
+/// a case that loads programs: half a minute on a busy machine.
+const SILENCE: Duration = Duration::from_secs(180);
+/// How long a guest may take in all.
+const PATIENCE: Duration = Duration::from_secs(900);
 /// Lines of the guest's console that are shown where it fails.
 const CONSOLE: usize = 40;
 const QEMU: &str = "qemu-system-x86_64";
@@ -112,14 +115,19 @@ fn follow(guest: &mut Child, deadline: Instant, line: &mut dyn FnMut(&str)) -> R
     thread::spawn(move || read(output, &sender));
     let mut success = false;
     loop {
-        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match lines.recv_timeout(left.min(SILENCE)) {
             Ok(text) => {
                 success |= text == "guest: done 0";
                 line(&text);
             }
             Err(RecvTimeoutError::Disconnected) => return Ok(success),
             Err(RecvTimeoutError::Timeout) => {
-                bail!("the guest has not ended after {} s", PATIENCE.as_secs())
+                bail!(
+                    "the guest hangs: silent for {} s, or not at its end after {} s",
+                    SILENCE.as_secs(),
+                    PATIENCE.as_secs()
+                )
             }
         }
     }

@@ -14,6 +14,8 @@ mod store;
 use std::{
     env,
     process::{ExitCode, Stdio},
+    sync::{Mutex, PoisonError},
+    thread,
     time::Duration,
 };
 
@@ -41,6 +43,12 @@ pub(super) const NEEDS: &[Need] = &[Need::Build, Need::Kernel];
 
 /// Test programs that run in the guests alone; `packet` runs on the host as well.
 pub(super) const PROGRAM: &str = "kernel";
+
+/// Guests that run side by side.
+const AT_ONCE: usize = 2;
+
+/// What a guest is to run, as a script.
+type Job<'a> = dyn Fn(&Kernel) -> Result<String> + Sync + 'a;
 
 /// How a kernel fared.
 struct Outcome {
@@ -90,40 +98,43 @@ pub(crate) fn record() -> Result<ExitCode> {
     let job = |kernel: &Kernel| programs.job(kernel, &[PROGRAM], &only);
     let outcomes = each_kernel(series::ALL.to_vec(), &job)?;
     let count = account(&outcomes);
-    if count.failed > 0 || count.passed as usize != series::ALL.len() {
-        bail!("not every kernel could be asked; the record stays as it was");
-    }
-    let mut record = Record::default();
+    // The first time there is none.
+    let mut record = Record::read().unwrap_or_default();
     for outcome in outcomes {
-        record.extend(outcome.record);
+        if outcome.count.failed == 0 {
+            record.replace(outcome.series.name, outcome.record);
+        }
     }
     record.write()?;
     println!("written: tests/verifier.txt");
+    if count.failed > 0 {
+        bail!("what stands there of the kernels that failed is as old as it was");
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs a job on each kernel, one after the other: each uses two processors.
-fn each_kernel(all: Vec<Series>, job: &dyn Fn(&Kernel) -> Result<String>) -> Result<Vec<Outcome>> {
+/// Runs a job on each kernel, some at once: a guest has two processors, and leaves one of
+/// them idle half of the time.
+fn each_kernel(all: Vec<Series>, job: &Job<'_>) -> Result<Vec<Outcome>> {
     let mut store = Store::open()?;
     // All first, so that a slow mirror is met before the waiting begins.
     let kernels: Vec<_> = all.iter().map(|series| store.kernel(*series)).collect();
-    Ok(all
-        .into_iter()
-        .zip(kernels)
-        .map(|(series, kernel)| {
-            let mut outcome = Outcome {
-                series,
-                name: series.name.to_owned(),
-                count: Count::FAILED,
-                took: Duration::ZERO,
-                record: Record::default(),
-            };
-            if let Err(error) = kernel.and_then(|kernel| outcome.boot(&kernel, job)) {
-                eprintln!("!!!! kernel {}: {error:#}", series.name);
-            }
-            outcome
-        })
-        .collect())
+    let mut outcomes: Vec<_> = all.into_iter().map(Outcome::new).collect();
+    let queue = Mutex::new(outcomes.iter_mut().zip(kernels));
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some((outcome, kernel)) = next() {
+                    if let Err(error) = kernel.and_then(|kernel| outcome.boot(&kernel, job)) {
+                        eprintln!("!!!! kernel {}: {error:#}", outcome.series.name);
+                    }
+                }
+            });
+        }
+    });
+    drop(queue);
+    Ok(outcomes)
 }
 
 fn hold_against(committed: &Record, series: Series, counted: &Record) -> Count {
@@ -168,7 +179,17 @@ fn account(outcomes: &[Outcome]) -> Count {
 // === impl Outcome ===
 
 impl Outcome {
-    fn boot(&mut self, kernel: &Kernel, job: &dyn Fn(&Kernel) -> Result<String>) -> Result<()> {
+    fn new(series: Series) -> Self {
+        Self {
+            series,
+            name: series.name.to_owned(),
+            count: Count::FAILED,
+            took: Duration::ZERO,
+            record: Record::default(),
+        }
+    }
+
+    fn boot(&mut self, kernel: &Kernel, job: &Job<'_>) -> Result<()> {
         let series = kernel.series.name;
         self.name = format!("{series}: {}", kernel.release);
         println!("---- kernel {}", self.name);
@@ -226,11 +247,16 @@ impl Programs {
         for name in names {
             let path = self.0.iter().find(|path| is_program(path, name));
             let path = path.with_context(|| format!("cargo has built no test program {name}"))?;
-            let words: Vec<_> = [path]
+            let mut words: Vec<_> = [path]
                 .into_iter()
                 .chain(tail)
                 .map(|it| quoted(it))
                 .collect();
+            if !tail.iter().any(|word| word.starts_with("--test-threads")) {
+                // With one thread fewer sets of programs are loaded, and guests run side by
+                // side as it is.
+                words.push("--test-threads=1".into());
+            }
             job += &format!("run {}\n", words.join(" "));
         }
         Ok(job)

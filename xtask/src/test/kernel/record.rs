@@ -85,8 +85,9 @@ impl Record {
         }
     }
 
-    /// Takes all of another record.
-    pub(super) fn extend(&mut self, other: Self) {
+    /// Takes all that another record has of a series, in the place of what is here.
+    pub(super) fn replace(&mut self, series: &str, other: Self) {
+        self.0.retain(|(name, _), _| name != series);
         self.0.extend(other.0);
     }
 
@@ -136,6 +137,16 @@ mod tests {
         assert_eq!(Record::parse(&record.to_text()).unwrap(), record);
         assert!(Record::parse("6.1 naru_xdp").is_err());
         assert!(Record::parse("6.1 naru_xdp many").is_err());
+    }
+
+    #[test]
+    fn one_series_is_replaced() {
+        let mut all = record(&[("a", 1), ("gone", 2)]);
+        all.line("6.12", "verifier: a 3");
+        all.replace("6.1", record(&[("a", 4)]));
+        let text = all.to_text();
+        assert!(text.contains("6.12    a") && text.contains("6.1     a"));
+        assert!(!text.contains("gone"));
     }
 
     #[test]
