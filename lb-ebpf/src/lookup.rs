@@ -309,7 +309,7 @@ fn snat_source(
     work.to.src = Addr::UNSPECIFIED;
     work.to.dst = backend.addr;
     work.to.dst_port = backend.port;
-    route::lookup(ctx, headers, work)?;
+    route::lookup(ctx, headers, work, 0)?;
     // SAFETY: the agent replaces the value as a whole and rarely; a flow that reads
     // half of a change would be refused by the backend's network, not misdirected.
     let source = unsafe { DEVICES.get(work.fib.ifindex) }
@@ -332,7 +332,8 @@ pub fn send(
     if headers.ttl <= 1 {
         return Err(Verdict::TtlExpired);
     }
-    let way = route::lookup(ctx, headers, work)?;
+    let len = ctx.packet_len(headers) as u16;
+    let way = route::lookup(ctx, headers, work, len)?;
     trace::rewritten(&work.to);
     if way == Way::TooBig {
         // Who lets routers cut it does not listen to the answer.

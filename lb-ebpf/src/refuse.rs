@@ -6,7 +6,7 @@ use lb_common::{Addr, Family, Tuple, Verdict, checksum, flow::tcp_flag};
 use crate::{
     count, flow,
     frame::Frame,
-    headers::{Fragment, Headers},
+    headers::{Fragment, Headers, Payload},
     icmp::TTL,
     parse::{IPV4_LEN, IPV6_LEN},
     transport::{ICMP_LEN, TCP_LEN, icmp_of},
@@ -23,9 +23,6 @@ const LINK_WORDS: usize = 5;
 /// Turns a packet that nobody serves into the answer to it.
 #[inline(always)]
 pub fn refuse<F: Frame>(frame: &mut F, headers: &Headers) -> Result<(), Verdict> {
-    if headers.tcp_flags & tcp_flag::RST != 0 {
-        return Err(Verdict::RefusalSuppressed);
-    }
     may_answer(headers)?;
     if headers.is_tcp() {
         return reset(frame, headers);
@@ -51,10 +48,12 @@ pub fn too_big<F: Frame>(frame: &mut F, headers: &Headers, work: &Work) -> Resul
     error(frame, headers, type_code, u32::from(mtu).to_be())
 }
 
-/// Whether this packet may be answered at all, and now.
+/// Whether this packet may be answered at all, and now. An ICMP error is never, nor an RST.
 #[inline(always)]
 fn may_answer(headers: &Headers) -> Result<(), Verdict> {
-    if headers.fragment == Fragment::Later
+    if headers.payload != Payload::Ports
+        || headers.tcp_flags & tcp_flag::RST != 0
+        || headers.fragment == Fragment::Later
         || !is_unicast(&headers.tuple.src)
         || headers.l4() - headers.l3() > MAX_QUOTED
     {

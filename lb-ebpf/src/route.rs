@@ -30,15 +30,20 @@ pub enum Way {
 }
 
 /// Asks the kernel how [`Work::to`] would leave: interface and link addresses are then
-/// in [`Work::fib`], and where the packet is too big the MTU.
+/// in [`Work::fib`], and where the packet is longer than the MTU that. The interface is
+/// then not there: who wants it whatever the length gives a length of 0.
 #[inline(always)]
-pub fn lookup(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<Way, Verdict> {
+pub fn lookup(
+    ctx: Context<'_>,
+    headers: &Headers,
+    work: &mut Work,
+    len: u16,
+) -> Result<Way, Verdict> {
     let Work { fib, to, .. } = work;
     fib.l4_protocol = to.protocol;
     fib.sport = to.src_port.word();
     fib.dport = to.dst_port.word();
-    // A length of 0 would mean: do not compare.
-    fib.__bindgen_anon_1.tot_len = ctx.packet_len(headers) as u16;
+    fib.__bindgen_anon_1.tot_len = len;
     fib.ifindex = ctx.ifindex;
     match to.family() {
         Family::V4 => {
