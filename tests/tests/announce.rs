@@ -439,6 +439,10 @@ fn many_claims_are_all_announced() {
         tap.take();
         tap.send(&question(&tap, ALL, vips[1234]).bytes());
         let expected = answer(&tap, node.mac, vips[1234]).bytes();
-        assert!(hear(&tap, SOON).await.contains(&expected));
+        // The next round of all of them may be on its way before it.
+        let began = Instant::now();
+        while !hear(&tap, SOON).await.contains(&expected) {
+            assert!(began.elapsed() < Duration::from_secs(5), "no answer");
+        }
     });
 }
