@@ -18,6 +18,9 @@ use crate::{
     setup::Need,
 };
 
+/// The test programs of the tier `packet`.
+const PACKET: [&str; 2] = ["packet", "model"];
+
 /// A group of tests that need the same of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Tier {
@@ -89,7 +92,7 @@ impl Tier {
                 test.args(["--release", "--workspace", "--exclude", "naru-tests"]);
                 cargo_test(&mut test, tail)
             }
-            Self::Packet => cargo_test(&mut as_root(&["packet".into()])?, tail),
+            Self::Packet => cargo_test(&mut as_root(&PACKET.map(Into::into))?, tail),
             Self::Lan => {
                 let mut build = host::cargo("build");
                 host::status(build.args(["--release", "-p", "naru", "-p", "naru-lab"]))?;
@@ -118,7 +121,7 @@ fn lan_programs() -> Result<Vec<String>> {
             programs.push(name.to_string_lossy().into_owned());
         }
     }
-    programs.retain(|name| name != "packet" && name != kernel::PROGRAM);
+    programs.retain(|name| !PACKET.contains(&&**name) && name != kernel::PROGRAM);
     programs.sort();
     Ok(programs)
 }

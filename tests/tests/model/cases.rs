@@ -1,0 +1,105 @@
+//! Scenes that once failed, or that made the program fail when it was broken on purpose,
+//! each as small as it could be made.
+
+use crate::scene::Line::{self, Services, TcEgress, TcIngress, Xdp};
+
+/// A scene to be kept.
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) lines: &'static [Line],
+}
+
+pub(crate) const CASES: &[Case] = &[
+    Case {
+        name: "nat: a flow whose first packet is too big has the source of its way out",
+        lines: &[
+            Services(&["rr udp [fd00::b]:53 > [fd00:5::9]:3001"]),
+            Xdp(
+                "uplink",
+                "02000000006502000000000186dd6000000005191140fd000001000000000000000000000000\
+                 fd00000000000000000000000000000b9c400035051990b8 00*1297 ",
+            ),
+        ],
+    },
+    Case {
+        name: "an ICMP error that is too big is not answered with another",
+        lines: &[
+            Services(&["rr tcp [fd00::b]:53 > [fd00:5::9]:3000"]),
+            Xdp(
+                "uplink",
+                "02000000006502000000000186dd6000000000e50640fd 00*14 02fd 00*14 \
+                 0b9c41003500000000000000008002915b 00*213 ",
+            ),
+            TcIngress(
+                "uplink",
+                "02000000006502000000000186dd6100000004e22c40fd 00*15 fd 00*14 \
+                 0b3a00000000000000030092a2000000000000000004aa0640fd 00*14 0bfd 00*14 \
+                 0200359c41 00*1190 ",
+            ),
+        ],
+    },
+    Case {
+        name: "a later fragment has both ports of the first",
+        lines: &[
+            Services(&["maglev tcp [fd00::b]:53 > [fd00:1::2]:3000"]),
+            Xdp(
+                "uplink",
+                "02000000006502000000000186dd6ff0000000382c40fd000001 00*11 07fd 00*14 \
+                 0b060000017b00d8469c4100350000000000000000a002f1e5 00*32 ",
+            ),
+            TcIngress(
+                "uplink",
+                "02000000006502000000000186dd6100000000362c40fd000001 00*11 07fd 00*14 \
+                 0b06000b907b00d846 00*46 ",
+            ),
+        ],
+    },
+    Case {
+        name: "a quoted datagram without checksum stays without",
+        lines: &[
+            Services(&["rr udp 10.7.0.1:53 > 10.244.1.4:3000"]),
+            TcIngress(
+                "uplink",
+                "02000000006502000000000108004500001c0000400040113820c0a838010a0700019c420035\
+                 000860b5",
+            ),
+            Xdp(
+                "uplink",
+                "0200000000650200000000010800450000380000400040013814c0a838010a07000103015b7f\
+                 000000004500001c00000000401138200a070001c0a8380100359c4200000000",
+            ),
+        ],
+    },
+    Case {
+        name: "the first fragment of a reply is noted",
+        lines: &[
+            Services(&["rr tcp 192.168.56.12:80 > 10.244.1.3:3001"]),
+            TcIngress(
+                "uplink",
+                "0200000000650200000000010800450000290000400040064970c0a83802c0a8380c9c420050\
+                 0000000000000000500243a20000000000",
+            ),
+            TcEgress(
+                "uplink",
+                "020000000001020000000065080045ff002b3a8a200040061aa30af40103c0a838020bb99c42\
+                 00000000000000005010d58100000000000000",
+            ),
+        ],
+    },
+    Case {
+        name: "a backend's SYN on a flow that was reset is its own affair",
+        lines: &[
+            Services(&["maglev tcp 192.168.56.11:80 > 10.244.1.4:3000"]),
+            Xdp(
+                "uplink",
+                "0200000000650200000000010800451000a200004000400648e8c0a83802c0a8380b9c420050\
+                 0000000000000000f046cab0 00*126 ",
+            ),
+            TcEgress(
+                "uplink",
+                "020000000001020000000065080045ff004400004000400635130af40104c0a838020bb89c42\
+                 0000000000000000a01213d9 00*32 ",
+            ),
+        ],
+    },
+];

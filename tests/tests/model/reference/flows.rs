@@ -1,0 +1,274 @@
+//! Flows: which backend serves one, how one begins, and whose a reply is.
+
+use std::net::SocketAddr;
+
+use lb_common::{Algorithm, Verdict};
+
+use super::{
+    Choices, Decided, Input, Plan, Stop,
+    parse::{Fragment, Packet},
+    records::{Flow, Last, Reply, Seen},
+    refuse, remember, send,
+    source::unspecified,
+    state::{Backend, State, Table},
+};
+use crate::wire::{FIN, RST, SYN, TCP, Tuple};
+
+/// Slots tried for a new flow whose tuple a backend serves already.
+const TRIES: usize = 4;
+
+impl State {
+    /// The service whose frontend a packet is for.
+    pub(super) fn service(&self, packet: &Packet) -> Option<u32> {
+        let to = SocketAddr::new(packet.dst, packet.tuple().dport);
+        self.frontends.get(&(to, packet.protocol)).copied()
+    }
+
+    /// The flow that a backend's packet belongs to, kept fresh.
+    pub(super) fn reply(&mut self, packet: &Packet, now: u32) -> Option<Reply> {
+        let reply = self.replies.get_mut(&packet.tuple())?;
+        let flags = packet.flags();
+        // Once a tick is enough, but for packets that change what the flow is.
+        if reply.seen == now && flags & (SYN | FIN | RST) == 0 {
+            return Some(*reply);
+        }
+        if let Some(flow) = self.flows.get_mut(&reply.flow) {
+            // A backend that opens a connection answers somebody who reached it directly,
+            // by a port that a flow had before.
+            if flags & SYN != 0 && (flow.seen.closing() || now > flow.expires) {
+                return None;
+            }
+            if flow.backend == reply.backend {
+                flow.seen = flow.seen.after_backend(flags);
+                flow.expires = now + flow.seen.timeout(packet.protocol == TCP);
+            }
+        }
+        reply.seen = now;
+        Some(*reply)
+    }
+
+    /// Decides over a client's packet to a service.
+    pub(super) fn request(
+        &mut self,
+        input: &Input<'_>,
+        packet: &Packet,
+        service: u32,
+        choices: &dyn Choices,
+    ) -> Decided {
+        if packet.ttl <= 1 {
+            return Err(Verdict::TtlExpired.into());
+        }
+        let tuple = packet.tuple();
+        let tcp = packet.protocol == TCP;
+        let known = self.flows.get(&tuple).copied().filter(|flow| {
+            let anew = packet.opens() && flow.seen.closing();
+            input.now <= flow.expires && !anew
+        });
+        let orphan = known.is_some_and(|flow| !self.backends.contains_key(&flow.backend));
+        let flow = match known {
+            Some(mut flow) if !orphan => {
+                flow.seen = flow.seen.after_client(packet.flags());
+                flow.expires = input.now + flow.seen.timeout(tcp);
+                self.flows.insert(tuple, flow);
+                flow
+            }
+            // A connection that lost its backend cannot go on elsewhere.
+            Some(_) if tcp && !packet.opens() => return Ok(refuse(packet)),
+            _ if packet.fragment == Fragment::Later => return Err(Verdict::VipFragment.into()),
+            _ => match self.begin(input, packet, service, choices)? {
+                Some(flow) => flow,
+                None => return Ok(refuse(packet)),
+            },
+        };
+        let backend = self.backends[&flow.backend];
+        let to = self.towards(&tuple, &backend, &flow);
+        let decided = if backend.local {
+            (Verdict::ForwardLocal, Plan::Deliver(to))
+        } else {
+            send(input, packet, to, Verdict::ForwardNat)?
+        };
+        remember(self, packet, input.now);
+        let bytes = packet.end as u64;
+        self.count(service, flow.backend, |count| {
+            count.packets_in += 1;
+            count.bytes_in += bytes;
+        });
+        Ok(decided)
+    }
+
+    /// Begins a flow; None where no backend is there for it.
+    fn begin(
+        &mut self,
+        input: &Input<'_>,
+        packet: &Packet,
+        service: u32,
+        choices: &dyn Choices,
+    ) -> Result<Option<Flow>, Stop> {
+        let table = self.tables[&service].clone();
+        if table.slots.is_empty() {
+            return Ok(None);
+        }
+        let stray = packet.protocol == TCP && !packet.opens();
+        if stray && table.algorithm == Algorithm::RoundRobin {
+            return Ok(None);
+        }
+        let last = table.sticky.and_then(|_| {
+            let last = self.last.get(&(service, packet.src))?;
+            let open = table.slots.contains(&last.backend);
+            (open && input.now <= last.expires).then_some(last.backend)
+        });
+        let id = match (last, table.algorithm) {
+            // Where the client was; no turn is taken.
+            (Some(last), _) => {
+                let slots = table.slots.iter().cycle().copied();
+                self.first_of(input, packet, [last].into_iter().chain(slots))?
+            }
+            (None, Algorithm::RoundRobin) => self.in_turn(input, packet, service, &table)?,
+            (None, Algorithm::Maglev) => self.by_hash(input, packet, service, &table, choices)?,
+        };
+        let backend = self.backends[&id];
+        let tuple = packet.tuple();
+        let mut flow = Flow {
+            backend: id,
+            snat: None,
+            seen: Seen::default().after_client(packet.flags()),
+            expires: 0,
+        };
+        flow.expires = input.now + flow.seen.timeout(packet.protocol == TCP);
+        if !backend.local {
+            flow.snat = Some(self.source(input, packet, &backend, choices)?);
+        }
+        let reply = self.towards(&tuple, &backend, &flow).reversed();
+        self.record(service, tuple, reply, flow);
+        if let Some(ticks) = table.sticky {
+            let last = Last {
+                backend: id,
+                expires: input.now + ticks,
+            };
+            self.last.insert((service, packet.src), last);
+        }
+        Ok(Some(flow))
+    }
+
+    /// Whether a local backend would take the packet for another flow's.
+    fn clashes(&self, input: &Input<'_>, packet: &Packet, backend: &Backend) -> bool {
+        let tuple = packet.tuple();
+        let reply = Tuple {
+            dst: backend.addr.ip(),
+            dport: backend.addr.port(),
+            ..tuple
+        };
+        self.is_taken(&reply.reversed(), &tuple, true, input.now)
+    }
+
+    /// The backend whose turn it is. Each new flow takes a turn, whatever becomes of it.
+    fn in_turn(
+        &mut self,
+        input: &Input<'_>,
+        packet: &Packet,
+        service: u32,
+        table: &Table,
+    ) -> Result<u32, Stop> {
+        let turns = self.turns.entry(service).or_default();
+        let first = (*turns % table.slots.len() as u64) as usize;
+        *turns += 1;
+        let slots = table.slots.iter().cycle().skip(first);
+        self.first_of(input, packet, slots.copied())
+    }
+
+    /// The first of some backends that would not take the packet for another flow's.
+    fn first_of(
+        &self,
+        input: &Input<'_>,
+        packet: &Packet,
+        ids: impl Iterator<Item = u32>,
+    ) -> Result<u32, Stop> {
+        for id in ids.take(TRIES) {
+            let backend = self.backends[&id];
+            if !backend.local || !self.clashes(input, packet, &backend) {
+                return Ok(id);
+            }
+        }
+        Err(Verdict::TupleClash.into())
+    }
+
+    /// The backend that a hash of the tuple names: any of the table's, but always the
+    /// same, unless it would take the packet for another flow's.
+    fn by_hash(
+        &mut self,
+        input: &Input<'_>,
+        packet: &Packet,
+        service: u32,
+        table: &Table,
+        choices: &dyn Choices,
+    ) -> Result<u32, Stop> {
+        let tuple = packet.tuple();
+        // With affinity the client's address alone is hashed.
+        let hashed = match table.sticky {
+            None => tuple,
+            Some(_) => Tuple {
+                sport: 0,
+                dst: unspecified(packet.v6),
+                dport: 0,
+                ..tuple
+            },
+        };
+        if let Some(verdict) = choices.dropped()
+            && self.may_fail(input, packet, table, verdict, choices)
+        {
+            return Err(verdict.into());
+        }
+        let flow = choices.flow(&tuple);
+        let breach = |what: &str| Err(Stop::Breach(format!("Maglev: {what}: {tuple:?}")));
+        let Some(flow) = flow else {
+            return breach("no flow was recorded");
+        };
+        if !table.slots.contains(&flow.backend) {
+            return breach("a backend that the table does not have");
+        }
+        let backend = self.backends[&flow.backend];
+        if backend.local && self.clashes(input, packet, &backend) {
+            return breach("a backend that serves this tuple already");
+        }
+        match self.choices.get(&(service, hashed)) {
+            Some(first) if *first != flow.backend => {
+                let first = self.backends[first];
+                if !first.local || !self.clashes(input, packet, &first) {
+                    return breach("another backend than before");
+                }
+            }
+            Some(_) => {}
+            None => {
+                let certain = table.slots.iter().all(|id| {
+                    let backend = self.backends[id];
+                    !backend.local || !self.clashes(input, packet, &backend)
+                });
+                if certain {
+                    self.choices.insert((service, hashed), flow.backend);
+                }
+            }
+        }
+        Ok(flow.backend)
+    }
+
+    /// Whether a new flow by hash may end so, for some backend of the table.
+    fn may_fail(
+        &self,
+        input: &Input<'_>,
+        packet: &Packet,
+        table: &Table,
+        verdict: Verdict,
+        choices: &dyn Choices,
+    ) -> bool {
+        table.slots.iter().any(|id| {
+            let backend = self.backends[id];
+            if backend.local {
+                return verdict == Verdict::TupleClash && self.clashes(input, packet, &backend);
+            }
+            match self.source(input, packet, &backend, choices) {
+                Err(Stop::Verdict(failure)) => failure == verdict,
+                _ => false,
+            }
+        })
+    }
+}

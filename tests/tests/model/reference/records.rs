@@ -1,0 +1,111 @@
+//! What is remembered of flows, clients and fragments.
+
+use std::net::IpAddr;
+
+use crate::wire::{FIN, RST, Tuple};
+
+/// How long the ports of a fragmented packet are remembered, in ticks.
+pub(super) const FRAGMENT_TICKS: u32 = 30;
+
+/// What has been seen of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) replied: bool,
+    pub(crate) client_fin: bool,
+    pub(crate) backend_fin: bool,
+    /// The last packet of that side was an RST.
+    pub(crate) client_rst: bool,
+    pub(crate) backend_rst: bool,
+}
+
+impl Seen {
+    pub(crate) fn after_client(mut self, flags: u8) -> Self {
+        self.client_fin |= flags & FIN != 0;
+        self.client_rst = flags & RST != 0;
+        self
+    }
+
+    pub(crate) fn after_backend(mut self, flags: u8) -> Self {
+        self.backend_fin |= flags & FIN != 0;
+        self.backend_rst = flags & RST != 0;
+        self.replied = true;
+        self
+    }
+
+    pub(crate) fn reset(self) -> bool {
+        self.client_rst || self.backend_rst
+    }
+
+    pub(crate) fn closed(self) -> bool {
+        self.reset() || self.client_fin && self.backend_fin
+    }
+
+    pub(crate) fn closing(self) -> bool {
+        self.reset() || self.client_fin || self.backend_fin
+    }
+
+    /// How long such a flow may be silent, in ticks.
+    pub(crate) fn timeout(self, tcp: bool) -> u32 {
+        if !tcp {
+            return if self.replied { 120 } else { 30 };
+        }
+        if self.reset() {
+            10
+        } else if self.closed() {
+            60
+        } else if self.closing() {
+            120
+        } else if self.replied {
+            86_400
+        } else {
+            60
+        }
+    }
+}
+
+/// A flow, by the client's packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Flow {
+    pub(crate) backend: u32,
+    /// The source of a `nat` flow.
+    pub(crate) snat: Option<(IpAddr, u16)>,
+    pub(crate) seen: Seen,
+    /// The last tick in which it counts.
+    pub(crate) expires: u32,
+}
+
+/// Whose packets a backend's are, by the backend's packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reply {
+    pub(crate) flow: Tuple,
+    pub(crate) backend: u32,
+    pub(crate) service: u32,
+    /// The tick in which a reply last refreshed the flow; 0 before the first.
+    pub(crate) seen: u32,
+}
+
+/// The ports of a fragmented packet and the last tick in which they count, by its
+/// addresses and protocol, with the identification in place of the ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Note {
+    pub(crate) sport: u16,
+    pub(crate) dport: u16,
+    pub(crate) expires: u32,
+}
+
+/// What is counted of a service or a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Count {
+    pub(crate) packets_in: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) packets_out: u64,
+    pub(crate) bytes_out: u64,
+    pub(crate) flows: u64,
+}
+
+/// Where a client's next flow to a service goes, and the last tick in which that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Last {
+    pub(crate) backend: u32,
+    pub(crate) expires: u32,
+}

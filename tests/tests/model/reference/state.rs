@@ -1,0 +1,236 @@
+//! What the balancer knows: services, and what it remembers of flows.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+};
+
+use lb_common::Algorithm;
+use naru::compile::image::MapImage;
+
+use super::records::{Count, Flow, Last, Note, Reply};
+use crate::{
+    node,
+    scene::Service,
+    wire::{TCP, Tuple, octets},
+};
+
+/// First of the ports that `nat` flows are sent from. Their number is a power of two no
+/// larger than the program's patience, so that it finds every port that is free.
+pub(crate) const FIRST_PORT: u16 = 65_520;
+/// Last of those ports.
+pub(crate) const LAST_PORT: u16 = 65_535;
+
+/// A service in force.
+#[derive(Clone, Debug)]
+pub(crate) struct Table {
+    pub(crate) algorithm: Algorithm,
+    /// The full ids of the slots' backends.
+    pub(crate) slots: Vec<u32>,
+    /// For how many ticks a client comes back to its backend.
+    pub(crate) sticky: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Backend {
+    pub(crate) addr: SocketAddr,
+    /// On this node; else it is reached by `nat`.
+    pub(crate) local: bool,
+}
+
+/// What an address means.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Use {
+    pub(crate) vip: bool,
+    pub(crate) host: bool,
+    pub(crate) snat: bool,
+    pub(crate) local_backend: bool,
+    /// Some service of it has a backend.
+    pub(crate) pinged: bool,
+}
+
+/// All of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct State {
+    pub(crate) frontends: BTreeMap<(SocketAddr, u8), u32>,
+    pub(crate) tables: BTreeMap<u32, Table>,
+    /// How many flows a round-robin service has begun, by service.
+    pub(crate) turns: BTreeMap<u32, u64>,
+    /// Those that serve, by full id.
+    pub(crate) backends: BTreeMap<u32, Backend>,
+    pub(crate) flows: BTreeMap<Tuple, Flow>,
+    pub(crate) replies: BTreeMap<Tuple, Reply>,
+    pub(crate) fragments: BTreeMap<Tuple, Note>,
+    /// By service and client.
+    pub(crate) last: BTreeMap<(u32, IpAddr), Last>,
+    /// The networks that may use a service, where not all may.
+    sources: BTreeMap<u32, Vec<(IpAddr, u8)>>,
+    pub(crate) services: BTreeMap<u32, Count>,
+    pub(crate) backend_counts: BTreeMap<u32, Count>,
+    /// The backend that Maglev first gave a tuple, for as long as the table stands.
+    pub(crate) choices: BTreeMap<(u32, Tuple), u32>,
+    local_addresses: BTreeSet<IpAddr>,
+}
+
+impl State {
+    /// Puts services into force. Which number everything has and what stands in the slots
+    /// is the compiler's choice; what the addresses mean is worked out here.
+    pub(crate) fn configure(&mut self, services: &[Service], image: &MapImage) {
+        let mut backends = BTreeMap::new();
+        for backend in image.backends.values() {
+            let ip = backend.addr.to_ip();
+            let local = node::is_host(ip) || node::is_pod(ip);
+            let addr = SocketAddr::new(ip, backend.port.get());
+            backends.insert(backend.id.0, Backend { addr, local });
+        }
+        self.local_addresses = backends
+            .values()
+            .filter(|backend| backend.local)
+            .map(|backend| backend.addr.ip())
+            .collect();
+        self.backends = backends;
+        self.frontends = image
+            .frontends
+            .iter()
+            .map(|(frontend, entry)| {
+                let addr = SocketAddr::new(frontend.addr.to_ip(), frontend.port.get());
+                ((addr, frontend.protocol), entry.service())
+            })
+            .collect();
+        let wanted: usize = services.iter().map(|service| service.frontends.len()).sum();
+        assert_eq!(self.frontends.len(), wanted, "the compiler lost a frontend");
+        self.tables = image
+            .services
+            .iter()
+            .map(|(&index, table)| {
+                let slots = image.tables.get(&table.offset()).into_iter().flatten();
+                let slots = slots.map(|slot| slot.current().0);
+                let table = Table {
+                    algorithm: table.algorithm(),
+                    slots: slots.take(table.len() as usize).collect(),
+                    sticky: image.affinity.get(&index).copied(),
+                };
+                (index, table)
+            })
+            .collect();
+        // Clients forget backends that take no new flows of their service any more.
+        if self.tables.values().any(|table| table.sticky.is_some()) {
+            let tables = &self.tables;
+            self.last.retain(|(service, _), last| {
+                let table = tables.get(service).filter(|table| table.sticky.is_some());
+                table.is_some_and(|table| table.slots.contains(&last.backend))
+            });
+        }
+        self.sources = services
+            .iter()
+            .filter(|service| !service.sources.is_empty())
+            .map(|service| {
+                let index = self.frontends[&(service.frontends[0], service.protocol)];
+                (index, service.sources.clone())
+            })
+            .collect();
+        let indices = self.tables.keys().copied();
+        self.turns = indices
+            .clone()
+            .map(|index| (index, self.turns.get(&index).copied().unwrap_or(0)))
+            .collect();
+        self.services = indices
+            .map(|index| {
+                (
+                    index,
+                    self.services.get(&index).copied().unwrap_or_default(),
+                )
+            })
+            .collect();
+        self.backend_counts = self
+            .backends
+            .keys()
+            .map(|id| {
+                (
+                    *id,
+                    self.backend_counts.get(id).copied().unwrap_or_default(),
+                )
+            })
+            .collect();
+        self.choices.clear();
+    }
+
+    /// What an address means; None where the program leaves it alone.
+    pub(super) fn usage(&self, ip: IpAddr) -> Option<Use> {
+        let mut usage = Use::default();
+        for ((addr, _), service) in &self.frontends {
+            if addr.ip() == ip {
+                usage.vip = true;
+                usage.host = node::is_host(ip);
+                usage.pinged |= !usage.host && !self.tables[service].slots.is_empty();
+            }
+        }
+        usage.snat = node::DEVICES.iter().any(|device| {
+            let v6 = device.snat_v6 && ip == IpAddr::V6(device.v6);
+            device.attached && (v6 || ip == IpAddr::V4(device.v4))
+        });
+        usage.local_backend = self.local_addresses.contains(&ip);
+        (usage.vip || usage.snat || usage.local_backend).then_some(usage)
+    }
+
+    /// Whether a client may use a service.
+    pub(super) fn admits(&self, service: u32, client: IpAddr) -> bool {
+        let contains = |(ip, len): &(IpAddr, u8)| {
+            let (net, host) = (octets(*ip), octets(client));
+            let bit = |bytes: &[u8], at: usize| bytes[at / 8] >> (7 - at % 8) & 1;
+            net.len() == host.len()
+                && (0..usize::from(*len)).all(|at| bit(&net, at) == bit(&host, at))
+        };
+        let sources = self.sources.get(&service);
+        sources.is_none_or(|sources| sources.iter().any(contains))
+    }
+
+    /// Whether a reply tuple is taken by another flow than `flow`. One that was reset is
+    /// over; one that was closed by FIN only where `closed_too`.
+    pub(crate) fn is_taken(&self, reply: &Tuple, flow: &Tuple, closed_too: bool, now: u32) -> bool {
+        let Some(held) = self.replies.get(reply) else {
+            return false;
+        };
+        let Some(holder) = self.flows.get(&held.flow) else {
+            return false;
+        };
+        let moved = holder.backend != held.backend
+            || holder.snat.is_some_and(|(_, port)| port != reply.dport);
+        let over = held.flow.protocol == TCP
+            && (holder.seen.reset() || closed_too && holder.seen.closed());
+        held.flow != *flow && !moved && !over && now <= holder.expires
+    }
+
+    /// Records a flow and its reply.
+    pub(super) fn record(&mut self, service: u32, tuple: Tuple, reply: Tuple, flow: Flow) {
+        self.flows.insert(tuple, flow);
+        self.replies.insert(
+            reply,
+            Reply {
+                flow: tuple,
+                backend: flow.backend,
+                service,
+                seen: 0,
+            },
+        );
+        self.count(service, flow.backend, |count| count.flows += 1);
+    }
+
+    /// Counts at a service and a backend, where those still are.
+    pub(super) fn count(&mut self, service: u32, backend: u32, add: impl Fn(&mut Count)) {
+        self.services.get_mut(&service).map(&add);
+        self.backend_counts.get_mut(&backend).map(&add);
+    }
+
+    /// The client's packet as the backend of its flow sees it.
+    pub(super) fn towards(&self, client: &Tuple, backend: &Backend, flow: &Flow) -> Tuple {
+        let (src, sport) = flow.snat.unwrap_or((client.src, client.sport));
+        Tuple {
+            src,
+            sport,
+            dst: backend.addr.ip(),
+            dport: backend.addr.port(),
+            protocol: client.protocol,
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! The program under test: loaded once, its maps filled by the compiler and emptied
+//! between scenes.
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
+
+use lb_common::{Affinity, Client, Hook, Protocol, Tuple as Key, Verdict, maglev};
+use naru::{
+    compile::{compile, image::MapImage},
+    datapath::{self, Datapath, Options},
+    desired::{self, Condition, Desired, DeviceFacts, Endpoint, Frontend, ServiceName},
+};
+use nix::{
+    net::if_::if_nametoindex,
+    time::{ClockId, clock_gettime},
+};
+
+use crate::{
+    node::{self, DEVICES, Device},
+    reference::{
+        Act,
+        records::{Count, Flow, Last, Note, Reply},
+        state::{FIRST_PORT, LAST_PORT},
+    },
+    scene::Service,
+    tables::{Table, all, clear, count, flow, key, table, tuple},
+    wire::Tuple,
+};
+
+/// Packets and bytes by hook and verdict.
+pub(crate) type Verdicts = BTreeMap<(Hook, Verdict), (u64, u64)>;
+
+/// The loaded program.
+pub(crate) struct Subject {
+    datapath: Datapath,
+    flows: Table<Key, lb_common::Flow>,
+    replies: Table<Key, lb_common::Reply>,
+    fragments: Table<Key, u64>,
+    affinity: Table<Client, Affinity>,
+    surroundings: desired::Surroundings,
+    indices: BTreeMap<&'static str, u32>,
+    _pins: Pins,
+}
+
+/// What the program made of a frame.
+#[derive(Clone, Debug)]
+pub(crate) struct Made {
+    pub(crate) act: Act,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Subject {
+    /// Loads it. The network of [`node::build`] is there.
+    pub(crate) fn load() -> Self {
+        let name = format!("naru-model-{}", std::process::id());
+        let pins = Pins(PathBuf::from("/sys/fs/bpf").join(name));
+        datapath::preflight(&pins.0).expect("a kernel that can load the program");
+        let datapath = Datapath::open(Options {
+            pin_dir: pins.0.clone(),
+            max_flows: 1 << 16,
+            snat_ports: FIRST_PORT..=LAST_PORT,
+            ..Options::default()
+        })
+        .expect("the program loads");
+        let indices = DEVICES
+            .iter()
+            .map(|device| (device.name, if_nametoindex(device.name).expect("it exists")))
+            .collect();
+        Self {
+            flows: table(&pins.0, "FLOWS"),
+            replies: table(&pins.0, "REPLIES"),
+            fragments: table(&pins.0, "FRAGMENTS"),
+            affinity: table(&pins.0, "AFFINITY"),
+            surroundings: surroundings(&indices),
+            datapath,
+            indices,
+            _pins: pins,
+        }
+    }
+
+    /// Forgets all services and flows.
+    pub(crate) fn clear(&mut self) {
+        self.configure(&[]);
+        clear(&self.flows);
+        clear(&self.replies);
+        clear(&self.fragments);
+        clear(&self.affinity);
+    }
+
+    /// Puts services into force and gives what the compiler made of them.
+    pub(crate) fn configure(&mut self, services: &[Service]) -> MapImage {
+        let services = services.iter().enumerate().map(|(n, service)| {
+            let name = ServiceName(format!("model/{n}:port"));
+            (name, desired(service))
+        });
+        let desired = Desired {
+            services: services.collect(),
+        };
+        let in_use = self.datapath.in_use();
+        let image = compile(&desired, &self.surroundings, &in_use).expect("services that fit");
+        self.datapath.apply(&image).expect("maps that take them");
+        image
+    }
+
+    /// Runs the program of a hook on a frame.
+    pub(crate) fn run(&mut self, hook: Hook, device: &Device, frame: &[u8]) -> Made {
+        let index = self.indices[device.name];
+        let made = self
+            .datapath
+            .test_run(hook, frame, index)
+            .unwrap_or_else(|error| panic!("{}: {frame:02x?}: {error}", hook.name()));
+        let act = match (hook, made.action) {
+            (Hook::Xdp, 1) => Act::Drop,
+            (Hook::Xdp, 2) => Act::Pass,
+            (Hook::Xdp, 3) => Act::SentBack,
+            (Hook::Xdp, 4) => Act::SentOn,
+            (Hook::TcIngress | Hook::TcEgress, u32::MAX) => Act::Pass,
+            (Hook::TcIngress | Hook::TcEgress, 2) => Act::Drop,
+            (Hook::TcIngress | Hook::TcEgress, 7) => Act::SentOn,
+            (hook, action) => panic!("{}: action {action}", hook.name()),
+        };
+        Made {
+            act,
+            bytes: made.bytes,
+        }
+    }
+
+    /// The record that the program has of a flow.
+    pub(crate) fn flow(&self, tuple: &Tuple) -> Option<Flow> {
+        self.flows.borrow().get(&key(tuple), 0).ok().map(flow)
+    }
+
+    pub(crate) fn flows(&self) -> BTreeMap<Tuple, Flow> {
+        all(&self.flows, |_, value| flow(value))
+    }
+
+    pub(crate) fn replies(&self) -> BTreeMap<Tuple, Reply> {
+        all(&self.replies, |_, value| Reply {
+            flow: tuple(&value.flow),
+            backend: value.backend.0,
+            service: value.service,
+            seen: value.seen,
+        })
+    }
+
+    pub(crate) fn fragments(&self) -> BTreeMap<Tuple, Note> {
+        let port = |word: u64| u16::from_be(word as u16);
+        all(&self.fragments, |_, value| Note {
+            sport: port(value),
+            dport: port(value >> 16),
+            expires: (value >> 32) as u32,
+        })
+        .into_iter()
+        .map(|(key, note)| match key.dst {
+            // An identification of 32 bits, in the order of the header.
+            IpAddr::V6(_) => {
+                let (sport, dport) = (key.dport, key.sport);
+                (
+                    Tuple {
+                        sport,
+                        dport,
+                        ..key
+                    },
+                    note,
+                )
+            }
+            IpAddr::V4(_) => (key, note),
+        })
+        .collect()
+    }
+
+    pub(crate) fn affinity(&self) -> BTreeMap<(u32, IpAddr), Last> {
+        let table = self.affinity.borrow();
+        let entries = table.iter().map(|entry| entry.expect("an entry"));
+        entries
+            .map(|(client, last)| {
+                let last = Last {
+                    backend: last.backend().0,
+                    expires: (last.0 >> 32) as u32,
+                };
+                ((client.service, client.addr.to_ip()), last)
+            })
+            .collect()
+    }
+
+    pub(crate) fn verdicts(&self) -> Verdicts {
+        let counts = self.datapath.verdicts().expect("a map that can be read");
+        counts
+            .into_iter()
+            .map(|(hook, verdict, count)| ((hook, verdict), (count.packets, count.bytes)))
+            .collect()
+    }
+
+    pub(crate) fn service_count(&self, index: u32) -> Count {
+        count(self.datapath.service_stats(index).expect("a service"))
+    }
+
+    pub(crate) fn backend_count(&self, id: u32) -> Count {
+        let index = lb_common::BackendId(id).index();
+        count(self.datapath.backend_stats(index).expect("a backend"))
+    }
+}
+
+/// Whether the kernel takes a frame for a test run: it must be as long as an Ethernet
+/// header, and at TC hold the network header that its EtherType announces.
+pub(crate) fn takes(hook: Hook, frame: &[u8]) -> bool {
+    let header = match frame.get(12..14) {
+        None => return false,
+        Some([0x08, 0x00]) => 20,
+        Some([0x86, 0xdd]) => 40,
+        Some(_) => 0,
+    };
+    hook == Hook::Xdp || frame.len() >= 14 + header
+}
+
+/// The clock that the program reads, in nanoseconds.
+pub(crate) fn clock() -> u64 {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).expect("a clock");
+    time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
+}
+
+/// A service as the compiler takes it.
+fn desired(service: &Service) -> desired::Service {
+    let protocol = Protocol::from_number(service.protocol).expect("a balanced protocol");
+    let frontends = service
+        .frontends
+        .iter()
+        .map(|&addr| Frontend { addr, protocol });
+    let endpoints = service.backends.iter().map(|backend| {
+        let endpoint = Endpoint {
+            weight: backend.weight.unwrap_or(1),
+            condition: match backend.weight {
+                Some(_) => Condition::Ready,
+                None => Condition::Draining,
+            },
+            node: None,
+            name: None,
+        };
+        (backend.addr, endpoint)
+    });
+    desired::Service {
+        frontends: frontends.collect(),
+        algorithm: service.algorithm,
+        // The smallest: what stands in the table is not the program's doing.
+        maglev_slots: maglev::LADDER[0],
+        affinity: service.sticky.map(Duration::from_secs),
+        source_ranges: service
+            .sources
+            .iter()
+            .map(|(ip, len)| format!("{ip}/{len}").parse().expect("a network"))
+            .collect(),
+        endpoints: endpoints.collect(),
+        ..desired::Service::default()
+    }
+}
+
+fn surroundings(indices: &BTreeMap<&'static str, u32>) -> desired::Surroundings {
+    let pods = node::find("pods");
+    let hosts = DEVICES
+        .iter()
+        .flat_map(|device| [device.v4.into(), device.v6.into()]);
+    let locals = node::PODS.flat_map(|n| [false, true].map(|v6| node::host_of(pods, n, v6)));
+    let attached = DEVICES.iter().filter(|device| device.attached);
+    desired::Surroundings {
+        node: "nuc01".into(),
+        host_addresses: hosts.collect(),
+        local_endpoints: locals.collect(),
+        devices: attached
+            .map(|device| {
+                let facts = DeviceFacts {
+                    name: device.name.into(),
+                    snat_v4: Some(device.v4.into()),
+                    snat_v6: device.snat_v6.then_some(device.v6.into()),
+                    mac: device.mac,
+                    xdp_redirect: device.native,
+                };
+                (indices[device.name], facts)
+            })
+            .collect(),
+        ..desired::Surroundings::default()
+    }
+}
+
+/// Pins that are removed when this is dropped, after the datapath that holds them.
+struct Pins(PathBuf);
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        if let Err(error) = datapath::detach(&self.0) {
+            eprintln!("{}: {error}", self.0.display());
+        }
+    }
+}

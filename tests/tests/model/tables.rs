@@ -1,0 +1,87 @@
+//! The program's tables as the reference has them.
+
+use std::{cell::RefCell, collections::BTreeMap, path::Path};
+
+use aya::maps::{HashMap, Map, MapData};
+use lb_common::{ABI_VERSION, FlowState, Port, Tuple as Key};
+
+use crate::{
+    reference::records::{Count, Flow, Seen},
+    wire::Tuple,
+};
+
+/// A pinned map.
+pub(crate) type Table<K, V> = RefCell<HashMap<MapData, K, V>>;
+
+pub(crate) fn table<K: aya::Pod, V: aya::Pod>(pin_dir: &Path, name: &str) -> Table<K, V> {
+    let path = pin_dir.join(format!("v{ABI_VERSION}")).join(name);
+    let data = MapData::from_pin(path).expect("a pinned map");
+    RefCell::new(HashMap::try_from(Map::LruHashMap(data)).expect("a table"))
+}
+
+pub(crate) fn clear<K: aya::Pod, V: aya::Pod>(table: &Table<K, V>) {
+    let mut table = table.borrow_mut();
+    let keys: Vec<K> = table.keys().map(|key| key.expect("a key")).collect();
+    for key in keys {
+        table.remove(&key).expect("an entry");
+    }
+}
+
+pub(crate) fn all<V: aya::Pod, T>(
+    table: &Table<Key, V>,
+    read: impl Fn(&Key, V) -> T,
+) -> BTreeMap<Tuple, T> {
+    let table = table.borrow();
+    let entries = table.iter().map(|entry| entry.expect("an entry"));
+    entries
+        .map(|(key, value)| (tuple(&key), read(&key, value)))
+        .collect()
+}
+
+pub(crate) fn key(tuple: &Tuple) -> Key {
+    let port = Port::new;
+    Key::new(
+        tuple.src.into(),
+        port(tuple.sport),
+        tuple.dst.into(),
+        port(tuple.dport),
+        tuple.protocol,
+    )
+}
+
+pub(crate) fn tuple(key: &Key) -> Tuple {
+    Tuple {
+        src: key.src.to_ip(),
+        sport: key.src_port.get(),
+        dst: key.dst.to_ip(),
+        dport: key.dst_port.get(),
+        protocol: key.protocol,
+    }
+}
+
+pub(crate) fn flow(value: lb_common::Flow) -> Flow {
+    let bit = |state: FlowState| value.state.0 & state.0 != 0;
+    let port = value.snat_port.get();
+    Flow {
+        backend: value.backend.0,
+        snat: (!value.snat_addr.is_unspecified()).then(|| (value.snat_addr.to_ip(), port)),
+        seen: Seen {
+            replied: bit(FlowState::REPLIED),
+            client_fin: bit(FlowState::CLIENT_FIN),
+            backend_fin: bit(FlowState::BACKEND_FIN),
+            client_rst: bit(FlowState::CLIENT_RST),
+            backend_rst: bit(FlowState::BACKEND_RST),
+        },
+        expires: value.expires,
+    }
+}
+
+pub(crate) fn count(stats: lb_common::Stats) -> Count {
+    Count {
+        packets_in: stats.packets_in,
+        bytes_in: stats.bytes_in,
+        packets_out: stats.packets_out,
+        bytes_out: stats.bytes_out,
+        flows: stats.flows,
+    }
+}
