@@ -94,7 +94,7 @@ verdicts! {
     ErrorNat = "error_nat", Forward, "An ICMP error about a reply, sent on to the backend elsewhere that had sent it.";
     ErrorReply = "error_reply", Forward, "An ICMP error about a client's packet, from a backend or on the way to it, sent to the client as the VIP's.";
     RefusalLimited = "refusal_limited", Drop, "A refusal over the rate limit; dropped silently. A flood towards a service without backends.";
-    RefusalSuppressed = "refusal_suppressed", Drop, "A refusal that must not be answered: the packet is itself an RST, or comes from a multicast or broadcast source.";
+    RefusalSuppressed = "refusal_suppressed", Drop, "A packet that must not be answered: it is itself an RST or an ICMP error, a later fragment, comes from a multicast, broadcast or loopback source, or has more than 128 bytes of network headers.";
     VipPort = "vip_port", Drop, "To a VIP on a port of no service. Check the port, or the service's ports.";
     SourceDenied = "source_denied", Drop, "From an address outside the service's loadBalancerSourceRanges.";
     VipProtocol = "vip_protocol", Drop, "To a VIP by a protocol that is not balanced (GRE, for instance).";

@@ -13,6 +13,7 @@ use crate::{
     headers::{Fragment, Headers, Payload},
     icmp,
     maps::{ADDRESSES, DEVICES, FRONTENDS, SEED, SERVICES, SLOTS, TURNS, dry_run},
+    refuse,
     route::{self, Way},
     trace,
     work::Work,
@@ -57,7 +58,7 @@ impl Step {
 
 /// The plan for a packet that nobody serves.
 #[inline(always)]
-fn refuse(headers: &Headers) -> Plan {
+fn refusal(headers: &Headers) -> Plan {
     Step::Refuse.with(if headers.is_tcp() {
         Verdict::RefusedReset
     } else {
@@ -119,11 +120,13 @@ pub fn ingress(ctx: Context<'_>, headers: &mut Headers, work: &mut Work) -> Resu
         }
         Payload::Neighbour => return Err(Verdict::NotOurs),
         Payload::Echo if usage.contains(AddressUse::PINGED) => {
-            return if rewrites {
-                Ok(Step::Echo.with(Verdict::EchoReply))
-            } else {
-                Err(Verdict::HandedOver)
-            };
+            if !rewrites {
+                return Err(Verdict::HandedOver);
+            }
+            if !refuse::is_unicast(&headers.tuple.src) {
+                return Err(Verdict::RefusalSuppressed);
+            }
+            return Ok(Step::Echo.with(Verdict::EchoReply));
         }
         _ => {}
     }
@@ -181,12 +184,12 @@ fn request(
             backend
         }
         // A connection that lost its backend cannot go on elsewhere.
-        Known::Orphan if headers.is_tcp() && !headers.opens() => return Ok(refuse(headers)),
+        Known::Orphan if headers.is_tcp() && !headers.opens() => return Ok(refusal(headers)),
         // A flow begins with its ports.
         _ if headers.fragment == Fragment::Later => return Err(Verdict::VipFragment),
         Known::Orphan | Known::Unknown => match begin(ctx, headers, service, now, work)? {
             Some(backend) => backend,
-            None => return Ok(refuse(headers)),
+            None => return Ok(refusal(headers)),
         },
     };
     let plan = match backend.mode() {

@@ -67,7 +67,7 @@ fn may_answer(headers: &Headers) -> Result<(), Verdict> {
 
 /// Whether an answer may be sent there: not multicast, broadcast, class E or "this host".
 #[inline(always)]
-fn is_unicast(addr: &Addr) -> bool {
+pub fn is_unicast(addr: &Addr) -> bool {
     match addr.family() {
         Family::V4 => {
             let [first, ..] = addr.v4_word().to_ne_bytes();

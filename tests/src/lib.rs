@@ -100,6 +100,12 @@ pub fn cable(left: &Netns, left_end: &str, right: &Netns, right_end: &str) {
     right.ip(&format!("link set {right_end} up"));
 }
 
+/// `ip` with these arguments, parted by spaces, in the namespace that the thread is in.
+pub fn ip(arguments: &str) {
+    let arguments: Vec<&str> = arguments.split_whitespace().collect();
+    run("ip", &arguments);
+}
+
 fn run(program: &str, arguments: &[&str]) {
     let output = Command::new(program)
         .args(arguments)

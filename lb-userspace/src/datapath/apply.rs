@@ -166,10 +166,10 @@ impl Datapath {
         self.set_affinity(image, &mut applied)?;
         self.store_slots(image, &mut applied);
         self.switch_services(image, &mut applied)?;
-        self.forget_clients(image, &applied)?;
         self.exchange_frontends(image, &mut applied)?;
         self.remove_sources(image, &mut applied)?;
         self.retire_services(image, &mut applied);
+        self.forget_clients(image, &applied)?;
         self.retire_backends(image, &mut applied)?;
         self.remove_devices(image, &mut applied)?;
         Ok(applied)

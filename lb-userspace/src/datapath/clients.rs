@@ -85,13 +85,15 @@ impl Datapath {
     }
 
     /// Makes clients forget backends that are not their service's any more: an index
-    /// that another service had, or a backend that goes on serving others.
+    /// that another service had, or a backend that goes on serving others. After the
+    /// services that go have gone: an index rests before it is given out again, and is
+    /// then as good as new.
     pub(super) fn forget_clients(
         &mut self,
         image: &MapImage,
         applied: &Applied,
     ) -> Result<(), DatapathError> {
-        if image.affinity.is_empty() || applied.services + applied.slots == 0 {
+        if applied.services + applied.slots == 0 {
             return Ok(());
         }
         let table = |service: &u32| -> BTreeSet<BackendId> {

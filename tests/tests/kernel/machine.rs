@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use naru_tests::Netns;
+use naru_tests::{Netns, ip};
 
 pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(192, 168, 57, 11);
 /// Every server: its name and where it serves. The last one is not on the node.
@@ -134,14 +134,6 @@ pub(crate) fn binary(variable: &str) -> PathBuf {
     let path = env::var_os(variable).unwrap_or_else(|| panic!("{variable} is not set"));
     assert!(Path::new(&path).is_file(), "{variable} names no file");
     path.into()
-}
-
-fn ip(arguments: &str) {
-    let status = Command::new("ip")
-        .args(arguments.split_whitespace())
-        .status()
-        .expect("ip; install iproute2");
-    assert!(status.success(), "ip {arguments}");
 }
 
 /// What `--tc auto` is on this kernel, as `naru status` names it.

@@ -4,8 +4,9 @@
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    process::Command,
 };
+
+use naru_tests::ip;
 
 /// An interface of the node. Its addresses have prefixes of 24 and 64 bits.
 #[derive(Debug)]
@@ -209,12 +210,4 @@ pub(crate) fn build() {
 
 fn link_text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
-}
-
-fn ip(arguments: &str) {
-    let status = Command::new("ip")
-        .args(arguments.split_whitespace())
-        .status()
-        .expect("ip; install iproute2");
-    assert!(status.success(), "ip {arguments}");
 }

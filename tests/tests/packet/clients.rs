@@ -127,15 +127,19 @@ pub(crate) fn cases() -> Vec<Case> {
             run: || {
                 let first = affine(service(&[WEB], &PODS), Algorithm::RoundRobin, 600);
                 let mut world = World::new(&[first]);
-                assert_eq!(world.pod(1, 1000), PODS[0]);
-                world.change(&[]);
+                assert_eq!([1, 2].map(|client| world.pod(client, 1000)), PODS[..2]);
+                // The pods live on for another service.
+                let other = service(&["192.168.56.11:81"], &PODS);
+                world.change(std::slice::from_ref(&other));
                 // Indices rest for two seconds.
                 sleep(Duration::from_millis(2_100));
-                let users = ["10.244.1.5:3000", PODS[0]];
-                let next = affine(service(&[WEB], &users[..1]), Algorithm::RoundRobin, 600);
-                let keeps = service(&["192.168.56.11:81"], &users[1..]);
-                world.change(&[next, keeps]);
-                assert_eq!(world.pod(1, 1001), users[0]);
+                let next = affine(service(&[WEB], &PODS), Algorithm::RoundRobin, 600);
+                world.change(&[next, other]);
+                assert_eq!(
+                    world.pod(2, 1001),
+                    PODS[0],
+                    "the first turn, not its last pod"
+                );
             },
         },
         Case {

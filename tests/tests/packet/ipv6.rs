@@ -194,6 +194,10 @@ pub(crate) fn cases() -> Vec<Case> {
                     world.expect(Hook::Xdp, &ping, verdict, Act::SentBack, &pong);
                     world.expect(Hook::TcIngress, &ping, verdict, Act::SentOn, &pong);
                 }
+                for (nobody, vip) in [("224.0.0.5", "192.168.56.11"), ("ff02::1", "fd00::11")] {
+                    let (frame, verdict) = (ping(nobody, vip), Verdict::RefusalSuppressed);
+                    world.expect_untouched(Hook::Xdp, &frame, verdict, Act::Drop);
+                }
                 let other = ping("192.168.56.1", "192.168.56.12");
                 world.expect_untouched(Hook::Xdp, &other, Verdict::VipEcho, Act::Drop);
                 let host = ping("192.168.56.1", "192.168.56.101");

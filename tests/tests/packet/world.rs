@@ -5,7 +5,6 @@ use std::{
     fs,
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
-    process::Command,
     sync::PoisonError,
 };
 
@@ -17,6 +16,7 @@ use naru::{
         Condition, Desired, DeviceFacts, Endpoint, Frontend, Service, ServiceName, Surroundings,
     },
 };
+use naru_tests::ip;
 use nix::net::if_::if_nametoindex;
 
 use crate::{
@@ -74,14 +74,6 @@ pub(crate) fn build_network() {
         fs::write(format!("/proc/sys/net/ipv4/conf/{name}/forwarding"), value).unwrap();
     }
     fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").unwrap();
-}
-
-fn ip(arguments: &str) {
-    let status = Command::new("ip")
-        .args(arguments.split_whitespace())
-        .status()
-        .expect("ip; install iproute2");
-    assert!(status.success(), "ip {arguments}");
 }
 
 pub(crate) fn interface(name: &str) -> u32 {

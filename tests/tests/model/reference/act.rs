@@ -72,17 +72,22 @@ fn dispatch(input: &Input<'_>, packet: &Packet, mut out: Output, way: Way) -> (A
     (Act::SentOn, out)
 }
 
-/// Whether a packet may be answered with RST or an ICMP error (RFC 1122 section 3.2.2):
-/// no RST, no later fragment, no error, nothing that comes from no single host. Nor is one with
-/// more than 128 bytes of network headers, which an answer could not quote.
-fn may_answer(packet: &Packet) -> Result<(), Stop> {
-    let single = match packet.src {
+/// Whether an address may be a single host's elsewhere.
+pub(super) fn is_single(ip: IpAddr) -> bool {
+    match ip {
         IpAddr::V4(ip) => {
             let first = ip.octets()[0];
             first != 0 && first != 127 && first < 224
         }
         IpAddr::V6(ip) => !ip.is_multicast() && ip.segments()[..6] != [0; 6],
-    };
+    }
+}
+
+/// Whether a packet may be answered with RST or an ICMP error (RFC 1122 section 3.2.2):
+/// no RST, no later fragment, no error, nothing that comes from no single host. Nor is one with
+/// more than 128 bytes of network headers, which an answer could not quote.
+fn may_answer(packet: &Packet) -> Result<(), Stop> {
+    let single = is_single(packet.src);
     let error = matches!(packet.body, Body::Error(_));
     let reset = packet.flags() & RST != 0;
     let later = packet.fragment == Fragment::Later;

@@ -193,6 +193,9 @@ fn ingress(
             error(state, input, packet, quote)?.ok_or_else(|| unserved(usage, Verdict::VipError))
         }
         Body::Echo if usage.pinged && !rewrites => Err(Verdict::HandedOver.into()),
+        Body::Echo if usage.pinged && !act::is_single(packet.src) => {
+            Err(Verdict::RefusalSuppressed.into())
+        }
         Body::Echo if usage.pinged => Ok((Verdict::EchoReply, Plan::Echo)),
         Body::Echo => Err(unserved(usage, Verdict::VipEcho)),
         Body::Neighbour => Err(Verdict::NotOurs.into()),

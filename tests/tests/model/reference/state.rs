@@ -114,13 +114,11 @@ impl State {
             })
             .collect();
         // Clients forget backends that take no new flows of their service any more.
-        if self.tables.values().any(|table| table.sticky.is_some()) {
-            let tables = &self.tables;
-            self.last.retain(|(service, _), last| {
-                let table = tables.get(service).filter(|table| table.sticky.is_some());
-                table.is_some_and(|table| table.slots.contains(&last.backend))
-            });
-        }
+        let tables = &self.tables;
+        self.last.retain(|(service, _), last| {
+            let table = tables.get(service).filter(|table| table.sticky.is_some());
+            table.is_some_and(|table| table.slots.contains(&last.backend))
+        });
         self.sources = services
             .iter()
             .filter(|service| !service.sources.is_empty())
