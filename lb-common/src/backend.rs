@@ -61,14 +61,18 @@ pub enum Mode {
     Local = 0,
     /// Anywhere: destination and source rewritten, the reply comes back to this node.
     Nat = 1,
+    /// On a peer, a node on the same LAN that runs Naru too: the frame is handed over to
+    /// it with the packet as it is, and the reply goes straight to the client.
+    Dsr = 2,
 }
 
 impl Mode {
-    /// The name in tables: `local`, `nat`.
+    /// The name in tables: `local`, `nat`, `dsr`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Local => "local",
             Self::Nat => "nat",
+            Self::Dsr => "dsr",
         }
     }
 }
@@ -79,7 +83,7 @@ impl core::fmt::Display for Mode {
     }
 }
 
-/// Value of map `BACKENDS` (key: [`BackendId::index`]), 32 bytes.
+/// Value of map `BACKENDS` (key: [`BackendId::index`]), 48 bytes.
 ///
 /// Several words: the agent therefore writes an entry only while no slot names
 /// it (but for `alive` and `open`, one word each), and takes a removed backend's index
@@ -101,6 +105,8 @@ pub struct Backend {
     pub alive: u32,
     /// 1 while some slot names it: it takes new flows.
     pub open: u32,
+    /// The peer's own address on the LAN in `dsr` mode, else unspecified.
+    pub via: Addr,
 }
 
 impl Backend {
@@ -114,7 +120,14 @@ impl Backend {
             id,
             alive: 1,
             open: 0,
+            via: Addr::UNSPECIFIED,
         }
+    }
+
+    /// The same backend, on the peer that has the address `via`.
+    #[must_use]
+    pub const fn on_peer(self, via: Addr) -> Self {
+        Self { via, ..self }
     }
 
     /// The same backend once it is gone: its entry keeps the generation.
@@ -132,6 +145,8 @@ impl Backend {
     pub const fn mode(&self) -> Mode {
         if self.mode == Mode::Nat as u8 {
             Mode::Nat
+        } else if self.mode == Mode::Dsr as u8 {
+            Mode::Dsr
         } else {
             Mode::Local
         }
@@ -141,44 +156,5 @@ impl Backend {
     #[inline(always)]
     pub const fn serves(&self, id: BackendId) -> bool {
         self.alive != 0 && self.id.0 == id.0
-    }
-}
-
-/// Value of map `DEVICES` (key: interface index as `u32`), 44 bytes: an interface that Naru
-/// is attached to.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Device {
-    /// Source of IPv4 `nat` flows that leave here; unspecified where there is none.
-    pub snat_v4: Addr,
-    /// Source of IPv6 `nat` flows that leave here; unspecified where there is none.
-    pub snat_v6: Addr,
-    /// 1 where XDP may redirect to the device (it runs a native XDP program of ours), else 0.
-    pub xdp_redirect: u32,
-    /// Its hardware address. XDP takes only frames sent to it: a switch that floods
-    /// shows every node the others' frames too.
-    pub mac: [u8; 6],
-    pad: [u8; 2],
-}
-
-impl Device {
-    /// A device with its padding zeroed.
-    pub const fn new(snat_v4: Addr, snat_v6: Addr, mac: [u8; 6], xdp_redirect: bool) -> Self {
-        Self {
-            snat_v4,
-            snat_v6,
-            xdp_redirect: xdp_redirect as u32,
-            mac,
-            pad: [0; 2],
-        }
-    }
-
-    /// The SNAT source of a flow to `dst`.
-    #[inline(always)]
-    pub const fn snat_source(&self, dst: &Addr) -> Addr {
-        match dst.family() {
-            crate::Family::V4 => self.snat_v4,
-            crate::Family::V6 => self.snat_v6,
-        }
     }
 }

@@ -6,15 +6,13 @@
 pub const DRY_RUN: &str = "DRY_RUN";
 /// `u64`, the seed of the flow hash.
 pub const SEED: &str = "SEED";
-/// `u16` in host order, first SNAT port.
-pub const SNAT_PORT_FIRST: &str = "SNAT_PORT_FIRST";
-/// `u16` in host order, number of SNAT ports.
-pub const SNAT_PORT_COUNT: &str = "SNAT_PORT_COUNT";
 
 /// The default seed: every node computes the same tables and hashes without being told.
 pub const DEFAULT_SEED: u64 = 0x6e61_7275_0000_0001;
 /// Default SNAT ports: above Linux's ephemeral range (32768–60999), clear of NodePorts.
 pub const DEFAULT_SNAT_PORTS: core::ops::RangeInclusive<u16> = 61_001..=65_535;
+/// SNAT ports of an address that is for nothing else: all but the privileged ones.
+pub const DEDICATED_SNAT_PORTS: core::ops::RangeInclusive<u16> = 1_024..=65_535;
 
 /// Refusals (RST, ICMP unreachable) that a CPU sends per second at most.
 pub const REFUSALS_PER_SECOND: u32 = 10_000;
@@ -23,8 +21,11 @@ pub const REFUSALS_PER_SECOND: u32 = 10_000;
 pub const MAX_ADDRESSES: usize = 1 << 17;
 /// Entries of map `FRONTENDS`.
 pub const MAX_FRONTENDS: usize = 1 << 16;
-/// Entries of maps `SERVICES`, `SERVICE_STATS` and `TURNS`.
+/// Entries of map `SERVICE_STATS`.
 pub const MAX_SERVICES: usize = 1 << 16;
+/// Entries of maps `SERVICES` and `TURNS`: two tables for every service, see
+/// [`crate::service::handover_table`].
+pub const MAX_TABLES: usize = 2 * MAX_SERVICES;
 /// Entries of map `SLOTS`.
 pub const MAX_SLOTS: usize = 1 << 21;
 /// Entries of maps `BACKENDS` and `BACKEND_STATS`.

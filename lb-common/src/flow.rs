@@ -53,6 +53,17 @@ impl FlowState {
         Self(state.0 | Self::REPLIED.0)
     }
 
+    /// The state after a packet with `tcp_flags` (0 for UDP) from the client of a flow whose
+    /// replies go another way: whatever does not open a connection shows that the backend
+    /// answers.
+    #[inline(always)]
+    #[must_use]
+    pub const fn after_client_alone(self, tcp_flags: u8) -> Self {
+        let state = self.after_client(tcp_flags);
+        let opens = tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN;
+        Self(state.0 | !opens as u8 * Self::REPLIED.0)
+    }
+
     #[inline(always)]
     const fn after(self, tcp_flags: u8, fin: Self, rst: Self) -> Self {
         // Whoever goes on sending was not reset: the RST was forged, or out of window.

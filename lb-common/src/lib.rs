@@ -13,6 +13,7 @@ pub mod addr;
 pub mod backend;
 pub mod checksum;
 pub mod config;
+pub mod device;
 pub mod flow;
 pub mod hash;
 pub mod maglev;
@@ -25,7 +26,8 @@ pub mod trace;
 pub mod verdict;
 
 pub use addr::{Addr, Family, Port, Protocol, Tuple};
-pub use backend::{Backend, BackendId, Device, Mode};
+pub use backend::{Backend, BackendId, Mode};
+pub use device::{Device, SnatSource};
 pub use flow::{Flow, FlowState, Reply};
 pub use service::{AddressUse, Affinity, Algorithm, Client, Entry, Frontend, Slot, SlotTable};
 pub use socket::{Peer, Socket};
@@ -38,4 +40,4 @@ pub use verdict::{Hook, Verdict};
 /// Maps are pinned below a directory that carries this number; contents written
 /// under another number are never reused. Raise it with every change of a type in
 /// this crate that stands in a map.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;

@@ -1,6 +1,6 @@
 //! Frontends, slot tables and slots: how a VIP:port finds its backends.
 
-use crate::{Addr, BackendId, Port};
+use crate::{Addr, BackendId, Port, config::MAX_SERVICES};
 
 /// Key of map `FRONTENDS`: the address, port and protocol that clients speak to, 20 bytes.
 ///
@@ -169,7 +169,15 @@ impl core::fmt::Display for Algorithm {
     }
 }
 
-/// Value of map `SERVICES` (key: service index): where a service's slots are.
+/// Index in map `SERVICES` of the table for what a peer handed over to this node: only the
+/// backends on it are in there. What comes otherwise takes the table at `service` itself.
+#[inline(always)]
+pub const fn handover_table(service: u32) -> u32 {
+    service + MAX_SERVICES as u32
+}
+
+/// Value of map `SERVICES` (key: service index, or [`handover_table`] of it): where a
+/// service's slots are.
 ///
 /// One word, so that one store switches a service to another table as a whole:
 /// bits 0–31 the first slot, 32–55 the number of slots, 56 the [`Algorithm`], 57 whether

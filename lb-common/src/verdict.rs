@@ -82,9 +82,10 @@ verdicts! {
     OtherHost = "other_host", Pass, "A frame for another machine's hardware address (a switch that floods, a promiscuous interface); the stack drops it.";
     HostPort = "host_port", Pass, "To a VIP that is the host's own address, on a port of no service; the host handles it.";
     TtlExpired = "ttl_expired", Pass, "TTL of 1 or less; left to the stack, which answers with ICMP time exceeded. Traceroute, or a routing loop.";
-    HandedOver = "handed_over", Pass, "XDP could not emit it (no neighbour known yet, or a device without native XDP); the same code at TC ingress forwards it. Some at the start of traffic are normal.";
+    LeftToTc = "left_to_tc", Pass, "XDP could not emit it (no neighbour known yet, or a device without native XDP); the same code at TC ingress forwards it. Some at the start of traffic are normal.";
     ForwardLocal = "forward_local", Forward, "Sent to a backend on this node.";
     ForwardNat = "forward_nat", Forward, "Sent to a backend elsewhere, with a source address of this node.";
+    ForwardDsr = "forward_dsr", Forward, "Handed over to the node of its backend, as it is; that node answers the client itself.";
     ReplyLocal = "reply_local", Forward, "A local backend's reply, sent to the client from the VIP.";
     ReplyNat = "reply_nat", Forward, "A remote backend's reply, sent to the client from the VIP.";
     RefusedReset = "refused_reset", Refuse, "TCP refused with RST: no usable backend, or a connection that nobody remembers. Check the endpoints of the service (`naru backends`).";
@@ -92,6 +93,7 @@ verdicts! {
     EchoReply = "echo_reply", Refuse, "A ping of a VIP that has backends, answered.";
     ErrorLocal = "error_local", Forward, "An ICMP error about a reply, given to the backend on this node that had sent it. Path MTU discovery needs these.";
     ErrorNat = "error_nat", Forward, "An ICMP error about a reply, sent on to the backend elsewhere that had sent it.";
+    ErrorDsr = "error_dsr", Forward, "An ICMP error about a reply, handed over to the node of the backend that had sent it.";
     ErrorReply = "error_reply", Forward, "An ICMP error about a client's packet, from a backend or on the way to it, sent to the client as the VIP's.";
     RefusalLimited = "refusal_limited", Drop, "A refusal over the rate limit; dropped silently. A flood towards a service without backends.";
     RefusalSuppressed = "refusal_suppressed", Drop, "A packet that must not be answered: it is itself an RST or an ICMP error, a later fragment, comes from a multicast, broadcast or loopback source, or has more than 128 bytes of network headers.";
@@ -106,6 +108,8 @@ verdicts! {
     Short = "short", Drop, "To a VIP, ending within its transport header. A broken sender, or a scan.";
     NoRoute = "no_route", Drop, "This node has no route to the backend, or to the client of a reply. Check `ip route get`.";
     ForwardingOff = "forwarding_off", Drop, "The kernel does not forward on the interface the packet came in by. Set sysctl net.ipv4.conf.INTERFACE.forwarding=1 (IPv6: net.ipv6.conf.all.forwarding=1).";
+    NoPeer = "no_peer", Drop, "The node of the backend does not answer ARP or neighbour discovery. Check that it is up, and on the LAN that its Node object names.";
+    NotHere = "not_here", Drop, "A peer handed it over, but no backend of the service that takes new flows is on this node. Some during changes are normal; a steady rate means that the nodes do not see the same endpoints.";
     NoDevice = "no_device", Drop, "The backend is reached through an interface that Naru is not attached to or that has no address. Add it with --interface.";
     TooBig = "too_big", Refuse, "Larger than the MTU on its way on; its sender was told by ICMP and sends smaller ones. A few for every new path are normal.";
     Uncut = "uncut", Drop, "Larger than the MTU on its way on, and of a sender that expects routers to cut it, which Naru does not. Raise the MTU of the egress interface.";

@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use lb_common::{
-    Addr, Backend, BackendId, Flow, FlowState, Mode, Port, Protocol, Reply, Tuple, Verdict,
+    Backend, BackendId, Flow, FlowState, Mode, Port, Protocol, Reply, SnatSource, Tuple, Verdict,
     flow::{tcp_flag, tick},
     hash,
 };
@@ -10,7 +10,7 @@ use lb_common::{
 use crate::{
     count,
     headers::Headers,
-    maps::{BACKENDS, FLOWS, REPLIES, SEED, SNAT_PORT_COUNT, SNAT_PORT_FIRST, dry_run},
+    maps::{BACKENDS, FLOWS, REPLIES, SEED, dry_run},
     work::Work,
 };
 
@@ -32,7 +32,8 @@ pub fn now() -> u32 {
 
 /// What the flow table says of a packet from a client.
 pub enum Known {
-    /// A live flow's backend; the packet as it sees it is in [`Work::to`].
+    /// A live flow's backend; how it is reached is in [`Work::mode`], the packet as it sees
+    /// it in [`Work::to`].
     Live(&'static Backend),
     /// A flow whose backend is gone.
     Orphan,
@@ -67,24 +68,49 @@ pub fn find(headers: &Headers, now: u32, work: &mut Work) -> Known {
     let Some(backend) = backend(flow.backend) else {
         return Known::Orphan;
     };
-    translate(&mut work.to, &headers.tuple, backend, flow);
-    let state = flow.state.after_client(headers.tcp_flags);
-    if !dry_run() && flow.refresh(now, state, headers.is_tcp()) {
+    let mode = mode(backend, flow);
+    translate(&mut work.to, &headers.tuple, backend, flow, mode);
+    let state = seen(flow.state, headers, mode);
+    if !dry_run() && flow.refresh(now, state, headers.is_tcp()) && mode != Mode::Dsr {
         // A lookup refreshes the reply's place in its LRU list: a client that only
         // sends must not lose it.
         work.reply_key = work.to.reversed();
         let _ = REPLIES.get_ptr(&work.reply_key);
     }
+    work.mode = mode as u32;
     Known::Live(backend)
 }
 
-/// Writes the client's packet as the backend shall see it to `to`.
+/// How the packets of a flow reach its backend: `nat` where the flow was begun so, though
+/// the backend is on a peer.
 #[inline(always)]
-pub fn translate(to: &mut Tuple, client: &Tuple, backend: &Backend, flow: &Flow) {
+pub fn mode(backend: &Backend, flow: &Flow) -> Mode {
+    if flow.snat_addr.is_unspecified() {
+        backend.mode()
+    } else {
+        Mode::Nat
+    }
+}
+
+/// The state of a flow after a packet from its client.
+#[inline(always)]
+fn seen(state: FlowState, headers: &Headers, mode: Mode) -> FlowState {
+    if mode == Mode::Dsr {
+        state.after_client_alone(headers.tcp_flags)
+    } else {
+        state.after_client(headers.tcp_flags)
+    }
+}
+
+/// Writes the client's packet as the backend of a flow in `mode` shall see it to `to`.
+#[inline(always)]
+pub fn translate(to: &mut Tuple, client: &Tuple, backend: &Backend, flow: &Flow, mode: Mode) {
     *to = *client;
-    to.dst = backend.addr;
-    to.dst_port = backend.port;
-    if backend.mode() == Mode::Nat {
+    if mode != Mode::Dsr {
+        to.dst = backend.addr;
+        to.dst_port = backend.port;
+    }
+    if mode == Mode::Nat {
         to.src = flow.snat_addr;
         to.src_port = flow.snat_port;
     }
@@ -101,8 +127,14 @@ pub fn create_local(
     now: u32,
     work: &mut Work,
 ) -> Result<bool, Verdict> {
-    prepare(headers, service, backend, Addr::UNSPECIFIED, now, work);
-    translate(&mut work.to, &headers.tuple, backend, &work.flow);
+    prepare(headers, service, backend, &SnatSource::NONE, now, work);
+    translate(
+        &mut work.to,
+        &headers.tuple,
+        backend,
+        &work.flow,
+        Mode::Local,
+    );
     if !claim(now, work, true) {
         return Ok(false);
     }
@@ -110,39 +142,61 @@ pub fn create_local(
     Ok(true)
 }
 
-/// Records a new flow to a `nat` backend from a free port of `snat_addr`; the packet as
+/// Records a new flow to a `dsr` backend. Its replies do not come by.
+#[inline(always)]
+pub fn create_dsr(
+    headers: &Headers,
+    service: u32,
+    backend: &Backend,
+    now: u32,
+    work: &mut Work,
+) -> Result<(), Verdict> {
+    prepare(headers, service, backend, &SnatSource::NONE, now, work);
+    work.flow.refresh(now, seen(work.flow.state, headers, Mode::Dsr), headers.is_tcp());
+    record(headers, work)
+}
+
+/// Records a new flow to a backend elsewhere from a free port of `source`; the packet as
 /// it shall see it is in [`Work::to`].
 #[inline(always)]
 pub fn create_nat(
     headers: &Headers,
     service: u32,
     backend: &Backend,
-    snat_addr: Addr,
+    source: &SnatSource,
     now: u32,
     work: &mut Work,
 ) -> Result<(), Verdict> {
-    prepare(headers, service, backend, snat_addr, now, work);
-    let count = u32::from(SNAT_PORT_COUNT.load());
+    prepare(headers, service, backend, source, now, work);
     let hash = hash::tuple_hash(&headers.tuple, SEED.load());
     // In scratch memory, of which the verifier knows nothing: so the paths through one
     // try lead to one state, and not each to its own.
-    work.port_offset = hash::reduce(hash, count);
+    work.port_first = source.first_port.into();
+    work.port_count = source.ports.into();
+    work.port_offset = hash::reduce(hash, work.port_count);
     // Steps of up to half the range: the tries of two flows part after a collision.
-    let step = hash::reduce(hash << 32, count >> 1) | 1;
+    work.port_step = hash::reduce(hash << 32, work.port_count >> 1) | 1;
+    translate(
+        &mut work.to,
+        &headers.tuple,
+        backend,
+        &work.flow,
+        Mode::Nat,
+    );
     for attempt in 0..PORT_TRIES {
         // SCTP's checksum covers the ports: there is one to try.
         work.flow.snat_port = if headers.tuple.protocol == Protocol::Sctp as u8 {
             headers.tuple.src_port
         } else {
-            Port::new(SNAT_PORT_FIRST.load() + work.port_offset as u16)
+            Port::new((work.port_first + work.port_offset) as u16)
         };
-        translate(&mut work.to, &headers.tuple, backend, &work.flow);
+        work.to.src_port = work.flow.snat_port;
         if claim(now, work, attempt >= PATIENT_TRIES) {
             return record(headers, work);
         }
-        work.port_offset += step;
-        if work.port_offset >= count {
-            work.port_offset -= count;
+        work.port_offset += work.port_step;
+        if work.port_offset >= work.port_count {
+            work.port_offset -= work.port_count;
         }
     }
     Err(Verdict::PortsExhausted)
@@ -154,7 +208,7 @@ fn prepare(
     headers: &Headers,
     service: u32,
     backend: &Backend,
-    snat_addr: Addr,
+    source: &SnatSource,
     now: u32,
     work: &mut Work,
 ) {
@@ -165,7 +219,7 @@ fn prepare(
     work.flow = Flow::new(
         backend.id,
         now,
-        snat_addr,
+        source.addr,
         Port::default(),
         FlowState::default().after_client(headers.tcp_flags),
         headers.is_tcp(),

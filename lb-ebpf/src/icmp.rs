@@ -41,27 +41,41 @@ pub fn inbound(
         let Some(backend) = flow::backend(flow.backend) else {
             return Ok(None);
         };
-        flow::translate(&mut work.quoted, &work.reply_key, backend, flow);
+        let mode = flow::mode(backend, flow);
+        if mode != Mode::Local && ctx.is_handover() {
+            return Err(Verdict::NotHere);
+        }
+        if mode == Mode::Dsr {
+            work.hop = backend.via;
+            let plan = Step::HandOver.with(Verdict::ErrorDsr);
+            return lookup::send(ctx, headers, work, plan).map(Some);
+        }
+        flow::translate(&mut work.quoted, &work.reply_key, backend, flow, mode);
         work.quoted = work.quoted.reversed();
         work.to.dst = backend.addr;
-        if backend.mode() == Mode::Local {
+        if mode == Mode::Local {
             return Ok(Some(Plan {
                 step: Step::Deliver,
                 verdict: Verdict::ErrorLocal,
             }));
         }
         work.to.src = flow.snat_addr;
-        return lookup::send(ctx, headers, work, Verdict::ErrorNat).map(Some);
+        work.hop = backend.addr;
+        let plan = Step::Send.with(Verdict::ErrorNat);
+        return lookup::send(ctx, headers, work, plan).map(Some);
     }
-    let Some(reply) = REPLIES.get_ptr(&work.reply_key) else {
-        return Ok(None);
+    let reply = match REPLIES.get_ptr(&work.reply_key) {
+        Some(reply) if !ctx.is_handover() => reply,
+        _ => return Ok(None),
     };
     // SAFETY: as above.
     let reply = unsafe { &*reply };
     work.quoted = reply.flow;
     work.to.src = reply.flow.dst;
     work.to.dst = reply.flow.src;
-    lookup::send(ctx, headers, work, Verdict::ErrorReply).map(Some)
+    work.hop = reply.flow.src;
+    let plan = Step::Send.with(Verdict::ErrorReply);
+    lookup::send(ctx, headers, work, plan).map(Some)
 }
 
 /// Plans for an error that leaves, about a client's packet to a local backend: it is then

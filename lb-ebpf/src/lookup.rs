@@ -1,8 +1,8 @@
 //! Headers → plan: what shall become of a packet. Nothing of the packet is changed here.
 
 use lb_common::{
-    Addr, AddressUse, Algorithm, Backend, Frontend, Mode, Port, Slot, SlotTable, Tuple, Verdict,
-    hash,
+    Addr, AddressUse, Algorithm, Backend, Frontend, Mode, Port, Slot, SlotTable, SnatSource, Tuple,
+    Verdict, hash, service::handover_table,
 };
 
 use crate::{
@@ -38,6 +38,8 @@ pub enum Step {
     Deliver,
     /// Rewrite it to [`Work::to`] and send it out by the way in [`Work::fib`].
     Send,
+    /// Send it as it is to the peer whose link address is in [`Work::fib`].
+    HandOver,
     /// Answer it: nobody serves it.
     Refuse,
     /// Answer it: it is a ping.
@@ -48,7 +50,7 @@ pub enum Step {
 
 impl Step {
     #[inline(always)]
-    const fn with(self, verdict: Verdict) -> Plan {
+    pub const fn with(self, verdict: Verdict) -> Plan {
         Plan {
             step: self,
             verdict,
@@ -84,10 +86,12 @@ pub fn ingress(ctx: Context<'_>, headers: &mut Headers, work: &mut Work) -> Resu
             }
             if usage.contains(AddressUse::SNAT)
                 && rewrites
+                && !ctx.is_handover()
                 && let Some(reply) = flow::find_reply(headers, now)
             {
                 work.to = reply.flow.reversed();
-                let plan = send(ctx, headers, work, Verdict::ReplyNat)?;
+                work.hop = reply.flow.src;
+                let plan = send(ctx, headers, work, Step::Send.with(Verdict::ReplyNat))?;
                 count::reply(reply, headers);
                 fragment::record(headers, now);
                 return Ok(plan);
@@ -106,13 +110,13 @@ pub fn ingress(ctx: Context<'_>, headers: &mut Headers, work: &mut Work) -> Resu
                         return Err(Verdict::SourceDenied);
                     }
                     if !rewrites {
-                        return Err(Verdict::HandedOver);
+                        return Err(Verdict::LeftToTc);
                     }
                     return request(ctx, headers, service, now, work);
                 }
             }
         }
-        Payload::Error if !rewrites => return Err(Verdict::HandedOver),
+        Payload::Error if !rewrites => return Err(Verdict::LeftToTc),
         Payload::Error => {
             if let Some(plan) = icmp::inbound(ctx, headers, work)? {
                 return Ok(plan);
@@ -121,7 +125,7 @@ pub fn ingress(ctx: Context<'_>, headers: &mut Headers, work: &mut Work) -> Resu
         Payload::Neighbour => return Err(Verdict::NotOurs),
         Payload::Echo if usage.contains(AddressUse::PINGED) => {
             if !rewrites {
-                return Err(Verdict::HandedOver);
+                return Err(Verdict::LeftToTc);
             }
             if !refuse::is_unicast(&headers.tuple.src) {
                 return Err(Verdict::RefusalSuppressed);
@@ -178,8 +182,10 @@ fn request(
     if headers.ttl <= 1 {
         return Err(Verdict::TtlExpired);
     }
+    work.handed = ctx.is_handover().into();
+    let work = work.sealed();
     let backend = match flow::find(headers, now, work) {
-        Known::Live(backend) => {
+        Known::Live(backend) if work.handed == 0 || work.mode == Mode::Local as u32 => {
             trace::flow(backend.id);
             backend
         }
@@ -187,21 +193,31 @@ fn request(
         Known::Orphan if headers.is_tcp() && !headers.opens() => return Ok(refusal(headers)),
         // A flow begins with its ports.
         _ if headers.fragment == Fragment::Later => return Err(Verdict::VipFragment),
-        Known::Orphan | Known::Unknown => match begin(ctx, headers, service, now, work)? {
+        _ => match begin(ctx, headers, service, now, work)? {
             Some(backend) => backend,
             None => return Ok(refusal(headers)),
         },
     };
-    let plan = match backend.mode() {
-        Mode::Local => Step::Deliver.with(Verdict::ForwardLocal),
-        Mode::Nat => send(ctx, headers, work, Verdict::ForwardNat)?,
+    let work = work.sealed();
+    let plan = if work.mode == Mode::Local as u32 {
+        Step::Deliver.with(Verdict::ForwardLocal)
+    } else {
+        let plan = if work.mode == Mode::Dsr as u32 {
+            work.hop = backend.via;
+            Step::HandOver.with(Verdict::ForwardDsr)
+        } else {
+            work.hop = backend.addr;
+            Step::Send.with(Verdict::ForwardNat)
+        };
+        send(ctx, headers, work, plan)?
     };
     fragment::record(headers, now);
     count::request(service, backend.id, headers);
     Ok(plan)
 }
 
-/// Begins a flow: picks a backend and records it. None where there is none to pick.
+/// Begins a flow: picks a backend, one on this node if a peer handed the packet over, and
+/// records it. None where there is none to pick.
 #[inline(always)]
 fn begin(
     ctx: Context<'_>,
@@ -210,8 +226,11 @@ fn begin(
     now: u32,
     work: &mut Work,
 ) -> Result<Option<&'static Backend>, Verdict> {
-    let table = match SERVICES.get(service) {
+    let index = service + work.handed * handover_table(0);
+    let table = match SERVICES.get(index) {
         Some(table) if !table.is_empty() => *table,
+        // The peer will know before the client tries again.
+        _ if work.handed != 0 => return Err(Verdict::NotHere),
         _ => return Ok(None),
     };
     // Round robin cannot tell whose connection this was; Maglev computes it anew.
@@ -220,46 +239,71 @@ fn begin(
         return Ok(None);
     }
     let mut candidate = client::last_backend(headers.tuple.src, service, table, now);
-    let mut index = match candidate {
+    let mut slot = match candidate {
         // No turn is taken.
         Some(_) => 0,
-        None => pick(headers, service, table),
+        None => pick(headers, index, table),
     };
     let mut elsewhere = None;
     for _ in 0..BACKEND_TRIES {
         // None: the backend was taken away after the slot was read.
         let tried = candidate.take().or_else(|| {
-            let backend = flow::backend(slot(table, index)?.current())?;
-            trace::slot(index, backend.id);
-            index += 1;
-            if index >= table.len() {
-                index = 0;
+            let backend = flow::backend(self::slot(table, slot)?.current())?;
+            trace::slot(slot, backend.id);
+            slot += 1;
+            if slot >= table.len() {
+                slot = 0;
             }
             Some(backend)
         });
         if let Some(backend) = tried {
             trace::chosen(backend.id);
-            if backend.mode() == Mode::Nat {
+            if backend.mode() != Mode::Local {
                 elsewhere = Some(backend);
                 break;
             }
             if flow::create_local(headers, service, backend, now, work)? {
                 client::remember(headers.tuple.src, service, table, backend, now);
+                work.mode = Mode::Local as u32;
                 return Ok(Some(backend));
             }
         }
     }
     // After the loop, so that the verifier walks the search for a port once.
     let backend = elsewhere.ok_or(Verdict::TupleClash)?;
-    let snat_addr = snat_source(ctx, headers, backend, work)?;
-    flow::create_nat(headers, service, backend, snat_addr, now, work)?;
+    if work.handed != 0 {
+        return Err(Verdict::NotHere);
+    }
+    if backend.mode() == Mode::Dsr && !comes_by(ctx, headers, backend, work)? {
+        flow::create_dsr(headers, service, backend, now, work)?;
+        work.mode = Mode::Dsr as u32;
+    } else {
+        let source = snat_source(ctx, headers, backend, work)?;
+        flow::create_nat(headers, service, backend, source, now, work)?;
+        work.mode = Mode::Nat as u32;
+    }
     client::remember(headers.tuple.src, service, table, backend, now);
     Ok(Some(backend))
 }
 
-/// Index into the service's table for a new flow.
+/// Whether the packet comes from the very node that the backend is on: its reply would not
+/// leave that node, and nobody would put the VIP back into it.
 #[inline(always)]
-fn pick(headers: &Headers, service: u32, table: SlotTable) -> u32 {
+fn comes_by(
+    ctx: Context<'_>,
+    headers: &Headers,
+    backend: &Backend,
+    work: &mut Work,
+) -> Result<bool, Verdict> {
+    work.to = headers.tuple;
+    work.hop = backend.via;
+    route::lookup(ctx, headers, work, 0)?;
+    Ok(ctx.view.load::<[u8; 6]>(6) == Some(work.fib.dmac))
+}
+
+/// Index into the `table` at `index` in map `SERVICES` for a new flow.
+#[inline(always)]
+fn pick(headers: &Headers, index: u32, table: SlotTable) -> u32 {
     match table.algorithm() {
         Algorithm::Maglev => {
             let mut key = headers.tuple;
@@ -275,14 +319,14 @@ fn pick(headers: &Headers, service: u32, table: SlotTable) -> u32 {
             }
             hash::reduce(hash::tuple_hash(&key, SEED.load()), table.len())
         }
-        Algorithm::RoundRobin => turn(service, table),
+        Algorithm::RoundRobin => turn(index, table),
     }
 }
 
-/// The slot whose turn it is.
+/// The slot whose turn it is in the `table` at `index` in map `SERVICES`.
 #[inline(always)]
-pub fn turn(service: u32, table: SlotTable) -> u32 {
-    let Some(turns) = TURNS.get_ptr_mut(service) else {
+pub fn turn(index: u32, table: SlotTable) -> u32 {
+    let Some(turns) = TURNS.get_ptr_mut(index) else {
         return 0;
     };
     let turn = if dry_run() {
@@ -307,30 +351,30 @@ fn snat_source(
     headers: &Headers,
     backend: &Backend,
     work: &mut Work,
-) -> Result<Addr, Verdict> {
+) -> Result<&'static SnatSource, Verdict> {
     work.to = headers.tuple;
     work.to.src = Addr::UNSPECIFIED;
-    work.to.dst = backend.addr;
     work.to.dst_port = backend.port;
+    work.hop = backend.addr;
     route::lookup(ctx, headers, work, 0)?;
     // SAFETY: the agent replaces the value as a whole and rarely; a flow that reads
     // half of a change would be refused by the backend's network, not misdirected.
     let source = unsafe { DEVICES.get(work.fib.ifindex) }
         .ok_or(Verdict::NoDevice)?
         .snat_source(&backend.addr);
-    if source.is_unspecified() {
+    if source.addr.is_unspecified() {
         return Err(Verdict::NoDevice);
     }
     Ok(source)
 }
 
-/// Plans to send [`Work::to`] out.
+/// The plan for [`Work::to`] to leave towards [`Work::hop`], or what to do instead.
 #[inline(always)]
 pub fn send(
     ctx: Context<'_>,
     headers: &Headers,
     work: &mut Work,
-    verdict: Verdict,
+    plan: Plan,
 ) -> Result<Plan, Verdict> {
     if headers.ttl <= 1 {
         return Err(Verdict::TtlExpired);
@@ -347,7 +391,15 @@ pub fn send(
         };
     }
     if !ctx.can_send(headers, work.fib.ifindex, way == Way::Resolved) {
-        return Err(Verdict::HandedOver);
+        return Err(Verdict::LeftToTc);
     }
-    Ok(Step::Send.with(verdict))
+    if plan.step == Step::HandOver {
+        if way != Way::Resolved {
+            return Err(Verdict::NoPeer);
+        }
+        // SAFETY: the hardware address of an entry changes with the interface's own.
+        let device = unsafe { DEVICES.get(work.fib.ifindex) }.ok_or(Verdict::NoDevice)?;
+        work.fib.smac = device.handover_mac();
+    }
+    Ok(plan)
 }

@@ -142,6 +142,12 @@ fn process<F: Frame>(
             *action = frame.send(work.fib.ifindex, link)?;
             return Ok(plan.verdict);
         }
+        Step::HandOver => {
+            frame.untag(headers)?;
+            let link = [work.fib.dmac, work.fib.smac];
+            *action = frame.hand_over(work.fib.ifindex, link)?;
+            return Ok(plan.verdict);
+        }
         Step::Echo => icmp::echo(frame, headers)?,
         Step::Refuse => refuse::refuse(frame, headers)?,
         Step::TooBig => refuse::too_big(frame, headers, work)?,

@@ -9,9 +9,9 @@ use lb_common::{
     Addr, AddressUse, Affinity, Backend, Client, Device, Entry, Flow, Frontend, Peer, Reply, Slot,
     SlotTable, Socket, Stats, Trace, Tuple, Verdict, VerdictCount,
     config::{
-        DEFAULT_MAX_FLOWS, DEFAULT_SEED, DEFAULT_SNAT_PORTS, MAX_ADDRESSES, MAX_AFFINE_CLIENTS,
-        MAX_BACKENDS, MAX_DEVICES, MAX_FRAGMENTED, MAX_FRONTENDS, MAX_SERVICES, MAX_SLOTS,
-        MAX_SOCKETS, MAX_SOURCES,
+        DEFAULT_MAX_FLOWS, DEFAULT_SEED, MAX_ADDRESSES, MAX_AFFINE_CLIENTS, MAX_BACKENDS,
+        MAX_DEVICES, MAX_FRAGMENTED, MAX_FRONTENDS, MAX_SERVICES, MAX_SLOTS, MAX_SOCKETS,
+        MAX_SOURCES, MAX_TABLES,
     },
 };
 
@@ -25,12 +25,12 @@ pub static ADDRESSES: HashMap<Addr, AddressUse, MAX_ADDRESSES, NO_PREALLOC> = Ha
 #[btf_map]
 pub static FRONTENDS: HashMap<Frontend, Entry, MAX_FRONTENDS, NO_PREALLOC> = HashMap::new();
 #[btf_map]
-pub static SERVICES: Array<SlotTable, MAX_SERVICES, MMAPABLE> = Array::new();
+pub static SERVICES: Array<SlotTable, MAX_TABLES, MMAPABLE> = Array::new();
 #[btf_map]
 pub static SLOTS: Array<Slot, MAX_SLOTS, MMAPABLE> = Array::new();
-/// How many flows a round-robin service has begun: whose turn it is.
+/// How many flows a round-robin table has begun: whose turn it is.
 #[btf_map]
-pub static TURNS: Array<u64, MAX_SERVICES> = Array::new();
+pub static TURNS: Array<u64, MAX_TABLES> = Array::new();
 /// Ticks for which a service's clients come back to their backend; see [`SlotTable`].
 #[btf_map]
 pub static AFFINITY_TICKS: Array<u32, MAX_SERVICES> = Array::new();
@@ -73,13 +73,6 @@ pub static DRY_RUN: Global<u8> = Global::new(0);
 /// See [`lb_common::config::SEED`].
 #[unsafe(no_mangle)]
 pub static SEED: Global<u64> = Global::new(DEFAULT_SEED);
-/// See [`lb_common::config::SNAT_PORT_FIRST`].
-#[unsafe(no_mangle)]
-pub static SNAT_PORT_FIRST: Global<u16> = Global::new(*DEFAULT_SNAT_PORTS.start());
-/// See [`lb_common::config::SNAT_PORT_COUNT`].
-#[unsafe(no_mangle)]
-pub static SNAT_PORT_COUNT: Global<u16> =
-    Global::new(*DEFAULT_SNAT_PORTS.end() - *DEFAULT_SNAT_PORTS.start() + 1);
 
 /// Whether this is the twin that `naru explain` runs.
 #[inline(always)]

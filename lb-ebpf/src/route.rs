@@ -7,7 +7,7 @@ use aya_ebpf::{
     },
     helpers::generated::bpf_fib_lookup,
 };
-use lb_common::{Family, Hook, Verdict};
+use lb_common::{Addr, Family, Hook, Verdict, device::is_handover};
 
 use crate::{
     frame::Context,
@@ -29,7 +29,7 @@ pub enum Way {
     TooBig,
 }
 
-/// Asks the kernel how [`Work::to`] would leave: interface and link addresses are then
+/// Asks the kernel how [`Work::to`] would get to [`Work::hop`]: interface and link addresses are then
 /// in [`Work::fib`], and where the packet is longer than the MTU that. The interface is
 /// then not there: who wants it whatever the length gives a length of 0.
 #[inline(always)]
@@ -39,25 +39,31 @@ pub fn lookup(
     work: &mut Work,
     len: u16,
 ) -> Result<Way, Verdict> {
-    let Work { fib, to, .. } = work;
+    let Work { fib, to, hop, .. } = work;
+    // A packet may be handed over to a peer that is known by its other family's address.
+    let src = if to.family() == hop.family() {
+        to.src
+    } else {
+        Addr::UNSPECIFIED
+    };
     fib.l4_protocol = to.protocol;
     fib.sport = to.src_port.word();
     fib.dport = to.dst_port.word();
     fib.__bindgen_anon_1.tot_len = len;
     fib.ifindex = ctx.ifindex;
-    match to.family() {
+    match hop.family() {
         Family::V4 => {
             fib.family = 2;
             fib.__bindgen_anon_2.rt_metric = 0;
             fib.__bindgen_anon_2.tos = headers.tos;
-            fib.__bindgen_anon_3.ipv4_src = to.src.v4_word();
-            fib.__bindgen_anon_4.ipv4_dst = to.dst.v4_word();
+            fib.__bindgen_anon_3.ipv4_src = src.v4_word();
+            fib.__bindgen_anon_4.ipv4_dst = hop.v4_word();
         }
         Family::V6 => {
             fib.family = 10;
             fib.__bindgen_anon_2.flowinfo = 0;
-            fib.__bindgen_anon_3.ipv6_src = to.src.words();
-            fib.__bindgen_anon_4.ipv6_dst = to.dst.words();
+            fib.__bindgen_anon_3.ipv6_src = src.words();
+            fib.__bindgen_anon_4.ipv6_dst = hop.words();
         }
     }
     fib.__bindgen_anon_5.tbid = 0;
@@ -77,6 +83,12 @@ pub fn lookup(
 }
 
 impl Context<'_> {
+    /// Whether a peer handed the frame over: it is for this node, and goes no further.
+    #[inline(always)]
+    pub fn is_handover(&self) -> bool {
+        self.view.load(6).is_some_and(is_handover)
+    }
+
     /// Whether this hook may rewrite the frame; none where it was not sent to this
     /// host's own hardware address.
     ///

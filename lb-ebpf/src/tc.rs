@@ -265,6 +265,14 @@ impl<const EGRESS: bool> Frame for TcFrame<EGRESS> {
     }
 
     #[inline(always)]
+    fn hand_over(&mut self, egress: u32, link: [[u8; 6]; 2]) -> Result<i32, Verdict> {
+        // The helper that resolves neighbours would put its own source there.
+        self.store(0, link)?;
+        // SAFETY: a helper on plain numbers.
+        Ok(unsafe { bpf_redirect(egress, 0) } as i32)
+    }
+
+    #[inline(always)]
     fn send_back(&mut self) -> i32 {
         // SAFETY: fields of this run's context, and a helper on plain numbers.
         unsafe { bpf_redirect((*self.raw()).ifindex, 0) as i32 }

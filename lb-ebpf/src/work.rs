@@ -1,7 +1,7 @@
 //! Scratch memory of one program run: what would not fit on BPF's 512-byte stack.
 
 use aya_ebpf::{bindings::bpf_fib_lookup, btf_maps::PerCpuArray, macros::btf_map};
-use lb_common::{Flow, Hook, Reply, Tuple, Verdict};
+use lb_common::{Addr, Flow, Hook, Reply, Tuple, Verdict};
 
 /// The large values that the stages hand on. One per hook and CPU; programs of one
 /// hook do not nest on a CPU, since they run with softirqs disabled.
@@ -12,16 +12,30 @@ use lb_common::{Flow, Hook, Reply, Tuple, Verdict};
 pub struct Work {
     /// The packet as it shall leave.
     pub to: Tuple,
+    /// Whose link address it is sent to, after the kernel's routing: its destination, or the
+    /// peer that it is handed over to.
+    pub hop: Addr,
     /// What an ICMP error shall quote.
     pub quoted: Tuple,
     /// The tuple of the backend's packets of a flow.
     pub reply_key: Tuple,
+    /// 1 where a peer handed the packet over: here, as other facts that only some paths
+    /// know, so that the verifier walks what follows once and not for either.
+    pub handed: u32,
+    /// The [`Mode`] of the flow, as its number.
+    pub mode: u32,
     /// A record about to be stored.
     pub reply: Reply,
     /// A record about to be stored.
     pub flow: Flow,
     /// Which port of the SNAT range is tried.
     pub port_offset: u32,
+    /// How many ports further the next try is.
+    pub port_step: u32,
+    /// How many ports the range has.
+    pub port_count: u32,
+    /// The first of them.
+    pub port_first: u32,
     /// Question to the kernel's routing table, and its answer.
     pub fib: bpf_fib_lookup,
 }
@@ -38,4 +52,22 @@ impl Work {
         // Every field is integers, valid with any contents.
         Ok(unsafe { &mut *work })
     }
+
+    /// The same, of which the compiler knows no more than the verifier.
+    #[inline(always)]
+    pub fn sealed(&mut self) -> &mut Self {
+        sealed(self)
+    }
+}
+
+/// Scratch memory of which the compiler knows no more than the verifier, which forgets what
+/// it stored there: what follows is walked once, and not for every path that led there.
+#[inline(always)]
+pub fn sealed<T>(memory: &mut T) -> &mut T {
+    let mut at: *mut T = memory;
+    // SAFETY: copies a register onto itself. Since it may touch memory, what is read later
+    // is read from there.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) at, options(nostack)) };
+    // SAFETY: the very reference.
+    unsafe { &mut *at }
 }

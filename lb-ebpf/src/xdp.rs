@@ -164,6 +164,11 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
+    fn hand_over(&mut self, egress: u32, link: [[u8; 6]; 2]) -> Result<i32, Verdict> {
+        self.send(egress, link)
+    }
+
+    #[inline(always)]
     fn send_back(&mut self) -> i32 {
         xdp_action::XDP_TX as i32
     }

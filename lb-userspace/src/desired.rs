@@ -6,17 +6,20 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
     time::Duration,
 };
 
 use ipnet::IpNet;
-use lb_common::{Algorithm, Protocol, maglev};
+use lb_common::{Algorithm, Mode, Protocol, config, maglev};
 
 /// All services that should be in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {
     /// By name, so that equal input gives equal order.
     pub services: BTreeMap<ServiceName, Service>,
+    /// The nodes that [`Endpoint::node`] may name, with their own addresses.
+    pub nodes: BTreeMap<String, BTreeSet<IpAddr>>,
 }
 
 /// One port of one service: `namespace/name:port`.
@@ -49,6 +52,9 @@ pub struct Service {
     pub algorithm: Algorithm,
     /// Size of the Maglev table, one of [`lb_common::maglev::LADDER`].
     pub maglev_slots: u32,
+    /// How packets reach the endpoints of other nodes: [`Mode::Nat`], or [`Mode::Dsr`] for
+    /// those that are among [`Surroundings::peers`].
+    pub elsewhere: Mode,
     /// Which endpoints serve those who come by one of the frontends above.
     pub external_policy: TrafficPolicy,
     /// Which endpoints serve the node's own processes and pods, who have no way in yet.
@@ -82,6 +88,7 @@ impl Default for Service {
             node_port: None,
             algorithm: Algorithm::default(),
             maglev_slots: maglev::DEFAULT_SLOTS,
+            elsewhere: Mode::Nat,
             external_policy: TrafficPolicy::default(),
             internal_policy: TrafficPolicy::default(),
             affinity: None,
@@ -284,6 +291,9 @@ pub struct Surroundings {
     /// Endpoint addresses that the routing table places on this node; consulted
     /// where [`Endpoint::node`] is unknown.
     pub local_endpoints: BTreeSet<IpAddr>,
+    /// The nodes that a frame can be handed over to, with the address that each has on the
+    /// LAN behind one of the interfaces below.
+    pub peers: BTreeMap<String, IpAddr>,
     /// The interfaces that Naru is attached to, by index.
     pub devices: BTreeMap<u32, DeviceFacts>,
 }
@@ -293,10 +303,11 @@ impl Default for Surroundings {
     fn default() -> Self {
         Self {
             node: String::new(),
-            seed: lb_common::config::DEFAULT_SEED,
+            seed: config::DEFAULT_SEED,
             host_addresses: BTreeSet::new(),
             node_port_addresses: BTreeSet::new(),
             local_endpoints: BTreeSet::new(),
+            peers: BTreeMap::new(),
             devices: BTreeMap::new(),
         }
     }
@@ -307,12 +318,36 @@ impl Default for Surroundings {
 pub struct DeviceFacts {
     /// Its name.
     pub name: String,
-    /// Its first global IPv4 address, the source of `nat` flows that leave here.
-    pub snat_v4: Option<IpAddr>,
-    /// Its first global IPv6 address, likewise.
-    pub snat_v6: Option<IpAddr>,
+    /// The source of IPv4 `nat` flows that leave here.
+    pub snat_v4: Option<Snat>,
+    /// The source of IPv6 `nat` flows that leave here.
+    pub snat_v6: Option<Snat>,
     /// Its hardware address; all zero where it has none.
     pub mac: [u8; 6],
     /// Whether XDP may redirect to it: it runs a native XDP program of ours.
     pub xdp_redirect: bool,
+}
+
+/// Where `nat` flows come from, as the backends see them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snat {
+    /// An address of the interface, or one that is for nothing else.
+    pub addr: IpAddr,
+    /// The ports that flows may take.
+    pub ports: RangeInclusive<u16>,
+}
+
+impl Snat {
+    /// An address that the host itself uses too: its own sockets keep out of these `ports`.
+    pub const fn shared(addr: IpAddr, ports: RangeInclusive<u16>) -> Self {
+        Self { addr, ports }
+    }
+
+    /// An address that is for nothing else.
+    pub const fn dedicated(addr: IpAddr) -> Self {
+        Self {
+            addr,
+            ports: config::DEDICATED_SNAT_PORTS,
+        }
+    }
 }

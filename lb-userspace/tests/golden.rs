@@ -12,9 +12,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use lb_common::config::DEFAULT_SNAT_PORTS;
 use naru::{
     compile::{compile, image::InUse, render::Dump},
-    desired::{DeviceFacts, Surroundings},
+    desired::{DeviceFacts, Snat, Surroundings},
     source::Source,
 };
 
@@ -22,8 +23,8 @@ fn nuc01() -> Surroundings {
     let uplink = DeviceFacts {
         name: "eth0".into(),
         mac: [0x02, 0, 0, 0, 0, 0x65],
-        snat_v4: Some([192, 168, 56, 10].into()),
-        snat_v6: Some(addr("fd00:56::10")),
+        snat_v4: Some(own("192.168.56.10")),
+        snat_v6: Some(own("fd00:56::10")),
         xdp_redirect: true,
     };
     Surroundings {
@@ -40,6 +41,10 @@ fn nuc01() -> Surroundings {
         devices: BTreeMap::from([(2, uplink)]),
         ..Surroundings::default()
     }
+}
+
+fn own(text: &str) -> Snat {
+    Snat::shared(addr(text), DEFAULT_SNAT_PORTS)
 }
 
 fn addr(text: &str) -> IpAddr {

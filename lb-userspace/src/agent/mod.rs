@@ -7,6 +7,7 @@ mod drain;
 mod health;
 mod memory;
 mod overlay;
+mod peers;
 mod report;
 mod state;
 mod warnings;
@@ -27,7 +28,7 @@ use crate::{
     control::server::StateDir,
     datapath::{self, AttachMode, Datapath, Sweeper, Swept},
     health::Checker,
-    net::Network,
+    net::{Network, SnatChoice},
     source::{Outcome, Source},
 };
 
@@ -58,6 +59,8 @@ pub struct Options {
     pub node_port_addresses: Vec<IpNet>,
     /// Whether to answer ARP for the VIPs.
     pub announce: bool,
+    /// What flows to backends elsewhere come from.
+    pub snat: SnatChoice,
     /// The kernel side.
     pub datapath: datapath::Options,
 }

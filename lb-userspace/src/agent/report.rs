@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use lb_common::{ABI_VERSION, Addr, Mode, Port, Protocol};
+use lb_common::{ABI_VERSION, Addr, Port, Protocol};
 
 use super::state::State;
 use crate::{
@@ -47,7 +47,7 @@ impl State {
             missing_interfaces: self.missing_interfaces.clone(),
             cgroup: self.options.cgroup.clone(),
             source,
-            services: self.image.services.len(),
+            services: self.image.service_count(),
             backends: self.image.backends.len(),
             announced: self.announced(),
             drained: self
@@ -139,12 +139,12 @@ impl State {
     }
 
     fn backends(&self) -> Result<Vec<Backend>, DatapathError> {
-        let known: BTreeMap<_, _> = self
-            .image
-            .backends
-            .iter()
-            .map(|(&index, it)| ((socket(it.addr, it.port), it.protocol), (index, it)))
-            .collect();
+        // One endpoint may be reached in two ways, for two services.
+        let mut known: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (&index, it) in &self.image.backends {
+            let key = (socket(it.addr, it.port), it.protocol);
+            known.entry(key).or_default().push((index, it));
+        }
         let mut backends = Vec::new();
         for (name, service) in &self.desired.services {
             let Some(protocol) = service.protocol() else {
@@ -152,7 +152,10 @@ impl State {
             };
             for (&address, endpoint) in &service.endpoints {
                 // None where no frontend is of its family.
-                let Some(&(index, entry)) = known.get(&(address, protocol as u8)) else {
+                let ways = known.get(&(address, protocol as u8)).into_iter().flatten();
+                let Some(&(index, entry)) =
+                    ways.max_by_key(|(_, it)| it.mode() == service.elsewhere)
+                else {
                     continue;
                 };
                 backends.push(Backend {
@@ -210,7 +213,7 @@ impl State {
                     .backends
                     .get(&entry.flow.backend.index())
                     .filter(|backend| backend.serves(entry.flow.backend));
-                let nat = backend.is_some_and(|backend| backend.mode() == Mode::Nat);
+                let nat = !entry.flow.snat_addr.is_unspecified();
                 Flow {
                     protocol: protocol_name(tuple.protocol),
                     client: socket(tuple.src, tuple.src_port),

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context;
 use lb_common::AddressUse;
 
-use super::{Options, memory::Memory, warnings};
+use super::{Options, memory::Memory, peers::Peer, warnings};
 use crate::{
     announce::{Announcer, Claims},
     compile::{self, image::MapImage},
@@ -26,7 +26,7 @@ pub(super) struct State {
     pub(super) options: Options,
     pub(super) datapath: Datapath,
     pub(super) announcer: Announcer,
-    network: Network,
+    pub(super) network: Network,
     pub(super) started: Instant,
     /// What the newest valid source wants; none before the first.
     pub(super) wanted: Option<Desired>,
@@ -46,6 +46,8 @@ pub(super) struct State {
     /// By interface name.
     pub(super) attachments: BTreeMap<String, Attachment>,
     pub(super) missing_interfaces: Vec<String>,
+    /// By node name.
+    pub(super) peers: BTreeMap<String, Peer>,
     /// What the last reconcile could not do. It is tried again while there is any.
     pub(super) failures: Vec<String>,
     routing_warnings: BTreeSet<String>,
@@ -85,6 +87,7 @@ impl State {
             taken_over: None,
             attachments: BTreeMap::new(),
             missing_interfaces: Vec::new(),
+            peers: BTreeMap::new(),
             failures: Vec::new(),
             routing_warnings: BTreeSet::new(),
         }
@@ -135,7 +138,7 @@ impl State {
             .collect();
         tracing::info!(
             "ready: {} service ports, {} backends on {}",
-            self.image.services.len(),
+            self.image.service_count(),
             self.image.backends.len(),
             attached.join(", ")
         );
@@ -182,6 +185,8 @@ impl State {
         });
         if !self.failures.is_empty() || self.attachments.len() < before {
             self.reconcile().await;
+        } else {
+            self.keep_peers().await;
         }
     }
 
@@ -209,7 +214,9 @@ impl State {
             .values()
             .map(|it| (it.ifindex, it.native))
             .collect();
-        self.compile_and_apply(&snapshot, &attached).await
+        self.compile_and_apply(&snapshot, &attached).await?;
+        self.keep_peers().await;
+        Ok(())
     }
 
     fn fail(&mut self, failure: String) {
@@ -258,7 +265,7 @@ impl State {
     }
 
     async fn surroundings(
-        &self,
+        &mut self,
         snapshot: &Snapshot,
         attached: &BTreeMap<u32, bool>,
     ) -> anyhow::Result<Surroundings> {
@@ -273,7 +280,11 @@ impl State {
             .map(|(addr, _)| addr.ip())
             .collect();
         let local = self.network.local_endpoints(endpoints, &indices).await?;
-        let mut surroundings = snapshot.surroundings(&self.options.node, attached, local);
+        self.peers = self.find_peers(&indices).await?;
+        let peers = self.peers.iter().map(|(name, it)| (name.clone(), it.addr));
+        let options = &self.options;
+        let mut surroundings = snapshot.surroundings(&options.node, attached, local, &options.snat);
+        surroundings.peers = peers.collect();
         surroundings.seed = self.options.datapath.seed;
         surroundings.node_port_addresses =
             snapshot.global_addresses(&self.options.node_port_addresses);

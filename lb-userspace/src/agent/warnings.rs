@@ -25,7 +25,9 @@ pub(super) async fn find(
 ) -> BTreeSet<String> {
     let mut warnings = BTreeSet::new();
     forwarding(options, image, snapshot, &mut warnings);
-    ports(options, image, &mut warnings);
+    ports(options, image, snapshot, &mut warnings);
+    snat(options, snapshot, &mut warnings);
+    peers(image, desired, &mut warnings);
     routes(options, image, desired, snapshot, network, &mut warnings).await;
     warnings
 }
@@ -57,15 +59,77 @@ fn forwarding(
     }
 }
 
-fn ports(options: &Options, image: &MapImage, warnings: &mut BTreeSet<String>) {
+/// Dedicated addresses that serve nobody, or not alone.
+fn snat(options: &Options, snapshot: &Snapshot, warnings: &mut BTreeSet<String>) {
+    let host = snapshot.host_addresses();
+    for addr in &options.snat.addresses {
+        let mut links = snapshot.links.values();
+        let mut attached = links
+            .by_ref()
+            .filter(|it| options.interfaces.contains(&it.name));
+        if host.contains(addr) {
+            warnings.insert(format!(
+                "--snat-address {addr} is an address of this host, whose own connections use its \
+                 ports; give one that is for nothing else"
+            ));
+        } else if !attached.any(|it| snapshot.on_link(it.index, *addr)) {
+            warnings.insert(format!(
+                "--snat-address {addr} is of no network that an --interface is in, so nothing \
+                 comes from it; give one that is"
+            ));
+        }
+    }
+}
+
+/// Endpoints of services in mode `dsr` whose nodes nothing can be handed over to.
+fn peers(image: &MapImage, desired: &Desired, warnings: &mut BTreeSet<String>) {
+    let nat: BTreeSet<_> = image
+        .backends
+        .values()
+        .filter(|it| it.mode() == Mode::Nat)
+        .map(|it| (it.addr.to_ip(), it.port.get()))
+        .collect();
+    let services = desired.services.iter();
+    for (name, service) in services.filter(|(_, it)| it.elsewhere == Mode::Dsr) {
+        for (addr, endpoint) in &service.endpoints {
+            if !nat.contains(&(addr.ip(), addr.port())) {
+                continue;
+            }
+            warnings.insert(match &endpoint.node {
+                Some(node) => format!(
+                    "{name} is in mode dsr, but node {node} of endpoint {addr} has no address on a \
+                     LAN that an --interface is on: it is reached by nat; name the node's \
+                     InternalIP in its Node object, or add the interface"
+                ),
+                None => format!(
+                    "{name} is in mode dsr, but nothing says which node endpoint {addr} is on: it \
+                     is reached by nat; name the node"
+                ),
+            });
+        }
+    }
+}
+
+fn ports(
+    options: &Options,
+    image: &MapImage,
+    snapshot: &Snapshot,
+    warnings: &mut BTreeSet<String>,
+) {
     let nat = image.backends.values().any(|it| it.mode() == Mode::Nat);
     let range = sysctl("/proc/sys/net/ipv4/ip_local_port_range");
     let last = range.as_deref().and_then(|range| {
         let (_, last) = range.split_once(char::is_whitespace)?;
         last.trim().parse::<u16>().ok()
     });
-    let ours = &options.datapath.snat_ports;
-    if nat && last.is_some_and(|last| last >= *ours.start()) {
+    let host = snapshot.host_addresses();
+    let mut sources = image
+        .devices
+        .values()
+        .flat_map(|it| [it.snat_v4, it.snat_v6]);
+    let shared = sources.any(|it| host.contains(&it.addr.to_ip()));
+    let ours = &options.snat.ports;
+    if nat && shared && last.is_some_and(|last| last >= *ours.start()) {
         warnings.insert(format!(
             "this host's own connections may use ports that `nat` flows use: \
              net.ipv4.ip_local_port_range reaches into {}-{}; lower it, or choose other --snat-ports",

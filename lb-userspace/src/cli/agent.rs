@@ -1,6 +1,6 @@
 //! `naru agent`: from flags to the agent's options.
 
-use std::{ops::RangeInclusive, path::PathBuf, process::ExitCode};
+use std::{net::IpAddr, ops::RangeInclusive, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use ipnet::IpNet;
@@ -10,6 +10,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     agent::{self, Options},
     datapath::{self, AttachMode, TcMode},
+    net::SnatChoice,
     source::{
         Source,
         flags::{Backend, Flags, Vip},
@@ -79,6 +80,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = config::DEFAULT_MAX_FLOWS as u32,
           value_parser = clap::value_parser!(u32).range(1024..=16_777_216))]
     max_flows: u32,
+    /// An address that flows to backends elsewhere come from, of the LAN and for nothing else:
+    /// it has 64,512 ports for each backend; repeatable [default: the interface's own address]
+    #[arg(long, value_name = "IP")]
+    snat_address: Vec<IpAddr>,
     /// Ports of this host's addresses that flows to backends elsewhere use as source
     #[arg(long, value_name = "FIRST-LAST", default_value = "61001-65535", value_parser = ports)]
     snat_ports: RangeInclusive<u16>,
@@ -140,11 +145,14 @@ impl Args {
             state_dir,
             node_port_addresses: self.node_port_addresses,
             announce: !self.no_announce,
+            snat: SnatChoice {
+                addresses: self.snat_address,
+                ports: self.snat_ports,
+            },
             datapath: datapath::Options {
                 pin_dir,
                 max_flows: self.max_flows,
                 seed: self.seed,
-                snat_ports: self.snat_ports,
                 tc: self.tc,
                 log_packets: self.log_packets,
             },

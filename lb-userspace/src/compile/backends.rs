@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use lb_common::{Backend, BackendId, Mode, Port, config::MAX_BACKENDS};
@@ -19,7 +19,16 @@ use crate::desired::{Endpoint, Surroundings};
 struct Identity {
     addr: SocketAddr,
     protocol: u8,
-    mode: Mode,
+    reach: Reach,
+}
+
+/// How packets reach a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Reach {
+    Local,
+    Nat,
+    /// By the peer that has this address.
+    Dsr(IpAddr),
 }
 
 /// The ids of all backends of one compile.
@@ -48,7 +57,11 @@ impl Backends {
             let identity = Identity {
                 addr: SocketAddr::new(backend.addr.to_ip(), backend.port.get()),
                 protocol: backend.protocol,
-                mode: backend.mode(),
+                reach: match backend.mode() {
+                    Mode::Local => Reach::Local,
+                    Mode::Nat => Reach::Nat,
+                    Mode::Dsr => Reach::Dsr(backend.via.to_ip()),
+                },
             };
             live.entry(identity).or_insert(backend.id);
         }
@@ -94,13 +107,16 @@ impl Backends {
             let Identity {
                 addr,
                 protocol,
-                mode,
+                reach,
             } = *identity;
             let port = Port::new(addr.port());
-            (
-                id.index(),
-                Backend::new(id, addr.ip().into(), port, protocol, mode),
-            )
+            let by = |mode| Backend::new(id, addr.ip().into(), port, protocol, mode);
+            let backend = match reach {
+                Reach::Local => by(Mode::Local),
+                Reach::Nat => by(Mode::Nat),
+                Reach::Dsr(via) => by(Mode::Dsr).on_peer(via.into()),
+            };
+            (id.index(), backend)
         };
         self.0.iter().map(entry).collect()
     }
@@ -113,13 +129,18 @@ fn identity(
     endpoint: &Endpoint,
     surroundings: &Surroundings,
 ) -> Identity {
+    let peer = || {
+        let node = endpoint.node.as_ref()?;
+        let wanted = part.service.elsewhere == Mode::Dsr;
+        surroundings.peers.get(node).filter(|_| wanted)
+    };
     Identity {
         addr,
         protocol: part.protocol as u8,
-        mode: if is_here(addr, endpoint, surroundings) {
-            Mode::Local
+        reach: if is_here(addr, endpoint, surroundings) {
+            Reach::Local
         } else {
-            Mode::Nat
+            peer().map_or(Reach::Nat, |&via| Reach::Dsr(via))
         },
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use lb_common::{
     Addr, AddressUse, Backend, BackendId, Client, Device, Entry, Family, Frontend, Slot, SlotTable,
+    config::MAX_SERVICES,
 };
 
 use crate::desired::ServiceName;
@@ -20,7 +21,8 @@ pub struct MapImage {
     pub sources: BTreeSet<Network>,
     /// Map `AFFINITY_TICKS`, by service index.
     pub affinity: BTreeMap<u32, u32>,
-    /// Map `SERVICES`, by service index.
+    /// Map `SERVICES`, by service index; beside it the table for what peers hand over, where
+    /// that has any slots ([`lb_common::service::handover_table`]).
     pub services: BTreeMap<u32, SlotTable>,
     /// The contents of every table that `services` names, by first slot.
     pub tables: BTreeMap<u32, Vec<Slot>>,
@@ -30,6 +32,13 @@ pub struct MapImage {
     pub devices: BTreeMap<u32, Device>,
     /// Which service has which index, for people.
     pub names: BTreeMap<u32, ServiceName>,
+}
+
+impl MapImage {
+    /// Number of services, each of one port and family.
+    pub fn service_count(&self) -> usize {
+        self.services.range(..MAX_SERVICES as u32).count()
+    }
 }
 
 /// A network that may use a service.

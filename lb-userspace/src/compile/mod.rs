@@ -18,14 +18,15 @@ mod slots;
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use lb_common::{
-    Addr, AddressUse, Device, Entry, Frontend, Mode, Port, Slot, SlotTable,
+    Addr, AddressUse, Device, Entry, Frontend, Mode, Port, Slot, SlotTable, SnatSource,
     config::{
         MAX_ADDRESSES, MAX_BACKENDS, MAX_DEVICES, MAX_FRONTENDS, MAX_SERVICES, MAX_SLOTS,
         MAX_SOURCES,
     },
+    service::handover_table,
 };
 
-use crate::desired::{self, Desired, DeviceFacts, ServiceName, Surroundings};
+use crate::desired::{self, Desired, DeviceFacts, ServiceName, Snat, Surroundings};
 
 use self::{
     backends::Backends,
@@ -150,9 +151,16 @@ fn place(
     in_use: &InUse,
 ) -> Result<(), CompileError> {
     let mut space = Space::new(in_use);
-    for (name, part) in parts {
+    let tables = parts.iter().flat_map(|(name, part)| {
         let index = indices[name];
-        let table: Vec<Slot> = slots::order(part, surroundings)
+        let all: Vec<_> = part.admitted(surroundings).collect();
+        let handed: Vec<_> = part.handed(surroundings).collect();
+        let whole = (name, part, index, all);
+        let further = (name, part, handover_table(index), handed);
+        [Some(whole), Some(further).filter(|it| !it.3.is_empty())]
+    });
+    for (name, part, index, admitted) in tables.flatten() {
+        let table: Vec<Slot> = slots::order(part, &admitted, surroundings)
             .into_iter()
             .filter_map(|endpoint| backends.id(part, endpoint, surroundings))
             .map(Slot::new)
@@ -191,6 +199,11 @@ fn place(
     Ok(())
 }
 
+/// An address that is for `nat` flows alone: nobody else answers for it.
+const DEDICATED: AddressUse = AddressUse::VIP
+    .with(AddressUse::PINGED)
+    .with(AddressUse::ANNOUNCED);
+
 /// What every address means to the program.
 fn addresses(image: &MapImage, surroundings: &Surroundings) -> BTreeMap<Addr, AddressUse> {
     let mut addresses: BTreeMap<Addr, AddressUse> = BTreeMap::new();
@@ -210,8 +223,11 @@ fn addresses(image: &MapImage, surroundings: &Surroundings) -> BTreeMap<Addr, Ad
         }
     }
     for facts in surroundings.devices.values() {
-        for source in [facts.snat_v4, facts.snat_v6].into_iter().flatten() {
-            mark(source.into(), AddressUse::SNAT);
+        for source in [&facts.snat_v4, &facts.snat_v6].into_iter().flatten() {
+            mark(source.addr.into(), AddressUse::SNAT);
+            if !surroundings.host_addresses.contains(&source.addr) {
+                mark(source.addr.into(), DEDICATED);
+            }
         }
     }
     for backend in image.backends.values() {
@@ -244,10 +260,17 @@ pub fn devices(surroundings: &Surroundings) -> BTreeMap<u32, Device> {
 }
 
 fn device(facts: &DeviceFacts) -> Device {
-    let source = |ip: Option<std::net::IpAddr>| ip.map_or(Addr::UNSPECIFIED, Addr::from);
+    let source = |snat: &Option<Snat>| match snat {
+        Some(Snat { addr, ports }) => SnatSource {
+            addr: (*addr).into(),
+            first_port: *ports.start(),
+            ports: ports.end() - ports.start() + 1,
+        },
+        None => SnatSource::NONE,
+    };
     Device::new(
-        source(facts.snat_v4),
-        source(facts.snat_v6),
+        source(&facts.snat_v4),
+        source(&facts.snat_v6),
         facts.mac,
         facts.xdp_redirect,
     )

@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
 };
 
-use lb_common::Protocol;
+use lb_common::{Mode, Protocol};
 
 use super::CompileError;
 use crate::desired::{
@@ -126,13 +126,21 @@ impl Part<'_> {
         surroundings: &Surroundings,
     ) -> impl Iterator<Item = (SocketAddr, &Endpoint)> {
         let policy = self.service.external_policy;
-        self.endpoints
-            .iter()
-            .filter(move |&(&addr, endpoint)| match policy {
-                TrafficPolicy::Cluster => true,
-                TrafficPolicy::Local => is_here(addr, endpoint, surroundings),
-            })
-            .map(|(&addr, &endpoint)| (addr, endpoint))
+        let all = self.endpoints.iter().map(|(&addr, &it)| (addr, it));
+        all.filter(move |&(addr, endpoint)| match policy {
+            TrafficPolicy::Cluster => true,
+            TrafficPolicy::Local => is_here(addr, endpoint, surroundings),
+        })
+    }
+
+    /// The endpoints of this node, which serve what peers hand over; none where no peer does.
+    pub(super) fn handed(
+        &self,
+        surroundings: &Surroundings,
+    ) -> impl Iterator<Item = (SocketAddr, &Endpoint)> {
+        let handed = self.service.elsewhere == Mode::Dsr;
+        let all = self.endpoints.iter().map(|(&addr, &it)| (addr, it));
+        all.filter(move |&(addr, endpoint)| handed && is_here(addr, endpoint, surroundings))
     }
 
     /// Whether its addresses may be claimed, where `served` says whether any backend

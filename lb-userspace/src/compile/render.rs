@@ -5,7 +5,7 @@ use std::{
     fmt::{self, Write},
 };
 
-use lb_common::{Addr, AddressUse, BackendId, Protocol, Slot};
+use lb_common::{Addr, AddressUse, BackendId, Protocol, Slot, config::MAX_SERVICES};
 
 use super::image::MapImage;
 
@@ -25,7 +25,10 @@ impl fmt::Display for Dump<'_> {
         }
         f.write_str("services\n")?;
         for (index, table) in &image.services {
-            let name = image.names.get(index).map_or("?", |name| &name.0);
+            let name = match index.checked_sub(MAX_SERVICES as u32) {
+                Some(service) => format!("handed over to {service}"),
+                None => (image.names.get(index)).map_or_else(|| "?".into(), ToString::to_string),
+            };
             writeln!(f, "  {index} {name} {table:?}")?;
             let frontends = image.frontends.iter();
             for (frontend, entry) in frontends.filter(|(_, entry)| entry.service() == *index) {
@@ -54,14 +57,19 @@ impl fmt::Display for Dump<'_> {
         for backend in image.backends.values() {
             let addr = socket(&backend.addr, backend.port);
             let protocol = protocol(backend.protocol);
-            writeln!(f, "  {} {addr}/{protocol} {}", backend.id, backend.mode())?;
+            write!(f, "  {} {addr}/{protocol} {}", backend.id, backend.mode())?;
+            if !backend.via.is_unspecified() {
+                write!(f, " by {}", backend.via)?;
+            }
+            f.write_char('\n')?;
         }
         f.write_str("devices\n")?;
         for (index, device) in &image.devices {
             write!(f, "  {index}")?;
             for source in [device.snat_v4, device.snat_v6] {
-                if !source.is_unspecified() {
-                    write!(f, " snat {source}")?;
+                if source.ports > 0 {
+                    let last = source.first_port + (source.ports - 1);
+                    write!(f, " snat {} {}-{last}", source.addr, source.first_port)?;
                 }
             }
             f.write_str(if device.xdp_redirect == 0 {

@@ -9,16 +9,21 @@ use lb_common::{
 };
 
 use super::{image::InUse, parts::Part};
-use crate::desired::{Condition, Surroundings};
+use crate::desired::{Condition, Endpoint, Surroundings};
 
 /// Length of a round-robin table beyond which weights are scaled down.
 ///
 /// Services of very many endpoints may have more: four slots for each.
 pub(super) const ROUND_ROBIN_SLOTS: u64 = 4_096;
 
-/// The endpoints in the order of the part's slots; empty where none is usable.
-pub(super) fn order(part: &Part<'_>, surroundings: &Surroundings) -> Vec<SocketAddr> {
-    let chosen = chosen(part, surroundings);
+/// Those of the `admitted` endpoints in the order of a part's slots; empty where none is
+/// usable.
+pub(super) fn order(
+    part: &Part<'_>,
+    admitted: &[(SocketAddr, &Endpoint)],
+    surroundings: &Surroundings,
+) -> Vec<SocketAddr> {
+    let chosen = chosen(admitted);
     match part.service.algorithm {
         Algorithm::RoundRobin => {
             let weights: Vec<_> = chosen.iter().map(|&(_, weight)| weight).collect();
@@ -34,12 +39,12 @@ pub(super) fn order(part: &Part<'_>, surroundings: &Surroundings) -> Vec<SocketA
 /// Where none is ready, those that terminate but still serve take them, as
 /// kube-proxy has it: a rollout's last pods rather than a refusal. Under the policy
 /// Local that goes for the endpoints of this node.
-fn chosen(part: &Part<'_>, surroundings: &Surroundings) -> Vec<(SocketAddr, u32)> {
+fn chosen(admitted: &[(SocketAddr, &Endpoint)]) -> Vec<(SocketAddr, u32)> {
     let of = |condition: Condition| -> Vec<_> {
-        let endpoints = part.admitted(surroundings);
-        endpoints
+        admitted
+            .iter()
             .filter(|(_, endpoint)| endpoint.condition == condition && endpoint.weight > 0)
-            .map(|(addr, endpoint)| (addr, endpoint.weight))
+            .map(|(addr, endpoint)| (*addr, endpoint.weight))
             .collect()
     };
     let ready = of(Condition::Ready);

@@ -75,6 +75,7 @@ fn state(sketches: &BTreeMap<u8, Sketch>) -> Desired {
     });
     Desired {
         services: services.collect(),
+        ..Desired::default()
     }
 }
 
@@ -327,6 +328,44 @@ fn where_a_backend_is_decides_its_mode() {
     assert_eq!(mode(&desired, &surroundings), Mode::Nat);
     node(&mut desired, Some("nuc01"));
     assert_eq!(mode(&desired, &surroundings), Mode::Local);
+
+    for service in desired.services.values_mut() {
+        service.elsewhere = Mode::Dsr;
+    }
+    assert_eq!(mode(&desired, &surroundings), Mode::Local);
+    node(&mut desired, Some("nuc02"));
+    assert_eq!(mode(&desired, &surroundings), Mode::Nat, "not a peer");
+    let addr = [192, 168, 56, 102].into();
+    surroundings.peers.insert("nuc02".into(), addr);
+    assert_eq!(mode(&desired, &surroundings), Mode::Dsr);
+    let image = compile(&desired, &surroundings, &InUse::default()).expect("fits");
+    assert_eq!(image.backends[&1].via.to_ip(), addr);
+}
+
+#[test]
+fn what_peers_hand_over_has_a_table_of_its_own() {
+    let sketch = Sketch {
+        frontends: [1].into(),
+        udp: false,
+        maglev: false,
+        endpoints: (0..6).map(|n| (n, (1, true))).collect(),
+    };
+    let mut desired = state(&[(1, sketch)].into());
+    for service in desired.services.values_mut() {
+        service.elsewhere = Mode::Dsr;
+    }
+    let around = surroundings();
+    let image = compile(&desired, &around, &InUse::default()).expect("fits");
+    let lens = |image: &MapImage| -> Vec<_> {
+        let tables = image.services.iter();
+        tables.map(|(&index, it)| (index, it.len())).collect()
+    };
+    assert_eq!(lens(&image), [(0, 6), (65_536, 4)], "0 to 3 are here");
+    let again = compile(&desired, &around, &InUse::of(&image)).expect("fits");
+    assert_eq!(again, image, "nothing moves");
+    let elsewhere = Surroundings::default();
+    let image = compile(&desired, &elsewhere, &InUse::of(&image)).expect("fits");
+    assert_eq!(lens(&image), [(0, 6)]);
 }
 
 #[test]

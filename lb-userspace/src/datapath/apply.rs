@@ -8,6 +8,7 @@ use std::{
 
 use lb_common::{
     Addr, AddressUse, Backend, BackendId, Device, Entry, Frontend, Slot, SlotTable, Stats, config,
+    service::handover_table,
 };
 use serde::Serialize;
 
@@ -86,6 +87,11 @@ impl Live {
             let service = entry.service();
             let table = SlotTable(maps.services.get(service as usize));
             live.services.insert(service, table);
+            let index = handover_table(service);
+            let table = SlotTable(maps.services.get(index as usize));
+            if !table.is_empty() {
+                live.services.insert(index, table);
+            }
         }
         for (index, backend) in (0..).zip(maps.backends.iter()) {
             let backend = backend.map_err(DatapathError::map("BACKENDS"))?;
@@ -239,11 +245,16 @@ impl Datapath {
                 continue;
             }
             if old.is_none() {
-                let zero = zeroed_stats()?;
-                self.maps
-                    .service_stats
-                    .set(index, zero, 0)
-                    .map_err(DatapathError::map("SERVICE_STATS"))?;
+                if index < config::MAX_SERVICES as u32 {
+                    let zero = zeroed_stats()?;
+                    self.maps
+                        .service_stats
+                        .set(index, zero, 0)
+                        .map_err(DatapathError::map("SERVICE_STATS"))?;
+                    // Whatever a former owner of the index left, if its agent was killed.
+                    let handed = handover_table(index) as usize;
+                    self.maps.services.set(handed, SlotTable::default().0);
+                }
                 self.maps
                     .turns
                     .set(index, 0, 0)

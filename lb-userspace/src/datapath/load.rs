@@ -47,9 +47,9 @@ const PINNED: [(&str, usize, usize, Option<usize>); 17] = [
         4,
         Some(config::MAX_FRONTENDS),
     ),
-    ("SERVICES", 4, 8, Some(config::MAX_SERVICES)),
+    ("SERVICES", 4, 8, Some(config::MAX_TABLES)),
     ("SLOTS", 4, 8, Some(config::MAX_SLOTS)),
-    ("TURNS", 4, 8, Some(config::MAX_SERVICES)),
+    ("TURNS", 4, 8, Some(config::MAX_TABLES)),
     ("AFFINITY_TICKS", 4, 4, Some(config::MAX_SERVICES)),
     (
         "AFFINITY",
@@ -247,14 +247,10 @@ fn refused(program: &'static str) -> impl FnOnce(aya::programs::ProgramError) ->
 fn load(options: &Options, dir: &Path, dry_run: bool) -> Result<Ebpf, DatapathError> {
     let dry_run = u8::from(dry_run);
     let log_level = if options.log_packets { u8::MAX } else { 0 };
-    let first = *options.snat_ports.start();
-    let count = options.snat_ports.end() - first + 1;
     let mut loader = EbpfLoader::new();
     loader
         .override_global(config::DRY_RUN, &dry_run, true)
         .override_global(config::SEED, &options.seed, true)
-        .override_global(config::SNAT_PORT_FIRST, &first, true)
-        .override_global(config::SNAT_PORT_COUNT, &count, true)
         .override_global("AYA_LOG_LEVEL", &log_level, true);
     for (name, _, _, capacity) in PINNED {
         loader.map_pin_path(name, dir.join(name));
@@ -321,7 +317,7 @@ impl Maps {
             sources: typed(ebpf, "SOURCES")?,
             affinity: typed(ebpf, "AFFINITY")?,
             affinity_ticks: typed(ebpf, "AFFINITY_TICKS")?,
-            services: words(ebpf, "SERVICES", config::MAX_SERVICES)?,
+            services: words(ebpf, "SERVICES", config::MAX_TABLES)?,
             slots: words(ebpf, "SLOTS", config::MAX_SLOTS)?,
             turns: typed(ebpf, "TURNS")?,
             backends: typed(ebpf, "BACKENDS")?,

@@ -20,7 +20,6 @@ mod words;
 use std::{
     fs::{self, DirBuilder},
     io,
-    ops::RangeInclusive,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
@@ -50,8 +49,6 @@ pub struct Options {
     pub max_flows: u32,
     /// Seed of the flow hash and of the Maglev tables, equal in the whole cluster.
     pub seed: u64,
-    /// SNAT ports of `nat` flows, host byte order.
-    pub snat_ports: RangeInclusive<u16>,
     /// How the classifiers are attached.
     pub tc: TcMode,
     /// A log line for every packet that concerns a service, for debugging.
@@ -64,7 +61,6 @@ impl Default for Options {
             pin_dir: DEFAULT_PIN_DIR.into(),
             max_flows: lb_common::config::DEFAULT_MAX_FLOWS as u32,
             seed: lb_common::config::DEFAULT_SEED,
-            snat_ports: lb_common::config::DEFAULT_SNAT_PORTS,
             tc: TcMode::Auto,
             log_packets: false,
         }

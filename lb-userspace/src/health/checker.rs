@@ -182,6 +182,7 @@ mod tests {
         let name = ServiceName("-/web:80".to_owned());
         Desired {
             services: BTreeMap::from([(name, service)]),
+            ..Desired::default()
         }
     }
 

@@ -7,6 +7,7 @@
 
 mod events;
 mod mac;
+mod neighbour;
 mod route;
 mod snapshot;
 
@@ -26,7 +27,7 @@ pub use self::{
     events::{Changes, Events},
     mac::Mac,
     route::{Route, RouteKind, is_local_endpoint},
-    snapshot::{Address, Link, Snapshot},
+    snapshot::{Address, Link, Snapshot, SnatChoice},
 };
 
 /// The kernel answers within microseconds. An answer that the library cannot parse
@@ -148,6 +149,31 @@ impl Network {
             }) if Route::is_refusal(Errno::from_raw(-error.raw_code())) => Ok(Route::UNREACHABLE),
             Err(error) => Err(error),
         }
+    }
+
+    /// Has the kernel resolve the link addresses of these neighbours, by interface index, and
+    /// keep them so (`ip neighbour … managed`, Linux 5.16): XDP sends to those alone that are
+    /// resolved. What was set by hand (`permanent`) stays as it is.
+    ///
+    /// # Errors
+    /// Where the kernel does not answer, or refuses.
+    pub async fn keep_neighbours(&self, wanted: BTreeSet<(u32, IpAddr)>) -> Result<(), NetError> {
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let turn = self.listing.lock().await;
+        let known = collect("neighbours", self.handle.neighbours().get().execute()).await?;
+        drop(turn);
+        let kept: BTreeSet<_> = known.iter().filter_map(neighbour::kept).collect();
+        for &(interface, ip) in wanted.difference(&kept) {
+            let what = format!("to resolve neighbour {ip}");
+            let request = self.handle.neighbours().add(interface, ip).replace();
+            match timeout(PATIENCE, neighbour::managed(request).execute()).await {
+                Ok(answer) => answer.map_err(|source| NetError::Request { what, source })?,
+                Err(_elapsed) => return Err(NetError::Silent { what }),
+            }
+        }
+        Ok(())
     }
 
     /// Those of the endpoints that the routing table places on this node, as

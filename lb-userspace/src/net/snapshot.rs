@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    ops::RangeInclusive,
 };
 
 use ipnet::IpNet;
@@ -12,7 +13,7 @@ use rtnetlink::packet_route::{
 };
 
 use super::{Mac, NetError};
-use crate::desired::{DeviceFacts, Surroundings};
+use crate::desired::{DeviceFacts, Snat, Surroundings};
 
 /// The links and addresses of this network namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,6 +53,24 @@ pub struct Link {
     pub veth: bool,
     /// Index of the bridge, bond or VRF that it is a port of.
     pub master: Option<u32>,
+}
+
+/// What `nat` flows shall come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnatChoice {
+    /// Addresses that are for nothing else, of the networks that they serve.
+    pub addresses: Vec<IpAddr>,
+    /// The ports of the host's own addresses that flows may take elsewhere.
+    pub ports: RangeInclusive<u16>,
+}
+
+impl Default for SnatChoice {
+    fn default() -> Self {
+        Self {
+            addresses: Vec::new(),
+            ports: lb_common::config::DEFAULT_SNAT_PORTS,
+        }
+    }
 }
 
 /// One address of an interface.
@@ -100,6 +119,29 @@ impl Snapshot {
             .map(|a| a.addr)
     }
 
+    /// The source of `nat` flows that leave by an interface: a dedicated address of a
+    /// network that the interface is in, else its own.
+    fn snat(&self, interface: u32, ipv6: bool, choice: &SnatChoice) -> Option<Snat> {
+        let on_link = |ip: &&IpAddr| ip.is_ipv6() == ipv6 && self.on_link(interface, **ip);
+        let dedicated = choice.addresses.iter().find(on_link);
+        match dedicated {
+            Some(&addr) => Some(Snat::dedicated(addr)),
+            None => {
+                let addr = self.first_global(interface, ipv6)?;
+                Some(Snat::shared(addr, choice.ports.clone()))
+            }
+        }
+    }
+
+    /// Whether an address is of a network that the interface is in.
+    pub fn on_link(&self, interface: u32, ip: IpAddr) -> bool {
+        let mut own = self.addresses.iter().filter(|it| it.interface == interface);
+        own.any(|it| {
+            let net = IpNet::new(it.addr, it.prefix_len);
+            it.global && net.is_ok_and(|net| net.contains(&ip))
+        })
+    }
+
     /// The interface of that name.
     ///
     /// # Errors
@@ -124,6 +166,7 @@ impl Snapshot {
         node: &str,
         attached: &BTreeMap<u32, bool>,
         local_endpoints: BTreeSet<IpAddr>,
+        snat: &SnatChoice,
     ) -> Surroundings {
         let devices = attached
             .iter()
@@ -132,8 +175,8 @@ impl Snapshot {
                 let facts = DeviceFacts {
                     name: link.name.clone(),
                     mac: link.mac.map_or([0; 6], |mac| mac.0),
-                    snat_v4: self.first_global(index, false),
-                    snat_v6: self.first_global(index, true),
+                    snat_v4: self.snat(index, false, snat),
+                    snat_v6: self.snat(index, true, snat),
                     xdp_redirect,
                 };
                 Some((index, facts))

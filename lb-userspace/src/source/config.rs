@@ -15,14 +15,23 @@
 //!       rise: 2
 //!       fall: 3
 //!       port: 8081
+//!     mode: dsr                      # optional: hand over to nodes that run naru too; or nat
 //!     backends:
 //!       - 10.0.0.11:8080
-//!       - {address: 10.0.0.12:8080, weight: 2}
+//!       - {address: 10.0.0.12:8080, weight: 2, node: nuc02}
+//! nodes:                             # optional: who they are, on the same LAN
+//!   nuc02: 192.168.56.102
 //! ```
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    path::Path,
+    sync::Arc,
+};
 
-use lb_common::{Algorithm, maglev};
+use lb_common::{Algorithm, Mode, maglev};
 use serde::{
     Deserialize, Deserializer,
     de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
@@ -36,6 +45,8 @@ use crate::desired::{Desired, HealthCheck};
 #[serde(deny_unknown_fields)]
 struct File {
     services: Vec<Spanned<ServiceEntry>>,
+    #[serde(default)]
+    nodes: BTreeMap<String, Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -50,6 +61,7 @@ struct ServiceEntry {
     source_ranges: Vec<Spanned<String>>,
     #[serde(alias = "healthCheck")]
     health_check: Option<HealthEntry>,
+    mode: Option<Spanned<String>>,
     backends: Vec<Spanned<BackendEntry>>,
 }
 
@@ -102,17 +114,13 @@ impl HealthEntry {
 }
 
 /// `10.0.0.11:8080`, or a mapping with a weight.
-struct BackendEntry {
-    address: String,
-    weight: u32,
-}
-
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WeightedBackend {
+#[serde(remote = "Self", deny_unknown_fields)]
+struct BackendEntry {
     address: String,
     #[serde(default = "one")]
     weight: u32,
+    node: Option<String>,
 }
 
 fn one() -> u32 {
@@ -135,15 +143,12 @@ impl<'de> Deserialize<'de> for BackendEntry {
                 Ok(BackendEntry {
                     address: address.to_owned(),
                     weight: 1,
+                    node: None,
                 })
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<BackendEntry, A::Error> {
-                let entry = WeightedBackend::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(BackendEntry {
-                    address: entry.address,
-                    weight: entry.weight,
-                })
+                BackendEntry::deserialize(MapAccessDeserializer::new(map))
             }
         }
 
@@ -181,12 +186,36 @@ fn read(file: &str, text: &str) -> Outcome {
             return findings.outcome(Desired::default());
         }
     };
+    let nodes = nodes(&file, &parsed.nodes, &mut findings);
     let entries = parsed
         .services
         .into_iter()
         .filter_map(|service| entry(&file, service, &mut findings))
         .collect();
-    plain::translate(entries, findings)
+    plain::translate(entries, nodes, findings)
+}
+
+/// The nodes of the file.
+fn nodes(
+    file: &Arc<str>,
+    entries: &BTreeMap<String, Spanned<String>>,
+    findings: &mut Findings,
+) -> BTreeMap<String, BTreeSet<IpAddr>> {
+    let mut nodes = BTreeMap::new();
+    for (name, address) in entries {
+        match address.value.trim().parse() {
+            Ok(ip) => {
+                nodes.insert(name.clone(), BTreeSet::from([ip]));
+            }
+            Err(_) => {
+                let origin = Origin::line(file, address.referenced.line());
+                let what = format!("`{}` is not an IP address", address.value);
+                let remedy = "write the node's own on the LAN, such as 192.168.56.102";
+                findings.problem(&origin, &format!("node {name}"), what, remedy);
+            }
+        }
+    }
+    nodes
 }
 
 /// One service of the file; `None` where its frontend is invalid.
@@ -209,6 +238,13 @@ fn entry(
     if let Some(text) = &service.algorithm {
         match rules::algorithm(&text.value) {
             Ok(read) => algorithm = read,
+            Err(objection) => object_to(text.referenced.line(), objection),
+        }
+    }
+    let mut elsewhere = Mode::Nat;
+    if let Some(text) = &service.mode {
+        match rules::mode(&text.value) {
+            Ok(read) => elsewhere = read,
             Err(objection) => object_to(text.referenced.line(), objection),
         }
     }
@@ -242,7 +278,12 @@ fn entry(
         let line = backend.referenced.line();
         let weight = rules::weight(&backend.value.weight.to_string());
         match rules::backend(&backend.value.address).and_then(|addr| Ok((addr, weight?))) {
-            Ok((addr, weight)) => backends.push((Origin::line(file, line), addr, weight)),
+            Ok((addr, weight)) => backends.push(plain::Backend {
+                origin: Origin::line(file, line),
+                addr,
+                weight,
+                node: backend.value.node.clone(),
+            }),
             Err(objection) => object_to(line, objection),
         }
     }
@@ -261,6 +302,7 @@ fn entry(
             frontend,
             algorithm,
             maglev_slots,
+            elsewhere,
             affinity,
             source_ranges: rules::networks(source_ranges),
             health_check,

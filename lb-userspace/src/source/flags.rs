@@ -1,8 +1,8 @@
 //! `--vip` and `--backend`: a service in one line.
 
-use std::{net::SocketAddr, str::FromStr};
+use std::{collections::BTreeMap, net::SocketAddr, str::FromStr};
 
-use lb_common::{Algorithm, maglev};
+use lb_common::{Algorithm, Mode, maglev};
 
 use super::{Findings, Origin, Outcome, plain, rules};
 use crate::desired::Frontend;
@@ -70,16 +70,23 @@ impl Flags {
             frontend: vip.0,
             algorithm: self.algorithm,
             maglev_slots: maglev::DEFAULT_SLOTS,
+            elsewhere: Mode::Nat,
             affinity: None,
             source_ranges: Vec::new(),
             health_check: None,
             backends: self
                 .backends
                 .iter()
-                .map(|backend| (Origin::CommandLine, backend.addr, backend.weight))
+                .map(|backend| plain::Backend {
+                    origin: Origin::CommandLine,
+                    addr: backend.addr,
+                    weight: backend.weight,
+                    node: None,
+                })
                 .collect(),
         };
-        plain::translate(self.vips.iter().map(entry).collect(), Findings::default())
+        let entries = self.vips.iter().map(entry).collect();
+        plain::translate(entries, BTreeMap::new(), Findings::default())
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
 use ipnet::IpNet;
-use lb_common::{Algorithm, Protocol};
+use lb_common::{Algorithm, Mode, Protocol};
 
 use super::{Findings, Origin, Outcome, rules};
 use crate::desired::{Condition, Desired, Endpoint, Frontend, HealthCheck, Service, ServiceName};
@@ -21,10 +21,21 @@ pub(super) struct Entry {
     pub(super) frontend: Frontend,
     pub(super) algorithm: Algorithm,
     pub(super) maglev_slots: u32,
+    pub(super) elsewhere: Mode,
     pub(super) affinity: Option<Duration>,
     pub(super) source_ranges: Vec<IpNet>,
     pub(super) health_check: Option<HealthCheck>,
-    pub(super) backends: Vec<(Origin, SocketAddr, u32)>,
+    pub(super) backends: Vec<Backend>,
+}
+
+/// One of its backends.
+#[derive(Clone, Debug)]
+pub(super) struct Backend {
+    pub(super) origin: Origin,
+    pub(super) addr: SocketAddr,
+    pub(super) weight: u32,
+    /// The node that it is on, where that is said.
+    pub(super) node: Option<String>,
 }
 
 impl Entry {
@@ -41,8 +52,15 @@ impl Entry {
 }
 
 /// Works out what the entries ask for.
-pub(super) fn translate(entries: Vec<Entry>, mut findings: Findings) -> Outcome {
-    let mut desired = Desired::default();
+pub(super) fn translate(
+    entries: Vec<Entry>,
+    nodes: BTreeMap<String, BTreeSet<IpAddr>>,
+    mut findings: Findings,
+) -> Outcome {
+    let mut desired = Desired {
+        nodes,
+        ..Desired::default()
+    };
     let mut owners: BTreeMap<Frontend, Origin> = BTreeMap::new();
     for entry in entries {
         let object = format!("service {}", entry.frontend);
@@ -58,14 +76,15 @@ pub(super) fn translate(entries: Vec<Entry>, mut findings: Findings) -> Outcome 
             continue;
         }
         let mut endpoints = BTreeMap::new();
-        for (origin, addr, weight) in &entry.backends {
+        for backend in &entry.backends {
+            let Backend { origin, addr, .. } = backend;
             if let Err(objection) = rules::behind(*addr, &entry.frontend) {
                 findings.problem(origin, &object, objection.what, objection.remedy);
             }
             let endpoint = Endpoint {
-                weight: *weight,
+                weight: backend.weight,
                 condition: Condition::Ready,
-                node: None,
+                node: backend.node.clone(),
                 name: None,
             };
             if endpoints.insert(*addr, endpoint).is_some() {
@@ -86,6 +105,7 @@ pub(super) fn translate(entries: Vec<Entry>, mut findings: Findings) -> Outcome 
             frontends: BTreeSet::from([entry.frontend]),
             algorithm: entry.algorithm,
             maglev_slots: entry.maglev_slots,
+            elsewhere: entry.elsewhere,
             affinity: entry.affinity,
             source_ranges: entry.source_ranges,
             health_check: entry.health_check,

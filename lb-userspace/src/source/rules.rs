@@ -6,7 +6,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use lb_common::{Algorithm, Protocol, maglev};
+use lb_common::{Algorithm, Mode, Protocol, maglev};
 
 use crate::desired::Frontend;
 
@@ -223,6 +223,19 @@ pub(crate) fn algorithm(text: &str) -> Result<Algorithm, Objection> {
             Objection::new(
                 format!("`{text}` is not an algorithm"),
                 "write round-robin or maglev",
+            )
+        })
+}
+
+/// Reads how packets reach the backends of other nodes.
+pub(crate) fn mode(text: &str) -> Result<Mode, Objection> {
+    [Mode::Nat, Mode::Dsr]
+        .into_iter()
+        .find(|mode| mode.name() == text.trim())
+        .ok_or_else(|| {
+            Objection::new(
+                format!("`{text}` is not a way to other nodes"),
+                "write nat, or dsr where they run naru too and are on one LAN",
             )
         })
 }

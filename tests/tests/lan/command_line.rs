@@ -60,7 +60,7 @@ fn explain_foretells_each_request_and_changes_nothing() {
         } else {
             // A neighbour that is not known yet has the next hook send it.
             let verdict = text(&told, "verdict");
-            assert!(["forward_nat", "handed_over"].contains(&verdict), "{told}");
+            assert!(["forward_nat", "left_to_tc"].contains(&verdict), "{told}");
             assert_eq!(text(&told, "mode"), "nat");
             if verdict == "forward_nat" {
                 let source = format!("{NODE_ADDRESS}:");

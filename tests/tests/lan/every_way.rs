@@ -155,7 +155,7 @@ fn everything_is_carried_while_the_node_forgets_its_neighbours() {
     assert_eq!(tally.failed, 0, "{:?}", tally.failures);
     assert!(tally.ok > 100, "{tally:?}");
     // XDP knew no neighbour; the same code one hook later had it found.
-    assert!(scene.verdict("xdp", "handed_over") > 0);
+    assert!(scene.verdict("xdp", "left_to_tc") > 0);
     assert!(scene.verdict("tc-ingress", "forward_nat") > 0);
     assert!(scene.verdict("tc-ingress", "reply_nat") > 0);
     for verdict in ["too_big", "emit_failed", "no_route"] {

@@ -7,7 +7,7 @@ use lb_common::{Affinity, Client, Hook, Protocol, Tuple as Key, Verdict, maglev}
 use naru::{
     compile::{compile, image::MapImage},
     datapath::{self, Datapath, Options},
-    desired::{self, Condition, Desired, DeviceFacts, Endpoint, Frontend, ServiceName},
+    desired::{self, Condition, Desired, DeviceFacts, Endpoint, Frontend, ServiceName, Snat},
 };
 use nix::{
     net::if_::if_nametoindex,
@@ -57,7 +57,6 @@ impl Subject {
         let datapath = Datapath::open(Options {
             pin_dir: pins.0.clone(),
             max_flows: 1 << 16,
-            snat_ports: FIRST_PORT..=LAST_PORT,
             ..Options::default()
         })
         .expect("the program loads");
@@ -94,6 +93,7 @@ impl Subject {
         });
         let desired = Desired {
             services: services.collect(),
+            ..Desired::default()
         };
         let in_use = self.datapath.in_use();
         let image = compile(&desired, &self.surroundings, &in_use).expect("services that fit");
@@ -260,6 +260,7 @@ fn surroundings(indices: &BTreeMap<&'static str, u32>) -> desired::Surroundings 
         .flat_map(|device| [device.v4.into(), device.v6.into()]);
     let locals = node::PODS.flat_map(|n| [false, true].map(|v6| node::host_of(pods, n, v6)));
     let attached = DEVICES.iter().filter(|device| device.attached);
+    let own = |addr: IpAddr| Snat::shared(addr, FIRST_PORT..=LAST_PORT);
     desired::Surroundings {
         node: "nuc01".into(),
         host_addresses: hosts.collect(),
@@ -268,8 +269,8 @@ fn surroundings(indices: &BTreeMap<&'static str, u32>) -> desired::Surroundings 
             .map(|device| {
                 let facts = DeviceFacts {
                     name: device.name.into(),
-                    snat_v4: Some(device.v4.into()),
-                    snat_v6: device.snat_v6.then_some(device.v6.into()),
+                    snat_v4: Some(own(device.v4.into())),
+                    snat_v6: device.snat_v6.then(|| own(device.v6.into())),
                     mac: device.mac,
                     xdp_redirect: device.native,
                 };

@@ -108,7 +108,7 @@ fn ip(endpoint: &str) -> String {
 }
 
 /// A packet from its network header on.
-fn quote(packet: &Packet) -> Vec<u8> {
+pub(crate) fn quote(packet: &Packet) -> Vec<u8> {
     packet.bytes()[14..].to_vec()
 }
 
@@ -244,7 +244,7 @@ pub(crate) fn cases() -> Vec<Case> {
                     let mut world = side.world(side.narrow);
                     let big = tcp(side.client, side.vip, SYN).payload(&[7; 1400]);
                     // To XDP it might be several packets put together; TC knows.
-                    let verdict = Verdict::HandedOver;
+                    let verdict = Verdict::LeftToTc;
                     world.expect_untouched(Hook::Xdp, &big.bytes(), verdict, Act::Pass);
                     let kind = (side.too_big)(1280);
                     let out = about(&big, kind, side.header + 20);

@@ -96,7 +96,7 @@ pub(crate) fn cases() -> Vec<Case> {
                 let silent = "192.168.56.103:3000";
                 let mut world = World::new(&[service(&["192.168.56.11:80"], &[silent])]);
                 let packet = tcp(CLIENT, "192.168.56.11:80", SYN);
-                world.expect_untouched(Hook::Xdp, &packet.bytes(), Verdict::HandedOver, Act::Pass);
+                world.expect_untouched(Hook::Xdp, &packet.bytes(), Verdict::LeftToTc, Act::Pass);
                 let out = world.send(
                     Hook::TcIngress,
                     &packet.bytes(),
@@ -142,7 +142,7 @@ pub(crate) fn cases() -> Vec<Case> {
             run: || {
                 let mut world = World::new(&[service(&["192.168.56.11:80"], &["10.6.0.9:80"])]);
                 let packet = tcp(CLIENT, "192.168.56.11:80", SYN).bytes();
-                world.expect_untouched(Hook::Xdp, &packet, Verdict::HandedOver, Act::Pass);
+                world.expect_untouched(Hook::Xdp, &packet, Verdict::LeftToTc, Act::Pass);
                 world.send(Hook::TcIngress, &packet, Verdict::ForwardNat, Act::SentOn);
             },
         },

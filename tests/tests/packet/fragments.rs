@@ -135,7 +135,7 @@ fn payload() -> Vec<u8> {
 }
 
 /// A packet's fragments for an MTU of 1,280.
-fn cut(packet: &Packet, id: u32) -> Vec<Vec<u8>> {
+pub(crate) fn cut(packet: &Packet, id: u32) -> Vec<Vec<u8>> {
     pieces(packet, id, 1_232)
 }
 

@@ -49,7 +49,7 @@ pub(crate) fn cases() -> Vec<Case> {
                 let mut world = World::new(&[service(&["192.168.56.11:80"], &[REMOTE])]);
                 let packet = tcp(CLIENT, "192.168.56.11:80", SYN).tagged(&[10]);
                 let bytes = packet.bytes();
-                world.expect_untouched(Hook::Xdp, &bytes, Verdict::HandedOver, Act::Pass);
+                world.expect_untouched(Hook::Xdp, &bytes, Verdict::LeftToTc, Act::Pass);
                 let verdict = Verdict::ForwardNat;
                 let out = world.send(Hook::TcIngress, &bytes, verdict, Act::SentOn);
                 let (source, _) = endpoints(&out);

@@ -21,6 +21,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod clients;
+mod dsr;
 mod empty;
 mod errors;
 mod forward;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
     let cases = [
         forward::cases(),
         clients::cases(),
+        dsr::cases(),
         ipv6::cases(),
         link::cases(),
         fragments::cases(),

@@ -2,11 +2,11 @@
 //!
 //! The verifier walks half a million instructions to load one, which takes seconds where
 //! the processor is emulated. So a case hands its datapath on, and the next one finds it
-//! as if it were new: every map of its programs is emptied.
+//! as if it were new: every map of its programs is emptied. One that failed is not.
 
 use std::{
     fs,
-    ops::{Deref, DerefMut, RangeInclusive},
+    ops::{Deref, DerefMut},
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
@@ -18,9 +18,6 @@ use std::{
 use naru::datapath::{self, Datapath, Options};
 
 use crate::empty;
-
-/// The SNAT ports that a datapath of the pool is loaded with.
-const PORTS: RangeInclusive<u16> = 61_001..=65_535;
 
 static FREE: Mutex<Vec<Loaded>> = Mutex::new(Vec::new());
 
@@ -34,10 +31,7 @@ struct Loaded {
 struct Pins(PathBuf);
 
 /// A datapath for one case. It goes back to the pool, unless the case fails.
-pub(crate) struct Lease {
-    loaded: Option<Loaded>,
-    pooled: bool,
-}
+pub(crate) struct Lease(Option<Loaded>);
 
 /// An empty datapath, out of the pool or newly loaded.
 pub(crate) fn take() -> Lease {
@@ -47,20 +41,9 @@ pub(crate) fn take() -> Lease {
             loaded.empty();
             loaded
         }
-        None => Loaded::new(PORTS),
+        None => Loaded::new(),
     };
-    Lease {
-        loaded: Some(loaded),
-        pooled: true,
-    }
-}
-
-/// One that is loaded with other ports, for this case alone.
-pub(crate) fn with_ports(ports: RangeInclusive<u16>) -> Lease {
-    Lease {
-        loaded: Some(Loaded::new(ports)),
-        pooled: false,
-    }
+    Lease(Some(loaded))
 }
 
 /// Removes all that is in the pool, with its pins.
@@ -71,13 +54,13 @@ pub(crate) fn drain() {
 // === impl Loaded ===
 
 impl Loaded {
-    fn new(ports: RangeInclusive<u16>) -> Self {
+    fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("naru-packet-{}-{number}", std::process::id());
         let pin_dir = PathBuf::from("/sys/fs/bpf").join(name);
         datapath::preflight(&pin_dir).unwrap();
-        let datapath = open(&pin_dir, ports);
+        let datapath = open(&pin_dir);
         Self {
             datapath,
             pins: Pins(pin_dir),
@@ -116,13 +99,10 @@ impl Drop for Pins {
 impl Lease {
     /// Opens it anew over its pinned maps, as an agent does that restarts.
     pub(crate) fn reopen(mut self) -> Self {
-        let Loaded { datapath, pins } = self.loaded.take().unwrap();
+        let Loaded { datapath, pins } = self.0.take().unwrap();
         drop(datapath);
-        let datapath = open(&pins.0, PORTS);
-        Self {
-            loaded: Some(Loaded { datapath, pins }),
-            pooled: self.pooled,
-        }
+        let datapath = open(&pins.0);
+        Self(Some(Loaded { datapath, pins }))
     }
 }
 
@@ -130,20 +110,19 @@ impl Deref for Lease {
     type Target = Datapath;
 
     fn deref(&self) -> &Datapath {
-        &self.loaded.as_ref().unwrap().datapath
+        &self.0.as_ref().unwrap().datapath
     }
 }
 
 impl DerefMut for Lease {
     fn deref_mut(&mut self) -> &mut Datapath {
-        &mut self.loaded.as_mut().unwrap().datapath
+        &mut self.0.as_mut().unwrap().datapath
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(loaded) = self.loaded.take()
-            && self.pooled
+        if let Some(loaded) = self.0.take()
             && !thread::panicking()
         {
             let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -152,11 +131,10 @@ impl Drop for Lease {
     }
 }
 
-fn open(pin_dir: &Path, snat_ports: RangeInclusive<u16>) -> Datapath {
+fn open(pin_dir: &Path) -> Datapath {
     Datapath::open(Options {
         pin_dir: pin_dir.to_path_buf(),
-        max_flows: 4096,
-        snat_ports,
+        max_flows: 1 << 16,
         ..Options::default()
     })
     .unwrap()

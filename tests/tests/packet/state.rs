@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, thread, time::Duration};
 
 use lb_common::{Algorithm, Hook, Verdict};
-use naru::desired::{Condition, Service};
+use naru::desired::{Condition, Service, Snat};
 
 use crate::{
     Case,
@@ -168,7 +168,10 @@ pub(crate) fn cases() -> Vec<Case> {
             name: "nat: no free port towards the backend",
             run: || {
                 let services = [service(&["192.168.56.11:80"], &[REMOTE])];
-                let mut world = World::with_ports(&services, 61_001..=61_004);
+                let mut world = World::with_snat(
+                    &services,
+                    Snat::shared([192, 168, 56, 101].into(), 61_001..=61_004),
+                );
                 let mut sources = Vec::new();
                 for n in 0..4 {
                     let syn = tcp(&client(n), "192.168.56.11:80", SYN);

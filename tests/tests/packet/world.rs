@@ -4,16 +4,16 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     net::{IpAddr, SocketAddr},
-    ops::RangeInclusive,
     sync::PoisonError,
 };
 
-use lb_common::{Algorithm, Hook, Protocol, Verdict, maglev};
+use lb_common::{Algorithm, Hook, Protocol, Verdict, config::DEFAULT_SNAT_PORTS, maglev};
 use naru::{
     compile::compile,
     datapath::Applied,
     desired::{
-        Condition, Desired, DeviceFacts, Endpoint, Frontend, Service, ServiceName, Surroundings,
+        Condition, Desired, DeviceFacts, Endpoint, Frontend, Service, ServiceName, Snat,
+        Surroundings,
     },
 };
 use naru_tests::ip;
@@ -70,6 +70,7 @@ pub(crate) fn build_network() {
         ip(&format!("link set {name} up"));
         ip(&format!("link set {name}-far up"));
     }
+    ip("route add 10.244.2.0/24 via 192.168.56.102");
     for (name, value) in [("all", "1"), ("uplink", "1"), ("still", "0")] {
         fs::write(format!("/proc/sys/net/ipv4/conf/{name}/forwarding"), value).unwrap();
     }
@@ -128,22 +129,28 @@ pub(crate) enum Act {
 pub(crate) struct World {
     pub(crate) datapath: Lease,
     desired: Desired,
+    surroundings: Surroundings,
     pub(crate) ingress: u32,
 }
 
 impl World {
     pub(crate) fn new(services: &[Service]) -> Self {
-        Self::over(pool::take(), services)
+        Self::within(surroundings(), services)
     }
 
-    pub(crate) fn with_ports(services: &[Service], snat_ports: RangeInclusive<u16>) -> Self {
-        Self::over(pool::with_ports(snat_ports), services)
+    /// On a node where `nat` flows that leave by the uplink come from this IPv4 source.
+    pub(crate) fn with_snat(services: &[Service], source: Snat) -> Self {
+        let mut around = surroundings();
+        let uplink = around.devices.get_mut(&interface("uplink")).unwrap();
+        uplink.snat_v4 = Some(source);
+        Self::within(around, services)
     }
 
-    fn over(datapath: Lease, services: &[Service]) -> Self {
+    fn within(surroundings: Surroundings, services: &[Service]) -> Self {
         let mut world = Self {
-            datapath,
+            datapath: pool::take(),
             desired: Desired::default(),
+            surroundings,
             ingress: interface("uplink"),
         };
         world.change(services);
@@ -162,7 +169,7 @@ impl World {
             .enumerate()
             .map(|(n, service)| (ServiceName(format!("test/{n}:port")), service.clone()))
             .collect();
-        let image = compile(&self.desired, &surroundings(), &self.datapath.in_use()).unwrap();
+        let image = compile(&self.desired, &self.surroundings, &self.datapath.in_use()).unwrap();
         self.datapath.apply(&image).unwrap()
     }
 
@@ -289,11 +296,12 @@ fn surroundings() -> Surroundings {
         "fd00::101",
         "fd00:1::1",
     ];
+    let own = |text: &str| Snat::shared(text.parse().unwrap(), DEFAULT_SNAT_PORTS);
     let device = |name: &str, snat: &str, snat_v6: Option<&str>, xdp_redirect| {
         let facts = DeviceFacts {
             name: name.to_owned(),
-            snat_v4: Some(snat.parse().unwrap()),
-            snat_v6: snat_v6.map(|text| text.parse().unwrap()),
+            snat_v4: Some(own(snat)),
+            snat_v6: snat_v6.map(own),
             mac: NODE_MAC,
             xdp_redirect,
         };
@@ -303,6 +311,10 @@ fn surroundings() -> Surroundings {
         node: "nuc01".to_owned(),
         host_addresses: host.iter().map(|text| text.parse().unwrap()).collect(),
         local_endpoints: local_pods(),
+        peers: BTreeMap::from([
+            ("nuc02".to_owned(), IpAddr::from([192, 168, 56, 102])),
+            ("silent".to_owned(), IpAddr::from([192, 168, 56, 103])),
+        ]),
         devices: BTreeMap::from([
             device("uplink", "192.168.56.101", Some("fd00::101"), true),
             device("still", "10.8.0.1", None, true),

@@ -76,6 +76,7 @@ fn surroundings_leave_out_what_is_gone() {
         "nuc01",
         &BTreeMap::from([(2, true), (7, false)]),
         BTreeSet::from([ip("10.244.1.5")]),
+        &SnatChoice::default(),
     );
     assert_eq!(surroundings.node, "nuc01");
     assert_eq!(
@@ -93,12 +94,36 @@ fn surroundings_leave_out_what_is_gone() {
             DeviceFacts {
                 name: "eth0".to_owned(),
                 mac: [0; 6],
-                snat_v4: Some(ip("192.168.56.1")),
+                snat_v4: Some(Snat::shared(ip("192.168.56.1"), 61_001..=65_535)),
                 snat_v6: None,
                 xdp_redirect: true,
             }
         )])
     );
+}
+
+#[test]
+fn a_dedicated_source_serves_the_interfaces_of_its_network() {
+    let snapshot = Snapshot {
+        links: BTreeMap::from([link(2, "eth0"), link(3, "flannel.1")]),
+        addresses: vec![address(2, "192.168.56.1"), address(3, "10.244.1.0")],
+    };
+    let choice = SnatChoice {
+        addresses: vec![ip("fd00::50"), ip("192.168.56.50")],
+        ports: 50_000..=50_999,
+    };
+    let attached = BTreeMap::from([(2, true), (3, false)]);
+    let devices = snapshot
+        .surroundings("nuc01", &attached, BTreeSet::new(), &choice)
+        .devices;
+    let own = Snat::shared(ip("10.244.1.0"), 50_000..=50_999);
+    let dedicated = Snat {
+        addr: ip("192.168.56.50"),
+        ports: 1_024..=65_535,
+    };
+    assert_eq!(devices[&2].snat_v4, Some(dedicated));
+    assert_eq!(devices[&3].snat_v4, Some(own));
+    assert_eq!(devices[&2].snat_v6, None, "not of its network");
 }
 
 #[test]

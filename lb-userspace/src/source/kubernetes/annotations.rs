@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use lb_common::{Algorithm, maglev};
+use lb_common::{Algorithm, Mode, maglev};
 
 use crate::{
     desired::HealthCheck,
@@ -10,10 +10,11 @@ use crate::{
 };
 
 const PREFIX: &str = "naru.dev/";
-const KNOWN: [&str; 4] = [
+const KNOWN: [&str; 5] = [
     "naru.dev/algorithm",
     "naru.dev/health-check",
     "naru.dev/maglev-slots",
+    "naru.dev/mode",
     "naru.dev/weights",
 ];
 
@@ -22,6 +23,7 @@ const KNOWN: [&str; 4] = [
 pub(super) struct Choices {
     pub(super) algorithm: Algorithm,
     pub(super) maglev_slots: u32,
+    pub(super) elsewhere: Mode,
     pub(super) health_check: Option<HealthCheck>,
     pub(super) weights: Weights,
 }
@@ -67,6 +69,7 @@ pub(super) fn choices(
     let mut choices = Choices {
         algorithm: Algorithm::default(),
         maglev_slots: maglev::DEFAULT_SLOTS,
+        elsewhere: Mode::Nat,
         health_check: None,
         weights: Weights::default(),
     };
@@ -81,6 +84,7 @@ pub(super) fn choices(
                 .and_then(rules::maglev_slots)
                 .map(|it| choices.maglev_slots = it),
             "health-check" => health::read(value).map(|it| choices.health_check = Some(it)),
+            "mode" => rules::mode(value).map(|it| choices.elsewhere = it),
             "weights" => weights(value).map(|it| choices.weights = it),
             _ => Err(rules::Objection::new(
                 "naru knows no such annotation",

@@ -1,4 +1,4 @@
-//! Services, EndpointSlices and Endpoints → [`Desired`], whoever read the objects.
+//! Services, EndpointSlices, Endpoints and Nodes → [`Desired`], whoever read the objects.
 //!
 //! Manifests hand their objects in today; a cluster's watches can hand in the same
 //! kinds. Follows kube-proxy where Kubernetes leaves a choice.
@@ -6,6 +6,7 @@
 mod addresses;
 mod annotations;
 mod endpoints;
+mod nodes;
 mod policies;
 mod service;
 
@@ -13,7 +14,7 @@ use std::collections::{BTreeMap, btree_map::Entry};
 
 use k8s_openapi::{
     api::{
-        core::v1::{Endpoints, Service},
+        core::v1::{Endpoints, Node, Service},
         discovery::v1::EndpointSlice,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -43,6 +44,8 @@ pub struct Objects {
     pub endpoints: Vec<Sourced<Endpoints>>,
     /// `discovery.k8s.io/v1` EndpointSlice.
     pub slices: Vec<Sourced<EndpointSlice>>,
+    /// `v1` Node.
+    pub nodes: Vec<Sourced<Node>>,
 }
 
 /// Namespace and name.
@@ -92,7 +95,10 @@ pub fn translate(objects: &Objects) -> Outcome {
     );
     let endpoints = endpoints::Index::new(slices, endpoints, &services, &mut findings);
 
-    let mut desired = Desired::default();
+    let mut desired = Desired {
+        nodes: nodes::read(&objects.nodes, &mut findings),
+        ..Desired::default()
+    };
     let mut owners: BTreeMap<String, (String, &Origin)> = BTreeMap::new();
     for (key, service) in &services {
         let object = format!("Service {key}");

@@ -125,6 +125,7 @@ pub(super) fn ports(
             node_port: node_port(&port, &addresses, &found),
             algorithm: choices.algorithm,
             maglev_slots: choices.maglev_slots,
+            elsewhere: choices.elsewhere,
             external_policy: policies.external,
             internal_policy: policies.internal,
             affinity: policies.affinity,

@@ -129,7 +129,8 @@ impl Object<'_> {
             (_, kind) if kind.ends_with("List") && self.raw.get("items").is_some() => {
                 self.items(objects, findings);
             }
-            ("v1", "Node" | "Secret") => findings.note(&origin, &name, "not used by naru yet"),
+            ("v1", "Node") => self.take(&name, &mut objects.nodes, findings),
+            ("v1", "Secret") => findings.note(&origin, &name, "not used by naru yet"),
             _ if version.starts_with("metallb.io/") => {
                 findings.note(&origin, &name, "not used by naru yet");
             }

@@ -182,17 +182,17 @@ fn ingress(
                     return Err(Verdict::SourceDenied.into());
                 }
                 if !rewrites {
-                    return Err(Verdict::HandedOver.into());
+                    return Err(Verdict::LeftToTc.into());
                 }
                 return state.request(input, packet, service, choices);
             }
             Err(unserved(usage, Verdict::VipPort))
         }
-        Body::Error(_) if !rewrites => Err(Verdict::HandedOver.into()),
+        Body::Error(_) if !rewrites => Err(Verdict::LeftToTc.into()),
         Body::Error(quote) => {
             error(state, input, packet, quote)?.ok_or_else(|| unserved(usage, Verdict::VipError))
         }
-        Body::Echo if usage.pinged && !rewrites => Err(Verdict::HandedOver.into()),
+        Body::Echo if usage.pinged && !rewrites => Err(Verdict::LeftToTc.into()),
         Body::Echo if usage.pinged && !act::is_single(packet.src) => {
             Err(Verdict::RefusalSuppressed.into())
         }
@@ -335,11 +335,11 @@ fn send(input: &Input<'_>, packet: &Packet, to: Tuple, verdict: Verdict) -> Deci
     let reaches = back || route.device.attached && route.device.native;
     let link = match route.neighbour {
         Some(link) => link,
-        None if xdp => return Err(Verdict::HandedOver.into()),
+        None if xdp => return Err(Verdict::LeftToTc.into()),
         None => [0; 6],
     };
     if xdp && (!fits || !reaches || packet.l3 != 14) {
-        return Err(Verdict::HandedOver.into());
+        return Err(Verdict::LeftToTc.into());
     }
     let device = route.device;
     Ok((verdict, Plan::Send(to, Way { device, link })))

@@ -1,0 +1,93 @@
+//! The interfaces that Naru is attached to.
+
+use crate::{Addr, Family};
+
+/// Value of map `DEVICES` (key: interface index as `u32`), 52 bytes: an interface that Naru
+/// is attached to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Device {
+    /// Source of IPv4 `nat` flows that leave here.
+    pub snat_v4: SnatSource,
+    /// Source of IPv6 `nat` flows that leave here.
+    pub snat_v6: SnatSource,
+    /// 1 where XDP may redirect to the device (it runs a native XDP program of ours), else 0.
+    pub xdp_redirect: u32,
+    /// Its hardware address. XDP takes only frames sent to it: a switch that floods
+    /// shows every node the others' frames too.
+    pub mac: [u8; 6],
+    pad: [u8; 2],
+}
+
+/// Where the `nat` flows that leave by a device come from, as the backends see them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SnatSource {
+    /// The address; unspecified where there is none.
+    pub addr: Addr,
+    /// The first of its ports that flows may take, in host byte order.
+    pub first_port: u16,
+    /// How many they are.
+    pub ports: u16,
+}
+
+impl SnatSource {
+    /// No source.
+    pub const NONE: Self = Self {
+        addr: Addr::UNSPECIFIED,
+        first_port: 0,
+        ports: 0,
+    };
+}
+
+impl Device {
+    /// A device with its padding zeroed.
+    pub const fn new(
+        snat_v4: SnatSource,
+        snat_v6: SnatSource,
+        mac: [u8; 6],
+        xdp_redirect: bool,
+    ) -> Self {
+        Self {
+            snat_v4,
+            snat_v6,
+            xdp_redirect: xdp_redirect as u32,
+            mac,
+            pad: [0; 2],
+        }
+    }
+
+    /// The SNAT source of flows to `dst`.
+    #[inline(always)]
+    pub const fn snat_source(&self, dst: &Addr) -> &SnatSource {
+        match dst.family() {
+            Family::V4 => &self.snat_v4,
+            Family::V6 => &self.snat_v6,
+        }
+    }
+
+    /// The source hardware address of frames that this device hands over to a peer.
+    ///
+    /// It differs from node to node, since switches learn where it is.
+    #[inline(always)]
+    pub const fn handover_mac(&self) -> [u8; 6] {
+        let [a, b, c] = HANDOVER;
+        let [_, _, _, d, e, f] = self.mac;
+        [a, b, c, d, e, f]
+    }
+}
+
+/// How the source hardware address of a frame begins that a peer handed over: locally
+/// administered (IEEE 802), and the letters `nar`.
+///
+/// It is the same for all, so that a node never sends on what any peer handed to it,
+/// whatever it knows of that peer.
+const HANDOVER: [u8; 3] = *b"nar";
+
+/// Whether a frame with this source hardware address was handed over by a peer.
+#[inline(always)]
+pub const fn is_handover(mac: [u8; 6]) -> bool {
+    mac[0] == HANDOVER[0] && mac[1] == HANDOVER[1] && mac[2] == HANDOVER[2]
+}
+
+const _: () = assert!(HANDOVER[0] & 3 == 2, "unicast, locally administered");

@@ -1,0 +1,58 @@
+//! The nodes that frames can be handed over to.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use lb_common::Mode;
+
+use super::state::State;
+use crate::net::{NetError, RouteKind};
+
+/// A node on a LAN that this one is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Peer {
+    pub(super) addr: IpAddr,
+    /// Index of the interface that leads to it.
+    pub(super) interface: u32,
+}
+
+impl State {
+    /// The nodes that some service hands over to, and that need no router in between.
+    pub(super) async fn find_peers(
+        &self,
+        attached: &BTreeSet<u32>,
+    ) -> Result<BTreeMap<String, Peer>, NetError> {
+        let mut peers = BTreeMap::new();
+        let Some(wanted) = &self.wanted else {
+            return Ok(peers);
+        };
+        let mut services = wanted.services.values();
+        if !services.any(|service| service.elsewhere == Mode::Dsr) {
+            return Ok(peers);
+        }
+        let others = wanted.nodes.iter();
+        for (name, addresses) in others.filter(|(name, _)| **name != self.options.node) {
+            for &addr in addresses {
+                let route = self.network.route_to(addr).await?;
+                let direct = route.kind == RouteKind::Unicast && route.gateway.is_none();
+                let by = route.egress.filter(|egress| attached.contains(egress));
+                if let (true, Some(interface)) = (direct, by) {
+                    peers.insert(name.clone(), Peer { addr, interface });
+                    break;
+                }
+            }
+        }
+        Ok(peers)
+    }
+
+    /// Sees to it that the kernel goes on knowing the peers' link addresses.
+    pub(super) async fn keep_peers(&mut self) {
+        let wanted = self.peers.values().map(|it| (it.interface, it.addr));
+        if let Err(error) = self.network.keep_neighbours(wanted.collect()).await {
+            let failure = format!("{error}; packets are not handed over to a node without it");
+            self.failures.push(failure);
+        }
+    }
+}
