@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::topology::PodSpec;
+use crate::topology::{Node, PodSpec, Topology};
 
 /// A Service of type LoadBalancer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -286,6 +286,19 @@ impl Manifests {
         )
     }
 
+    /// Writes the Nodes of a topology.
+    pub fn nodes(&self, topology: &Topology) -> Result<()> {
+        let node = |node: &Node| {
+            format!(
+                "apiVersion: v1\nkind: Node\nmetadata:\n  name: {}\nstatus:\n  addresses:\n    \
+                 - type: InternalIP\n      address: {}\n    - type: Hostname\n      address: {}\n",
+                node.name, node.address, node.name
+            )
+        };
+        let nodes: Vec<_> = topology.nodes.iter().map(node).collect();
+        self.write("nodes.yaml", &nodes.join("---\n"))
+    }
+
     /// Writes a file so that a reader sees the old text or the new one: it is written
     /// beside the directory and moved in.
     pub fn write(&self, file: &str, text: &str) -> Result<()> {
@@ -305,7 +318,6 @@ impl Manifests {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topology::Topology;
 
     #[test]
     fn a_service_reads_as_users_write_it() {

@@ -34,12 +34,18 @@ impl Capture {
         machine
             .run("ethtool", &["-K", UPLINK, "gro", "off"])
             .unwrap();
+        Self::on(machine, UPLINK)
+    }
+
+    /// Records a device as it is from now on: what XDP sends back from the other end of its
+    /// cable, too, which that end itself never shows.
+    pub fn on(machine: &NetNs, device: &str) -> Self {
         let open = || {
             let protocol = Protocol::from(i32::from(ETH_P_ALL.to_be()));
             let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol)).unwrap();
             let link = getifaddrs()
                 .unwrap()
-                .filter(|it| it.interface_name == UPLINK)
+                .filter(|it| it.interface_name == device)
                 .find_map(|it| it.address?.as_link_addr().copied());
             bind(socket.as_raw_fd(), &link.expect("an uplink")).unwrap();
             socket.set_recv_buffer_size(8 << 20).unwrap();

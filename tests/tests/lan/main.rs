@@ -21,6 +21,7 @@ mod balancing;
 mod changes;
 mod command_line;
 mod drain;
+mod dsr;
 mod endpoints;
 mod errors;
 mod every_way;
