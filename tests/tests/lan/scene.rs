@@ -9,14 +9,16 @@ use std::{
 };
 
 use naru_lab::{
-    Agent, AgentOptions, Answer, Client, Endpoint, Lab, Manifests, PodKind, PodSpec, Protocol,
-    ServiceSpec, Topology,
+    Agent, AgentOptions, Answer, Client, Endpoint, Lab, Manifests, PodKind, PodRoutes, PodSpec,
+    Protocol, ServiceSpec, TUNNEL, Topology, UPLINK,
 };
 use serde_json::Value;
 
 /// Where the agent runs.
 pub const NODE: &str = "nuc01";
 pub const NODE_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 56, 101);
+/// What it is to the pods of other nodes where those are behind VXLAN.
+pub const TUNNEL_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 0);
 pub const CLIENT_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 56, 1);
 pub const VIP: Ipv4Addr = Ipv4Addr::new(192, 168, 56, 11);
 /// How long anything may take that is waited for. A loaded machine is slow; what is
@@ -82,11 +84,31 @@ impl Scene {
     /// Another topology, with further arguments for the agent.
     pub fn with(topology: Topology, args: &[&str]) -> Self {
         let (lab, manifests) = set_up(topology);
-        let agent = lab.agent(NODE, options(&manifests).args(args)).unwrap();
+        let options = options(&manifests).args(args);
+        Self::start(lab, manifests, options)
+    }
+
+    /// A lab that is there, with the agent as these options say.
+    pub fn start(lab: Lab, manifests: Manifests, options: AgentOptions) -> Self {
         Self {
-            agent,
+            agent: lab.agent(NODE, options).unwrap(),
             manifests,
             lab,
+        }
+    }
+
+    /// Pods behind VXLAN, with the agent on the uplink and on the tunnel.
+    pub fn with_vxlan(topology: Topology) -> Self {
+        let (lab, manifests) = set_up(topology.with_vxlan());
+        let options = options(&manifests).interface(UPLINK).interface(TUNNEL);
+        Self::start(lab, manifests, options)
+    }
+
+    /// Where requests come from, as pods elsewhere see it.
+    pub fn snat_address(&self) -> Ipv4Addr {
+        match self.lab.topology().pod_routes {
+            PodRoutes::Lan => NODE_ADDRESS,
+            PodRoutes::Vxlan => TUNNEL_ADDRESS,
         }
     }
 
