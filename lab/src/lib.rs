@@ -54,6 +54,4 @@ pub use manifests::{Algorithm, Endpoint, Manifests, Protocol, ServiceSpec};
 pub use netns::NetNs;
 pub use ownership::{left_of, sweep};
 pub use pod::Pod;
-pub use topology::{
-    ClientSpec, Node, PodKind, PodRoutes, PodSpec, Role, TUNNEL, Topology, UPLINK,
-};
+pub use topology::{ClientSpec, Node, PodKind, PodRoutes, PodSpec, Role, TUNNEL, Topology, UPLINK};

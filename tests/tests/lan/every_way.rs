@@ -6,9 +6,7 @@ use naru_lab::{LoadOptions, Topology};
 
 use crate::{
     probe,
-    scene::{
-        self, CLIENT_ADDRESS, NODE, Scene, VIP, assert_everyone, assert_in_turn, order, rows,
-    },
+    scene::{self, CLIENT_ADDRESS, NODE, Scene, VIP, assert_everyone, assert_in_turn, order, rows},
 };
 
 /// Beyond any window, buffer or burst on the way.

@@ -51,7 +51,11 @@ fn what_is_behind_the_tunnel_is_shown_with_the_tunnel_s_own_address() {
 
     let backends = scene.agent.json(&["backends"]).unwrap();
     for row in rows(&backends) {
-        let mode = if text(row, "node") == NODE { "local" } else { "nat" };
+        let mode = if text(row, "node") == NODE {
+            "local"
+        } else {
+            "nat"
+        };
         assert_eq!(text(row, "mode"), mode, "{row}");
         if text(row, "service") == "default/nest-server:80" {
             let packets = |field: &str| row[field].as_u64().unwrap();
@@ -137,7 +141,10 @@ fn an_error_from_behind_the_tunnel_reaches_the_client() {
         assert_eq!(kind, ErrorKind::ConnectionRefused);
         assert!(took < Duration::from_secs(1), "{took:?}");
     }
-    assert_eq!(scene.verdict("tc-ingress", "error_reply"), pods.len() as u64);
+    assert_eq!(
+        scene.verdict("tc-ingress", "error_reply"),
+        pods.len() as u64
+    );
 }
 
 #[test]
