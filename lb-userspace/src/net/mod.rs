@@ -26,7 +26,7 @@ pub use self::{
     events::{Changes, Events},
     mac::Mac,
     route::{Route, RouteKind, is_local_endpoint},
-    snapshot::{Address, Link, Snapshot},
+    snapshot::{Address, Link, LinkKind, Snapshot},
 };
 
 /// The kernel answers within microseconds. An answer that the library cannot parse

@@ -47,11 +47,23 @@ pub struct Link {
     pub noarp: bool,
     /// The loopback device.
     pub loopback: bool,
-    /// One end of a virtual cable: what the other end sends may be merged from several
-    /// packets, its checksums left to a device that is not there.
-    pub veth: bool,
+    /// What it is made of.
+    pub kind: LinkKind,
     /// Index of the bridge, bond or VRF that it is a port of.
     pub master: Option<u32>,
+}
+
+/// What an interface is made of, as far as that matters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LinkKind {
+    /// A network card, or anything else.
+    #[default]
+    Other,
+    /// One end of a virtual cable: what the other end sends may be merged from several
+    /// packets, its checksums left to a device that is not there.
+    Veth,
+    /// Several interfaces in the place of one.
+    Bond,
 }
 
 /// One address of an interface.
@@ -170,7 +182,12 @@ impl From<LinkMessage> for Link {
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::Controller(index) if index != 0 => link.master = Some(index),
                 LinkAttribute::LinkInfo(infos) => {
-                    link.veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth));
+                    let is = |kind| infos.contains(&LinkInfo::Kind(kind));
+                    if is(InfoKind::Veth) {
+                        link.kind = LinkKind::Veth;
+                    } else if is(InfoKind::Bond) {
+                        link.kind = LinkKind::Bond;
+                    }
                 }
                 LinkAttribute::CarrierChanges(count) => link.carrier_changes = count,
                 LinkAttribute::Address(bytes) if ethernet => {

@@ -128,6 +128,19 @@ fn a_client_is_told_the_tunnel_s_mtu_and_uploads_arrive_whole() {
 }
 
 #[test]
+fn a_datagram_that_comes_in_parts_as_large_as_the_lan_s_mtu_arrives_whole() {
+    let scene = scene();
+    let pods = only_behind_the_tunnel(&scene);
+    // Nobody is told of a smaller MTU who has left it to routers to cut packets.
+    let datagram = probe::pattern(4_000);
+    for port in 20_000..20_000 + pods.len() as u16 {
+        let vip = probe::at(VIP, 80);
+        let answer = probe::echo_datagram(scene.lab.node("client"), port, vip, &datagram);
+        assert!(answer.body == datagram);
+    }
+}
+
+#[test]
 fn an_error_from_behind_the_tunnel_reaches_the_client() {
     let scene = scene();
     let pods = only_behind_the_tunnel(&scene);
