@@ -1,6 +1,7 @@
 //! A lab with the agent on nuc01, and the questions that all scenarios ask.
 
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     process::Command,
@@ -9,8 +10,8 @@ use std::{
 };
 
 use naru_lab::{
-    Agent, AgentOptions, Answer, Client, Endpoint, Lab, Manifests, PodKind, PodRoutes, PodSpec,
-    Protocol, ServiceSpec, TUNNEL, Topology, UPLINK,
+    Agent, AgentOptions, Answer, Client, Endpoint, Lab, LongLived, Manifests, PodKind, PodRoutes,
+    PodSpec, Protocol, ServiceSpec, TUNNEL, Tally, Topology, UPLINK,
 };
 use serde_json::Value;
 
@@ -130,6 +131,21 @@ impl Scene {
         self.lab.client()
     }
 
+    /// So many requests, all of which must be answered; how often by which pod.
+    pub fn answers(&self, count: usize) -> BTreeMap<String, u64> {
+        let url = services()[0].url("/");
+        let tally = Tally::of(&self.client().many(&url, count).unwrap());
+        assert_eq!(tally.failed, 0, "{:?}", tally.failures);
+        tally.by_pod
+    }
+
+    /// So many connections that stay open, with a line now and then.
+    pub fn open(&self, count: usize) -> Vec<LongLived> {
+        let url = services()[0].url("/stream");
+        let one = |_| self.client().long_lived(&url).unwrap();
+        (0..count).map(one).collect()
+    }
+
     /// Changes the endpoints of both services, and waits until that is in force.
     pub fn set_endpoints<E: Into<Endpoint>>(&self, endpoints: impl IntoIterator<Item = E>) {
         let endpoints: Vec<Endpoint> = endpoints.into_iter().map(Into::into).collect();
@@ -204,6 +220,17 @@ pub fn text<'a>(row: &'a Value, field: &str) -> &'a str {
     row[field]
         .as_str()
         .unwrap_or_else(|| panic!("no {field} in {row}"))
+}
+
+/// Asserts that lines go on coming on connections that stay open.
+pub fn assert_alive<'a>(open: impl IntoIterator<Item = &'a LongLived>) {
+    for connection in open {
+        let before = connection.lines();
+        wait("a line comes on an open connection", || {
+            assert_eq!(connection.ended(), None, "to {}", connection.pod());
+            connection.lines() > before
+        });
+    }
 }
 
 /// The names of the pods that answered, in order.
