@@ -76,6 +76,13 @@ pub fn lookup(
     Ok(resolved)
 }
 
+/// Whether an interface is a tunnel.
+#[inline(always)]
+pub fn by_tunnel(ifindex: u32) -> bool {
+    // SAFETY: one byte is read.
+    unsafe { DEVICES.get(ifindex) }.is_some_and(|device| device.tunnel != 0)
+}
+
 impl Context<'_> {
     /// Whether this hook may rewrite the frame; none where it was not sent to this
     /// host's own hardware address.

@@ -25,6 +25,7 @@ fn nuc01() -> Surroundings {
         snat_v4: Some([192, 168, 56, 10].into()),
         snat_v6: Some(addr("fd00:56::10")),
         xdp_redirect: true,
+        tunnel: false,
     };
     Surroundings {
         node: "nuc01".into(),

@@ -44,10 +44,16 @@ mod tests {
     fn cables_and_bonds_take_generic_xdp_unless_native_is_asked_for_which_a_bond_refuses() {
         use AttachMode::{Auto, Generic, Native};
         let of = |asked, kind| of(asked, "bond0", kind);
-        for kind in [LinkKind::Other, LinkKind::Veth, LinkKind::Bond] {
+        for kind in [
+            LinkKind::Other,
+            LinkKind::Veth,
+            LinkKind::Bond,
+            LinkKind::Tunnel,
+        ] {
             assert_eq!(of(Generic, kind).unwrap(), Generic);
         }
         assert_eq!(of(Auto, LinkKind::Other).unwrap(), Auto);
+        assert_eq!(of(Auto, LinkKind::Tunnel).unwrap(), Auto);
         assert_eq!(of(Auto, LinkKind::Veth).unwrap(), Generic);
         assert_eq!(of(Auto, LinkKind::Bond).unwrap(), Generic);
         assert_eq!(of(Native, LinkKind::Other).unwrap(), Native);

@@ -64,6 +64,8 @@ pub enum LinkKind {
     Veth,
     /// Several interfaces in the place of one.
     Bond,
+    /// Puts packets into others, which are cut where they are too large: VXLAN, Geneve.
+    Tunnel,
 }
 
 /// One address of an interface.
@@ -147,6 +149,7 @@ impl Snapshot {
                     snat_v4: self.first_global(index, false),
                     snat_v6: self.first_global(index, true),
                     xdp_redirect,
+                    tunnel: link.kind == LinkKind::Tunnel,
                 };
                 Some((index, facts))
             })
@@ -182,12 +185,7 @@ impl From<LinkMessage> for Link {
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::Controller(index) if index != 0 => link.master = Some(index),
                 LinkAttribute::LinkInfo(infos) => {
-                    let is = |kind| infos.contains(&LinkInfo::Kind(kind));
-                    if is(InfoKind::Veth) {
-                        link.kind = LinkKind::Veth;
-                    } else if is(InfoKind::Bond) {
-                        link.kind = LinkKind::Bond;
-                    }
+                    link.kind = LinkKind::of(&infos);
                 }
                 LinkAttribute::CarrierChanges(count) => link.carrier_changes = count,
                 LinkAttribute::Address(bytes) if ethernet => {
@@ -197,6 +195,23 @@ impl From<LinkMessage> for Link {
             }
         }
         link
+    }
+}
+
+// === impl LinkKind ===
+
+impl LinkKind {
+    fn of(infos: &[LinkInfo]) -> Self {
+        let kind = infos.iter().find_map(|info| match info {
+            LinkInfo::Kind(kind) => Some(kind),
+            _ => None,
+        });
+        match kind {
+            Some(InfoKind::Veth) => Self::Veth,
+            Some(InfoKind::Bond) => Self::Bond,
+            Some(InfoKind::Vxlan | InfoKind::Geneve) => Self::Tunnel,
+            _ => Self::Other,
+        }
     }
 }
 

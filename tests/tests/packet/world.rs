@@ -296,6 +296,7 @@ fn surroundings() -> Surroundings {
             snat_v6: snat_v6.map(|text| text.parse().unwrap()),
             mac: NODE_MAC,
             xdp_redirect,
+            tunnel: false,
         };
         (interface(name), facts)
     };
