@@ -17,9 +17,9 @@ use std::path::PathBuf;
 use crate::error::Result;
 use crate::lab::Lab;
 use crate::netns::NetNs;
-use crate::pass;
 use crate::tool::{feed, tool};
-use crate::topology::{Node, UPLINK};
+use crate::topology::{Node, PodRoutes, UPLINK};
+use crate::{pass, vxlan};
 
 /// Makes everything but the pods' servers.
 pub(crate) fn make(lab: &Lab) -> Result<()> {
@@ -27,7 +27,11 @@ pub(crate) fn make(lab: &Lab) -> Result<()> {
     lab.make_lan()?;
     let nodes = &lab.topology().nodes;
     nodes.iter().try_for_each(|node| lab.make_node(node))?;
-    lab.make_pods()
+    lab.make_pods()?;
+    match lab.topology().pod_routes {
+        PodRoutes::Lan => nodes.iter().try_for_each(|node| lab.route_by_lan(node)),
+        PodRoutes::Vxlan => vxlan::make(lab),
+    }
 }
 
 impl Lab {
@@ -126,7 +130,7 @@ impl Lab {
         self.dir().join("pass.o")
     }
 
-    /// A node's bridge for pods, its routes to the pods of others, its packet filter.
+    /// A node's bridge for pods, and its packet filter.
     fn make_node(&self, node: &Node) -> Result<()> {
         let mut lines = format!(
             "link add cni0 type bridge forward_delay 0 mcast_snooping 0\n\
@@ -149,14 +153,6 @@ impl Lab {
                 );
             }
         }
-        for other in self
-            .topology()
-            .nodes
-            .iter()
-            .filter(|other| other.name != node.name)
-        {
-            let _ = writeln!(lines, "route add {} via {}", other.pod_net, other.address);
-        }
         let namespace = self.node(&node.name);
         namespace.ip(&lines)?;
         if node.cni_masquerade {
@@ -166,6 +162,16 @@ impl Lab {
             )?;
         }
         Ok(())
+    }
+
+    /// A node's routes to the pods of others, which are its routers.
+    fn route_by_lan(&self, node: &Node) -> Result<()> {
+        let routes: String = self
+            .topology()
+            .others(node)
+            .map(|other| format!("route add {} via {}\n", other.pod_net, other.address))
+            .collect();
+        self.node(&node.name).ip(&routes)
     }
 
     /// What flannel and kube-proxy install, as far as it can get in a balancer's way.

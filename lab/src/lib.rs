@@ -42,6 +42,7 @@ mod pass;
 mod pod;
 mod tool;
 mod topology;
+mod vxlan;
 
 pub use agent::{Agent, AgentOptions};
 pub use client::{Answer, Client, Http, http_get};
@@ -53,4 +54,4 @@ pub use manifests::{Algorithm, Endpoint, Manifests, Protocol, ServiceSpec};
 pub use netns::NetNs;
 pub use ownership::{left_of, sweep};
 pub use pod::Pod;
-pub use topology::{ClientSpec, Node, PodKind, PodSpec, Role, Topology, UPLINK};
+pub use topology::{ClientSpec, Node, PodKind, PodRoutes, PodSpec, Role, TUNNEL, Topology, UPLINK};

@@ -77,7 +77,7 @@ fn finish(command: &Command, mut child: Child, input: Option<&str>) -> Result<St
 /// The error for a command that did not start, with the package to install.
 pub(crate) fn not_started(command: &Command, source: std::io::Error) -> Error {
     let package = match command.get_program().to_str() {
-        Some("ip") => Some("iproute2"),
+        Some("ip" | "bridge") => Some("iproute2"),
         Some("ethtool") => Some("ethtool"),
         Some("nsenter" | "unshare") => Some("util-linux"),
         _ => None,

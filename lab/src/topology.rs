@@ -9,6 +9,8 @@ use crate::error::{Error, Result};
 
 /// The name of the LAN interface on nodes and clients.
 pub const UPLINK: &str = "eth0";
+/// The name of a node's VXLAN device, where it has one: as Flannel names it.
+pub const TUNNEL: &str = "flannel.1";
 
 /// Nodes and clients on one LAN, and the pods on the nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +27,17 @@ pub struct Topology {
     pub clients: Vec<ClientSpec>,
     /// The servers, in the order in which they were added.
     pub pods: Vec<PodSpec>,
+    /// How packets get from a node to the pods of others.
+    pub pod_routes: PodRoutes,
+}
+
+/// How packets get from a node to the pods of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodRoutes {
+    /// By the LAN, with the other node as the router.
+    Lan,
+    /// Through a VXLAN device ([`TUNNEL`]), as Flannel makes it.
+    Vxlan,
 }
 
 /// A machine of the cluster.
@@ -120,6 +133,7 @@ impl Topology {
                 address: Ipv4Addr::new(192, 168, 56, 1),
             }],
             pods: Vec::new(),
+            pod_routes: PodRoutes::Lan,
         }
     }
 
@@ -129,6 +143,13 @@ impl Topology {
         for node in &mut self.nodes {
             node.cni_masquerade = true;
         }
+        self
+    }
+
+    /// Has the nodes reach each other's pods through VXLAN, as Flannel does.
+    #[must_use]
+    pub fn with_vxlan(mut self) -> Self {
+        self.pod_routes = PodRoutes::Vxlan;
         self
     }
 
@@ -153,6 +174,11 @@ impl Topology {
     /// The pods of an app.
     pub fn pods_of<'a>(&'a self, app: &'a str) -> impl Iterator<Item = &'a PodSpec> {
         self.pods.iter().filter(move |pod| pod.app == app)
+    }
+
+    /// All nodes but this one.
+    pub(crate) fn others(&self, node: &Node) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|other| other.name != node.name)
     }
 
     /// Refuses what could not be built, or would be built into something misleading.

@@ -16,7 +16,10 @@ pub struct Device {
     /// Its hardware address. XDP takes only frames sent to it: a switch that floods
     /// shows every node the others' frames too.
     pub mac: [u8; 6],
-    pad: [u8; 2],
+    /// 1 for a tunnel that puts packets into others, which the kernel cuts where they are
+    /// larger than the MTU, else 0.
+    pub tunnel: u8,
+    pad: u8,
 }
 
 /// Where the `nat` flows that leave by a device come from, as the backends see them.
@@ -53,7 +56,17 @@ impl Device {
             snat_v6,
             xdp_redirect: xdp_redirect as u32,
             mac,
-            pad: [0; 2],
+            tunnel: 0,
+            pad: 0,
+        }
+    }
+
+    /// The same device, said to be a tunnel or not to be one.
+    #[must_use]
+    pub const fn tunnel(self, tunnel: bool) -> Self {
+        Self {
+            tunnel: tunnel as u8,
+            ..self
         }
     }
 

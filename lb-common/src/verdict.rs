@@ -112,7 +112,7 @@ verdicts! {
     NotHere = "not_here", Drop, "A peer handed it over, but no backend of the service that takes new flows is on this node. Some during changes are normal; a steady rate means that the nodes do not see the same endpoints.";
     NoDevice = "no_device", Drop, "The backend is reached through an interface that Naru is not attached to or that has no address. Add it with --interface.";
     TooBig = "too_big", Refuse, "Larger than the MTU on its way on; its sender was told by ICMP and sends smaller ones. A few for every new path are normal.";
-    Uncut = "uncut", Drop, "Larger than the MTU on its way on, and of a sender that expects routers to cut it, which Naru does not. Raise the MTU of the egress interface.";
+    Uncut = "uncut", Drop, "Larger than the MTU on its way on, and of a sender that expects routers to cut it, which Naru leaves to tunnels (VXLAN, Geneve). Raise the MTU of the egress interface.";
     PortsExhausted = "ports_exhausted", Drop, "No free SNAT port towards the backend. Too many connections from this node to one backend.";
     TupleClash = "tuple_clash", Drop, "The client uses one source port for two frontends, and every backend tried already serves that port. The client's retry takes another port.";
     TableFull = "table_full", Drop, "The flow tables took no record. Raise --max-flows.";

@@ -292,9 +292,10 @@ pub fn find_reply(headers: &Headers, now: u32) -> Option<&'static Reply> {
             // SAFETY: as in `find`.
             let flow = unsafe { &mut *flow };
             // A backend that opens a connection anew answers a client that reached it
-            // directly, by a port that the flow had before.
+            // directly, by a port that the flow had before: so is all that follows.
             let opens = headers.tcp_flags & tcp_flag::SYN != 0;
             if opens && (flow.state.is_closing() || flow.is_expired(now)) {
+                let _ = REPLIES.remove(&headers.tuple);
                 return None;
             }
             if flow.backend == reply.backend {

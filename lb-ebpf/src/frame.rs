@@ -87,7 +87,8 @@ impl Context<'_> {
     }
 
     /// Length of the packets that this one leaves as, network header included: the stack
-    /// puts several together (GRO), which the device parts again.
+    /// puts several together (GRO), which the device parts again. 0 where that cannot be
+    /// known, which the kernel takes for a packet that fits.
     #[inline(always)]
     pub fn packet_len(&self, headers: &Headers) -> u32 {
         if self.hook == Hook::Xdp {
@@ -98,9 +99,15 @@ impl Context<'_> {
         if segment == 0 {
             return headers.ip_len;
         }
+        if segment == BY_FRAGS {
+            return 0;
+        }
         (headers.l4() - headers.l3()) as u32 + u32::from(headers.transport_len) + segment
     }
 }
+
+/// `GSO_BY_FRAGS`, in place of a size: each packet has its own, as SCTP's do.
+const BY_FRAGS: u32 = 0xffff;
 
 /// Offset of the checksum field in an IPv4 header.
 pub const IPV4_CHECKSUM: usize = 10;

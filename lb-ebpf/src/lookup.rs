@@ -383,12 +383,15 @@ pub fn send(
     let way = route::lookup(ctx, headers, work, len)?;
     trace::rewritten(&work.to);
     if way == Way::TooBig {
-        // Who lets routers cut it does not listen to the answer.
-        return if headers.whole {
-            Ok(Step::TooBig.with(Verdict::TooBig))
-        } else {
-            Err(Verdict::Uncut)
-        };
+        if headers.whole {
+            return Ok(Step::TooBig.with(Verdict::TooBig));
+        }
+        // Who lets routers cut it does not listen to the answer. The kernel cuts what a
+        // tunnel makes of it.
+        route::lookup(ctx, headers, work, 0)?;
+        if !route::by_tunnel(work.fib.ifindex) {
+            return Err(Verdict::Uncut);
+        }
     }
     if !ctx.can_send(headers, work.fib.ifindex, way == Way::Resolved) {
         return Err(Verdict::LeftToTc);

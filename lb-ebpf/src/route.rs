@@ -82,6 +82,13 @@ pub fn lookup(
     Ok(resolved)
 }
 
+/// Whether an interface is a tunnel.
+#[inline(always)]
+pub fn by_tunnel(ifindex: u32) -> bool {
+    // SAFETY: one byte is read.
+    unsafe { DEVICES.get(ifindex) }.is_some_and(|device| device.tunnel != 0)
+}
+
 impl Context<'_> {
     /// Whether a peer handed the frame over: it is for this node, and goes no further.
     #[inline(always)]

@@ -38,10 +38,17 @@ pub struct TcFrame<const EGRESS: bool> {
 
 impl<const EGRESS: bool> TcFrame<EGRESS> {
     /// The frame of this program run, its headers in the linear part.
+    ///
+    /// Of several packets put together the headers are there already, since whoever parts
+    /// them reads them there. Others must not be moved there: the kernel may have them in a
+    /// list, each with its length, and panics where one has changed (`skb_segment`, seen
+    /// with SCTP and Linux 6.1).
     #[inline(always)]
     pub fn new(ctx: TcContext) -> Self {
+        // SAFETY: a field of this run's context.
+        let whole = unsafe { (*ctx.as_ptr().cast::<__sk_buff>()).gso_size } == 0;
         let wanted = HEADERS.min(ctx.len());
-        if ctx.data_end() - ctx.data() < wanted as usize {
+        if whole && ctx.data_end() - ctx.data() < wanted as usize {
             // SAFETY: a helper on this run's context; nothing was read from it yet. On
             // failure the parser finds the frame truncated.
             let _ = unsafe { bpf_skb_pull_data(ctx.as_ptr().cast(), wanted) };

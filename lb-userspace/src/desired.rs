@@ -326,6 +326,8 @@ pub struct DeviceFacts {
     pub mac: [u8; 6],
     /// Whether XDP may redirect to it: it runs a native XDP program of ours.
     pub xdp_redirect: bool,
+    /// Whether it puts packets into others that the kernel may cut.
+    pub tunnel: bool,
 }
 
 /// Where `nat` flows come from, as the backends see them.

@@ -26,6 +26,7 @@ fn nuc01() -> Surroundings {
         snat_v4: Some(own("192.168.56.10")),
         snat_v6: Some(own("fd00:56::10")),
         xdp_redirect: true,
+        tunnel: false,
     };
     Surroundings {
         node: "nuc01".into(),

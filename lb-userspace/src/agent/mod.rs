@@ -6,6 +6,7 @@
 mod drain;
 mod health;
 mod memory;
+mod mode;
 mod overlay;
 mod peers;
 mod report;

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context;
 use lb_common::AddressUse;
 
-use super::{Options, memory::Memory, peers::Peer, warnings};
+use super::{Options, memory::Memory, mode, peers::Peer, warnings};
 use crate::{
     announce::{Announcer, Claims},
     compile::{self, image::MapImage},
@@ -17,7 +17,7 @@ use crate::{
     datapath::{Attachment, Datapath},
     desired::{Desired, Surroundings},
     health::{Checker, Ledger},
-    net::{Network, Snapshot},
+    net::{LinkKind, Network, Snapshot},
     source::{Outcome, Problem, Source},
 };
 
@@ -335,14 +335,17 @@ impl State {
             if self.attachments.contains_key(&name) {
                 continue;
             }
-            let veth = snapshot.links.get(&index).is_some_and(|link| link.veth);
-            let mode = self.options.attach.on(veth);
-            if mode != self.options.attach {
-                tracing::info!(
-                    "{name} is a virtual cable (veth): using generic XDP, since its other end may \
-                     leave checksums unfinished; --attach native if you know that it does not"
-                );
-            }
+            let kind = snapshot
+                .links
+                .get(&index)
+                .map_or(LinkKind::Other, |it| it.kind);
+            let mode = match mode::of(self.options.attach, &name, kind) {
+                Ok(mode) => mode,
+                Err(error) => {
+                    failures.push(error.to_string());
+                    continue;
+                }
+            };
             match self.datapath.attach(&name, index, mode) {
                 Ok(attachment) => {
                     self.attachments.insert(name, attachment);

@@ -274,6 +274,7 @@ fn device(facts: &DeviceFacts) -> Device {
         facts.mac,
         facts.xdp_redirect,
     )
+    .tunnel(facts.tunnel)
 }
 
 /// A time in [`lb_common::flow::tick`]s, rounded up.

@@ -44,21 +44,6 @@ pub struct Attachment {
     pub tc: TcKind,
 }
 
-// === impl AttachMode ===
-
-impl AttachMode {
-    /// What is meant for an interface that is a virtual cable, or is not. On one, native
-    /// XDP meets packets whose checksums the sender left to a device (containers' hosts:
-    /// kind, k3d); it cannot tell, and would send them on broken.
-    #[must_use]
-    pub fn on(self, veth: bool) -> Self {
-        match self {
-            Self::Auto if veth => Self::Generic,
-            mode => mode,
-        }
-    }
-}
-
 /// Why XDP could not be attached, as far as the agent acts on it.
 enum XdpFailure {
     /// The driver cannot; generic XDP may.

@@ -27,7 +27,7 @@ pub use self::{
     events::{Changes, Events},
     mac::Mac,
     route::{Route, RouteKind, is_local_endpoint},
-    snapshot::{Address, Link, Snapshot, SnatChoice},
+    snapshot::{Address, Link, LinkKind, Snapshot, SnatChoice},
 };
 
 /// The kernel answers within microseconds. An answer that the library cannot parse

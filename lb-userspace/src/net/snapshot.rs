@@ -48,9 +48,8 @@ pub struct Link {
     pub noarp: bool,
     /// The loopback device.
     pub loopback: bool,
-    /// One end of a virtual cable: what the other end sends may be merged from several
-    /// packets, its checksums left to a device that is not there.
-    pub veth: bool,
+    /// What it is made of.
+    pub kind: LinkKind,
     /// Index of the bridge, bond or VRF that it is a port of.
     pub master: Option<u32>,
 }
@@ -71,6 +70,21 @@ impl Default for SnatChoice {
             ports: lb_common::config::DEFAULT_SNAT_PORTS,
         }
     }
+}
+
+/// What an interface is made of, as far as that matters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LinkKind {
+    /// A network card, or anything else.
+    #[default]
+    Other,
+    /// One end of a virtual cable: what the other end sends may be merged from several
+    /// packets, its checksums left to a device that is not there.
+    Veth,
+    /// Several interfaces in the place of one.
+    Bond,
+    /// Puts packets into others, which are cut where they are too large: VXLAN, Geneve.
+    Tunnel,
 }
 
 /// One address of an interface.
@@ -178,6 +192,7 @@ impl Snapshot {
                     snat_v4: self.snat(index, false, snat),
                     snat_v6: self.snat(index, true, snat),
                     xdp_redirect,
+                    tunnel: link.kind == LinkKind::Tunnel,
                 };
                 Some((index, facts))
             })
@@ -213,7 +228,7 @@ impl From<LinkMessage> for Link {
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::Controller(index) if index != 0 => link.master = Some(index),
                 LinkAttribute::LinkInfo(infos) => {
-                    link.veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth));
+                    link.kind = LinkKind::of(&infos);
                 }
                 LinkAttribute::CarrierChanges(count) => link.carrier_changes = count,
                 LinkAttribute::Address(bytes) if ethernet => {
@@ -223,6 +238,23 @@ impl From<LinkMessage> for Link {
             }
         }
         link
+    }
+}
+
+// === impl LinkKind ===
+
+impl LinkKind {
+    fn of(infos: &[LinkInfo]) -> Self {
+        let kind = infos.iter().find_map(|info| match info {
+            LinkInfo::Kind(kind) => Some(kind),
+            _ => None,
+        });
+        match kind {
+            Some(InfoKind::Veth) => Self::Veth,
+            Some(InfoKind::Bond) => Self::Bond,
+            Some(InfoKind::Vxlan | InfoKind::Geneve) => Self::Tunnel,
+            _ => Self::Other,
+        }
     }
 }
 

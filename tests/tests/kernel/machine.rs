@@ -1,8 +1,7 @@
-//! The guest's network: which card is whose, and the servers.
+//! The guest's network: which card is whose, what is made of them, and the servers.
 
 use std::{
     env, fs,
-    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -11,23 +10,25 @@ use std::{
 
 use naru_tests::{Netns, ip};
 
-pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(192, 168, 57, 11);
-/// Every server: its name and where it serves. The last one is not on the node.
-pub(crate) const SERVERS: [(&str, &str); 3] = [
-    ("a", "10.245.1.2:3000"),
-    ("b", "10.245.1.3:3000"),
-    ("far", "192.168.57.102:3000"),
-];
+use crate::site::{self, PODS, Site};
 
 /// How long an emulated processor may take for what is done at once elsewhere.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// The node's devices beside the card. (The bonding module makes a `bond0` of its own.)
+pub(crate) const BOND: &str = "bond1";
+pub(crate) const TUNNEL: &str = "flannel.1";
+/// The client's ends of the bond's two cables, in the order of the node's.
+const PORTS: [&str; 2] = ["port0", "port1"];
+const CABLES: [&str; 2] = ["cable0", "cable1"];
 
 /// The network, with servers that run until the machine ends.
 pub(crate) struct Machine {
     /// The node's card.
     pub(crate) uplink: String,
+    /// The node's VLAN on the other card.
+    pub(crate) vlan: String,
     pub(crate) client: Netns,
-    _pods: Vec<Netns>,
+    pods: Vec<Netns>,
     _servers: Vec<Child>,
 }
 
@@ -35,85 +36,221 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn new() -> Self {
-        let [uplink, far_end] = cards();
+        let [uplink, far_end, trunk, far_trunk] = cards();
         let client = Netns::new("client");
-        ip(&format!("link set {far_end} netns {}", client.name()));
-        client.ip(&format!("address add 192.168.57.1/24 dev {far_end}"));
-        client.ip(&format!("address add 192.168.57.102/24 dev {far_end}"));
-        client.ip(&format!("link set {far_end} up"));
-        ip(&format!(
-            "address add 192.168.57.101/24 broadcast + dev {uplink}"
-        ));
-        ip(&format!("link set {uplink} up"));
+        for device in [&far_end, &far_trunk] {
+            ip(&format!("link set {device} netns {}", client.name()));
+        }
         fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
-
-        ip("link add pods type bridge forward_delay 0");
-        ip("address add 10.245.1.1/24 dev pods");
-        ip("link set pods up");
-        let mut pods = Vec::new();
-        let mut servers = Vec::new();
-        for (name, address) in SERVERS {
-            let (host, _) = address.split_once(':').unwrap();
-            if name == "far" {
-                servers.push(serve(&client, name, address));
-                continue;
-            }
-            let pod = Netns::new(name);
-            let peer = pod.name();
-            ip(&format!(
-                "link add port-{name} type veth peer name eth0 netns {peer}"
-            ));
-            ip(&format!("link set port-{name} master pods up"));
-            pod.ip("link set eth0 up");
-            pod.ip(&format!("address add {host}/24 dev eth0"));
-            pod.ip("route add default via 10.245.1.1");
-            servers.push(serve(&pod, name, address));
-            pods.push(pod);
+        connect(&client, 57, &uplink, &far_end);
+        let [vlan, far_vlan] = [
+            make_vlan(None, &trunk),
+            make_vlan(Some(&client), &far_trunk),
+        ];
+        connect(&client, 58, &vlan, &far_vlan);
+        make_bond(&client);
+        connect(&client, 59, BOND, "switch");
+        make_tunnel(&client, &uplink, &far_end);
+        let pods = make_pods();
+        let mut servers: Vec<_> = PODS
+            .iter()
+            .zip(&pods)
+            .map(|((name, address), pod)| serve(pod, name, address))
+            .collect();
+        for Site {
+            servers: [.., (name, address)],
+            ..
+        } in site::ALL
+        {
+            servers.push(serve(&client, name, address));
+        }
+        let all = PODS.iter().zip(&pods);
+        for ((_, address), pod) in all {
+            wait_for(pod, address);
+        }
+        for site in site::ALL {
+            wait_for(&client, site.servers[2].1);
         }
         Self {
             uplink,
+            vlan,
             client,
-            _pods: pods,
+            pods,
             _servers: servers,
+        }
+    }
+
+    /// The first server on the node.
+    pub(crate) fn pod(&self) -> &Netns {
+        &self.pods[0]
+    }
+
+    /// Pulls the bond's cable that carries its traffic out of the client's side; gives
+    /// what was in use.
+    pub(crate) fn cut_active_cable(&self) -> String {
+        let active = active_cable();
+        let index = CABLES.iter().position(|name| *name == active);
+        let port = PORTS[index.unwrap_or_else(|| panic!("no cable in use: {active:?}"))];
+        self.client.ip(&format!("link set {port} down"));
+        active
+    }
+
+    /// Plugs all cables in again.
+    pub(crate) fn mend_cables(&self) {
+        for port in PORTS {
+            self.client.ip(&format!("link set {port} up"));
         }
     }
 }
 
-/// The machine's two cards of virtio, in the order of their names.
-fn cards() -> [String; 2] {
+/// The cable by which the bond sends and receives.
+pub(crate) fn active_cable() -> String {
+    let path = format!("/sys/class/net/{BOND}/bonding/active_slave");
+    fs::read_to_string(path).unwrap().trim().to_owned()
+}
+
+/// Gives both ends of a way their addresses in 192.168.N.0/24: the client .1, its server
+/// .102, the node .101.
+fn connect(client: &Netns, net: u8, node_end: &str, client_end: &str) {
+    for host in [1, 102] {
+        client.ip(&format!(
+            "address add 192.168.{net}.{host}/24 dev {client_end}"
+        ));
+    }
+    client.ip(&format!("link set {client_end} up"));
+    ip(&format!(
+        "address add 192.168.{net}.101/24 broadcast + dev {node_end}"
+    ));
+    ip(&format!("link set {node_end} up"));
+}
+
+/// A VLAN on a card of this machine or of a namespace; gives its name.
+fn make_vlan(namespace: Option<&Netns>, card: &str) -> String {
+    let name = format!("{card}.7");
+    for arguments in [
+        format!("link set {card} up"),
+        format!("link add link {card} name {name} type vlan id 7"),
+    ] {
+        match namespace {
+            Some(namespace) => namespace.ip(&arguments),
+            None => ip(&arguments),
+        }
+    }
+    name
+}
+
+/// The node's bond of two cables, both into a switch at the client.
+fn make_bond(client: &Netns) {
+    client.ip("link add switch type bridge forward_delay 0");
+    ip(&format!(
+        "link add {BOND} type bond mode active-backup miimon 100"
+    ));
+    for (node_end, client_end) in CABLES.into_iter().zip(PORTS) {
+        ip(&format!(
+            "link add {node_end} type veth peer name {client_end} netns {}",
+            client.name()
+        ));
+        ip(&format!("link set {node_end} master {BOND}"));
+        client.ip(&format!("link set {client_end} master switch up"));
+    }
+}
+
+/// A device like Flannel's at the node, and its other end at the client, which has a
+/// server's address behind it.
+fn make_tunnel(client: &Netns, uplink: &str, far_end: &str) {
+    let vxlan = |local: u8, remote: u8, device: &str| {
+        let net = "192.168.57";
+        format!(
+            "link add {TUNNEL} type vxlan id 1 local {net}.{local} remote {net}.{remote} \
+             dev {device} dstport 8472 nolearning"
+        )
+    };
+    let up = format!("link set {TUNNEL} up");
+    ip(&vxlan(101, 102, uplink));
+    ip(&format!("address add 10.245.1.0/32 dev {TUNNEL}"));
+    ip(&up);
+    ip(&format!(
+        "route add 10.245.2.0/24 via 10.245.2.0 dev {TUNNEL} onlink"
+    ));
+    client.ip(&vxlan(102, 101, far_end));
+    client.ip(&format!("address add 10.245.2.0/32 dev {TUNNEL}"));
+    client.ip("address add 10.245.2.2/32 dev lo");
+    client.ip(&up);
+    client.ip(&format!(
+        "route add 10.245.1.0/24 via 10.245.1.0 dev {TUNNEL} onlink"
+    ));
+}
+
+fn make_pods() -> Vec<Netns> {
+    ip("link add pods type bridge forward_delay 0");
+    ip("address add 10.245.1.1/24 dev pods");
+    ip("link set pods up");
+    let make = |(name, address): &(&str, &str)| {
+        let (host, _) = address.split_once(':').unwrap();
+        let pod = Netns::new(name);
+        cable_to_bridge(&pod, name);
+        pod.ip(&format!("address add {host}/24 dev eth0"));
+        pod.ip("route add default via 10.245.1.1");
+        pod
+    };
+    PODS.iter().map(make).collect()
+}
+
+fn cable_to_bridge(pod: &Netns, name: &str) {
+    let peer = pod.name();
+    ip(&format!(
+        "link add port-{name} type veth peer name eth0 netns {peer}"
+    ));
+    ip(&format!("link set port-{name} master pods up"));
+    pod.ip("link set eth0 up");
+}
+
+/// The machine's cards of virtio, in the order of their numbers: two on a hub, and two on
+/// another.
+fn cards() -> [String; 4] {
     let entries = fs::read_dir("/sys/class/net").unwrap();
-    let mut names: Vec<_> = entries
+    let mut cards: Vec<_> = entries
         .map(|entry| entry.unwrap().path())
         .filter(|path| {
             fs::read_link(path.join("device/driver"))
                 .is_ok_and(|driver| driver.ends_with("virtio_net"))
         })
-        .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
+        .map(|path| {
+            let address = fs::read_to_string(path.join("address")).unwrap();
+            (
+                address,
+                path.file_name().unwrap().to_string_lossy().into_owned(),
+            )
+        })
         .collect();
-    names.sort();
+    cards.sort();
+    let names: Vec<_> = cards.into_iter().map(|(_, name)| name).collect();
     names
         .try_into()
-        .unwrap_or_else(|found| panic!("two cards of virtio-net are needed, found: {found:?}"))
+        .unwrap_or_else(|found| panic!("four cards of virtio-net are needed, found: {found:?}"))
 }
 
-/// Starts a server in a namespace and waits until it serves.
+/// Starts a server in a namespace.
 fn serve(namespace: &Netns, name: &str, address: &str) -> Child {
-    let child = Command::new("ip")
+    Command::new("ip")
         .args(["netns", "exec", namespace.name()])
         .arg(binary("NARU_LAB_BIN"))
         .args(["pod", "--name", name, "--listen", address])
         .stdin(Stdio::null())
         .spawn()
-        .expect("ip; install iproute2");
+        .expect("ip; install iproute2")
+}
+
+/// Waits until a server of a namespace serves.
+fn wait_for(namespace: &Netns, address: &str) {
     let deadline = Instant::now() + PATIENCE;
     let address = address.parse().unwrap();
     while inside(namespace, || {
         std::net::TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err()
     }) {
-        assert!(Instant::now() < deadline, "server {name} does not serve");
+        assert!(Instant::now() < deadline, "nobody serves at {address}");
         thread::sleep(Duration::from_millis(100));
     }
-    child
 }
 
 /// Runs this on a thread that is in the namespace.

@@ -1,28 +1,36 @@
 //! What only a kernel of our own can show: native XDP in the driver of a network card,
-//! and what the verifier counts. `cargo xtask test kernel` runs this program, and the
-//! packet tier, in virtual machines with kernels of several series.
+//! VLANs, bonds and SCTP, and what the verifier counts. `cargo xtask test kernel` runs this
+//! program, and the packet tier, in virtual machines with kernels of several series.
 //!
-//! The machine has two cards on one hub, with nothing of the host's network:
+//! The machine has four cards on two hubs, with nothing of the host's network:
 //!
 //! ```text
-//!  this machine: the node                               namespace: the client
+//!  this machine: the node                            namespace: the client
 //!  pod a ─┐
 //!  pod b ─┴─ pods (10.245.1.1/24)
-//!            eth0 (192.168.57.101/24, the agent) ─ hub ─ eth1 (192.168.57.1/24)
-//!            virtio-net                                  192.168.57.102: a server "far"
+//!            eth0    192.168.57.101/24 ──── hub ──── eth1    192.168.57.1/24
+//!            └ flannel.1  10.245.1.0 ─── VXLAN ───── └ flannel.1  10.245.2.0
+//!            eth2.7  192.168.58.101/24 ──── hub ──── eth3.7  192.168.58.1/24
+//!            bond1   192.168.59.101/24 ─ 2 cables ── switch  192.168.59.1/24
 //! ```
+//!
+//! Behind each way the client has another server, at .102, and 10.245.2.2 for VXLAN.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod devices;
 mod machine;
 mod node_agent;
 mod requests;
+mod sctp;
+mod site;
+mod sockets;
 mod verifier;
 
 use std::{process::ExitCode, sync::OnceLock};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use crate::{machine::Machine, node_agent::NodeAgent};
+use crate::{machine::Machine, site::CARD};
 
 /// Set by the guest's script. Anywhere else this program would take the machine's own
 /// network cards.
@@ -58,6 +66,32 @@ const WAYS: [Way; 3] = [
     },
 ];
 
+/// All other cases; those that share an agent one after the other.
+const CASES: [(&str, fn() -> Result<(), Failed>); 7] = [
+    (
+        "the verifier accepts every program with room to spare",
+        verifier::counts,
+    ),
+    ("TCP and UDP in turn by a VLAN", devices::vlan),
+    ("TCP and UDP in turn by a bond", devices::bond),
+    (
+        "TCP and UDP in turn by a card and on through VXLAN",
+        devices::tunnel,
+    ),
+    (
+        "a bond whose active cable is cut loses no request",
+        devices::cut,
+    ),
+    (
+        "associations over SCTP, their checksum as it was sent",
+        sctp::associations,
+    ),
+    (
+        "clients on the node and in its pods are served at their sockets",
+        sockets::clients_on_the_node,
+    ),
+];
+
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     if std::env::var_os(GUEST).is_none() && !arguments.list {
@@ -70,11 +104,10 @@ fn main() -> ExitCode {
         .iter()
         .map(|way| Trial::test(way.name, || traffic(way)))
         .collect();
-    trials.push(Trial::test(
-        "the verifier accepts every program with room to spare",
-        verifier::counts,
-    ));
-    libtest_mimic::run(&arguments, trials).exit_code()
+    trials.extend(CASES.map(|(name, case)| Trial::test(name, case)));
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    node_agent::end();
+    conclusion.exit_code()
 }
 
 /// The network, made by the first case that needs it.
@@ -85,19 +118,17 @@ fn machine() -> &'static Machine {
 
 fn traffic(way: &Way) -> Result<(), Failed> {
     let machine = machine();
-    let agent = NodeAgent::start(machine, way.args);
-    let status = agent.status();
-    let attachment = &status["attachments"][0];
-    assert_eq!(attachment["interface"], machine.uplink.as_str());
+    let agent = node_agent::on_card(machine, way.args);
+    let attachment = agent.attachment(&machine.uplink);
     assert_eq!(attachment["native"], way.native, "{}", agent.log());
     let tc = way.tc.unwrap_or_else(machine::tc_of_this_kernel);
     assert_eq!(attachment["tc"], tc, "{}", agent.log());
 
     // The first packet to a neighbour that is not known waits for ARP; its turn counts.
-    requests::by_tcp(machine, 1);
+    requests::by_tcp(machine, &CARD, 1);
     let before = agent.packets("xdp", "forward_nat");
-    requests::in_turn(&requests::by_tcp(machine, 12));
-    requests::in_turn(&requests::by_udp(machine, 12));
+    requests::in_turn(&CARD, &requests::by_tcp(machine, &CARD, 12));
+    requests::in_turn(&CARD, &requests::by_udp(machine, &CARD, 12));
     let forwarded = agent.packets("xdp", "forward_nat") - before;
     if way.native {
         // Four connections by TCP and four questions by UDP, back out of the same card.
@@ -107,8 +138,7 @@ fn traffic(way: &Way) -> Result<(), Failed> {
         assert!(agent.packets("tc-ingress", "forward_nat") >= 8);
     }
     assert!(agent.packets("tc-egress", "reply_local") >= 16);
-    let warnings = &status["warnings"];
+    let warnings = &agent.status()["warnings"];
     assert_eq!(*warnings, serde_json::json!([]), "{warnings}");
-    agent.end();
     Ok(())
 }

@@ -1,16 +1,19 @@
 //! What the client asks, and the turns that the answers must show.
 
-use std::{net::UdpSocket, time::Duration};
+use std::{collections::BTreeSet, net::UdpSocket, time::Duration};
 
-use crate::machine::{Machine, SERVERS, VIP, inside};
+use crate::{
+    machine::{Machine, inside},
+    site::Site,
+};
 
 /// Longer than a segment takes to be sent again.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 
 /// So many requests on connections of their own: the servers that answered.
-pub(crate) fn by_tcp(machine: &Machine, count: usize) -> Vec<String> {
+pub(crate) fn by_tcp(machine: &Machine, site: &Site, count: usize) -> Vec<String> {
     inside(&machine.client, || {
-        let url = format!("http://{VIP}/");
+        let url = format!("http://{}/", site.vip);
         (0..count)
             .map(|_| naru_lab::http_get(&url, PATIENCE).unwrap().pod)
             .collect()
@@ -18,13 +21,12 @@ pub(crate) fn by_tcp(machine: &Machine, count: usize) -> Vec<String> {
 }
 
 /// So many questions from ports of their own: the servers that answered.
-pub(crate) fn by_udp(machine: &Machine, count: usize) -> Vec<String> {
+pub(crate) fn by_udp(machine: &Machine, site: &Site, count: usize) -> Vec<String> {
     inside(&machine.client, || {
         (0..count)
             .map(|_| {
-                let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-                socket.set_read_timeout(Some(PATIENCE)).unwrap();
-                socket.connect((VIP, 80)).unwrap();
+                let socket = question();
+                socket.connect((site.vip, 80)).unwrap();
                 socket.send(b"who?").unwrap();
                 let mut answer = [0; 64];
                 let len = socket.recv(&mut answer).unwrap();
@@ -34,15 +36,27 @@ pub(crate) fn by_udp(machine: &Machine, count: usize) -> Vec<String> {
     })
 }
 
+/// A socket to ask from.
+pub(crate) fn question() -> UdpSocket {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
 /// Checks that the servers took turns, each as often as any other.
 #[track_caller]
-pub(crate) fn in_turn(answers: &[String]) {
-    let mut round: Vec<_> = answers.iter().take(SERVERS.len()).collect();
+pub(crate) fn in_turn(site: &Site, answers: &[String]) {
+    let round: Vec<_> = answers.iter().take(site.servers.len()).collect();
     for (at, answer) in answers.iter().enumerate() {
         assert_eq!(answer, round[at % round.len()], "{answers:?}");
     }
-    round.sort();
-    let mut names = SERVERS.map(|(name, _)| name);
-    names.sort_unstable();
-    assert_eq!(round, names, "{answers:?}");
+    everyone(site, answers);
+}
+
+/// Checks that every server has answered, and nobody else.
+#[track_caller]
+pub(crate) fn everyone(site: &Site, answers: &[String]) {
+    let named: BTreeSet<&str> = answers.iter().map(String::as_str).collect();
+    let all = site.servers.map(|(name, _)| name);
+    assert_eq!(named, BTreeSet::from(all), "{answers:?}");
 }

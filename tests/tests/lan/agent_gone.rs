@@ -10,14 +10,14 @@ use crate::{
 };
 
 /// Load on connections of all kinds, which no restart may disturb.
-struct Busy {
+pub struct Busy {
     short: Load,
     kept: Load,
     open: Vec<LongLived>,
 }
 
 impl Busy {
-    fn start(scene: &Scene) -> Self {
+    pub fn start(scene: &Scene) -> Self {
         let (client, service) = (scene.client(), &scene::services()[0]);
         let load = |keep_alive| {
             let options = LoadOptions {
@@ -35,7 +35,7 @@ impl Busy {
         }
     }
 
-    fn goes_on_for(&self, time: Duration) {
+    pub fn goes_on_for(&self, time: Duration) {
         let before = self.answered();
         sleep(time);
         assert!(
@@ -48,7 +48,7 @@ impl Busy {
         self.short.tally().ok + self.kept.tally().ok
     }
 
-    fn end(self) {
+    pub fn end(self) {
         let failed = |tally: Tally| assert_eq!(tally.failed, 0, "{:?}", tally.failures);
         failed(self.short.stop().unwrap());
         failed(self.kept.stop().unwrap());

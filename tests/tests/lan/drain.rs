@@ -1,34 +1,17 @@
 //! Backends that an operator takes out by hand.
 
-use naru_lab::{LongLived, Tally};
 use serde_json::json;
 
 use crate::scene::{self, Scene, rows, text, wait};
 
 fn served_by(scene: &Scene) -> Vec<String> {
-    let url = scene::services()[0].url("/");
-    let tally = Tally::of(&scene.client().many(&url, 40).unwrap());
-    assert_eq!((tally.ok, tally.failed), (40, 0), "{:?}", tally.failures);
-    tally.by_pod.into_keys().collect()
-}
-
-fn assert_alive(open: &[LongLived]) {
-    for connection in open {
-        let before = connection.lines();
-        wait("a line comes on an open connection", || {
-            assert_eq!(connection.ended(), None, "to {}", connection.pod());
-            connection.lines() > before
-        });
-    }
+    scene.answers(40).into_keys().collect()
 }
 
 #[test]
 fn a_drained_backend_gets_nothing_new_also_from_the_next_agent_until_it_is_put_back() {
     let scene = Scene::new();
-    let url = scene::services()[0].url("/stream");
-    let open: Vec<LongLived> = (0..scene.pods().len())
-        .map(|_| scene.client().long_lived(&url).unwrap())
-        .collect();
+    let open = scene.open(scene.pods().len());
     let victims = [true, false].map(|local| scene.first(local).clone());
     let address = victims[0].address.to_string();
     let reply = scene.agent.json(&["drain", &address]).unwrap();
@@ -68,7 +51,7 @@ fn a_drained_backend_gets_nothing_new_also_from_the_next_agent_until_it_is_put_b
         }
         assert_eq!(drained(), expected, "{how}");
         scene::assert_everyone(&served_by(&scene), &others);
-        assert_alive(&open);
+        scene::assert_alive(&open);
     }
 
     // Out of the manifests and back: it is still drained, and meanwhile that is told.

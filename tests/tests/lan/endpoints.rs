@@ -7,22 +7,13 @@ use std::{
     time::Duration,
 };
 
-use naru_lab::{Endpoint, LongLived, Tally};
+use naru_lab::Endpoint;
 
 use crate::{
     capture::Capture,
     probe,
-    scene::{self, CLIENT_ADDRESS, Scene, VIP, wait},
+    scene::{self, CLIENT_ADDRESS, Scene, VIP, assert_alive, wait},
 };
-
-/// Two endless answers of each pod.
-fn open_to_all(scene: &Scene) -> Vec<LongLived> {
-    let url = scene::services()[0].url("/stream");
-    let count = 2 * scene.pods().len();
-    (0..count)
-        .map(|_| scene.client().long_lived(&url).unwrap())
-        .collect()
-}
 
 /// A connection that this pod serves.
 fn connected_to(scene: &Scene, pod: &str) -> TcpStream {
@@ -36,20 +27,10 @@ fn connected_to(scene: &Scene, pod: &str) -> TcpStream {
         .expect("each pod has its turn")
 }
 
-fn assert_alive<'a>(open: impl IntoIterator<Item = &'a LongLived>) {
-    for connection in open {
-        let before = connection.lines();
-        wait("a line comes on an open connection", || {
-            assert_eq!(connection.ended(), None, "to {}", connection.pod());
-            connection.lines() > before
-        });
-    }
-}
-
 #[test]
 fn a_dead_pod_taken_out_gets_no_request_and_all_other_connections_live_on() {
     let scene = Scene::new();
-    let mut open = open_to_all(&scene);
+    let mut open = scene.open(2 * scene.pods().len());
     let vip = probe::at(VIP, 80);
     let client = scene.lab.node("client");
     for local in [true, false] {
@@ -68,10 +49,7 @@ fn a_dead_pod_taken_out_gets_no_request_and_all_other_connections_live_on() {
             .unwrap();
         scene.set_endpoints(scene.pods().iter().filter(|it| it.name != victim.name));
 
-        let url = scene::services()[0].url("/");
-        let tally = Tally::of(&scene.client().many(&url, 100).unwrap());
-        assert_eq!((tally.ok, tally.failed), (100, 0), "{:?}", tally.failures);
-        assert!(!tally.by_pod.contains_key(&victim.name));
+        assert!(!scene.answers(100).contains_key(&victim.name));
         let datagrams = probe::ask_from(client, 20_000..20_100, vip);
         assert!(!datagrams.contains(&victim.name));
 
@@ -98,7 +76,7 @@ fn a_dead_pod_taken_out_gets_no_request_and_all_other_connections_live_on() {
 #[test]
 fn a_draining_pod_keeps_its_connections_and_gets_no_new_one_until_it_is_removed() {
     let scene = Scene::new();
-    let open = open_to_all(&scene);
+    let open = scene.open(2 * scene.pods().len());
     let (vip, client) = (probe::at(VIP, 80), scene.lab.node("client"));
     let datagrams = probe::ask_from(client, 20_000..20_005, vip);
     let victims = [true, false].map(|local| scene.first(local).name.clone());
@@ -114,15 +92,13 @@ fn a_draining_pod_keeps_its_connections_and_gets_no_new_one_until_it_is_removed(
     });
     scene.set_endpoints(draining.chain(staying.iter().cloned()));
 
-    let url = scene::services()[0].url("/");
-    let tally = Tally::of(&scene.client().many(&url, 60).unwrap());
-    assert_eq!((tally.ok, tally.failed), (60, 0), "{:?}", tally.failures);
-    assert_eq!(tally.by_pod.len(), 3, "{:?}", tally.by_pod);
+    let by_pod = scene.answers(60);
+    assert_eq!(by_pod.len(), 3, "{by_pod:?}");
     let news = probe::ask_from(client, 21_000..21_030, vip);
     assert!(
         victims
             .iter()
-            .all(|it| !tally.by_pod.contains_key(it) && !news.contains(it))
+            .all(|it| !by_pod.contains_key(it) && !news.contains(it))
     );
     assert_alive(&open);
     assert_eq!(
@@ -145,8 +121,7 @@ fn a_draining_pod_keeps_its_connections_and_gets_no_new_one_until_it_is_removed(
             assert_eq!(old, new);
         }
     }
-    let tally = Tally::of(&scene.client().many(&url, 60).unwrap());
-    assert_eq!((tally.ok, tally.failed), (60, 0), "{:?}", tally.failures);
+    scene.answers(60);
 }
 
 #[test]

@@ -6,10 +6,7 @@ use naru_lab::{LoadOptions, Topology};
 
 use crate::{
     probe,
-    scene::{
-        self, CLIENT_ADDRESS, NODE, NODE_ADDRESS, Scene, VIP, assert_everyone, assert_in_turn,
-        order, rows,
-    },
+    scene::{self, CLIENT_ADDRESS, NODE, Scene, VIP, assert_everyone, assert_in_turn, order, rows},
 };
 
 /// Beyond any window, buffer or burst on the way.
@@ -53,7 +50,7 @@ fn carries_everything(scene: &Scene) {
         if scene.pod(&pod).node == NODE {
             assert_eq!(seen, probe::at(CLIENT_ADDRESS, port), "the client's own");
         } else {
-            assert_eq!(seen.ip(), NODE_ADDRESS, "the node's");
+            assert_eq!(seen.ip(), scene.snat_address(), "the node's");
             assert!(seen.port() >= 61_001, "{seen}");
         }
         served.push(pod);
@@ -101,11 +98,7 @@ fn everything_is_carried_over_the_virtual_cables_of_containers() {
         lab.like_a_container(machine).unwrap();
     }
     let options = scene::options(&manifests).arg("--attach").arg("auto");
-    let scene = Scene {
-        agent: lab.agent(NODE, options).unwrap(),
-        manifests,
-        lab,
-    };
+    let scene = Scene::start(lab, manifests, options);
     let status = scene.agent.json(&["status"]).unwrap();
     assert_eq!(status["attachments"][0]["native"], false);
     carries_everything(&scene);
@@ -130,6 +123,17 @@ fn everything_is_carried_by_filters_and_generic_xdp_past_a_cni() {
 fn everything_is_carried_by_generic_xdp_past_a_cni() {
     let topology = Topology::nuc().with_cni_masquerade();
     carries_everything(&Scene::with(topology, &["--attach", "generic"]));
+}
+
+#[test]
+fn everything_is_carried_through_vxlan() {
+    carries_everything(&Scene::with_vxlan(Topology::nuc()));
+}
+
+#[test]
+fn everything_is_carried_through_vxlan_past_a_cni() {
+    let topology = Topology::nuc().with_cni_masquerade();
+    carries_everything(&Scene::with_vxlan(topology));
 }
 
 #[test]

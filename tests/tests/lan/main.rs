@@ -30,5 +30,6 @@ mod host_address;
 mod interfaces;
 mod reply_path;
 mod sockets;
+mod vxlan;
 mod ways_in;
 mod whole_path;

@@ -45,9 +45,19 @@ pub fn ask_here(port: u16, to: SocketAddr, patience: Duration) -> io::Result<Str
 
 /// A datagram that only fits in fragments, and what comes back of it: pod and bytes.
 pub fn echo_datagram(machine: &NetNs, port: u16, to: SocketAddr, body: &[u8]) -> Answer {
+    try_echo_datagram(machine, port, to, body, PATIENCE).unwrap()
+}
+
+pub fn try_echo_datagram(
+    machine: &NetNs,
+    port: u16,
+    to: SocketAddr,
+    body: &[u8],
+    patience: Duration,
+) -> io::Result<Answer> {
     let exchange = || -> io::Result<Vec<u8>> {
         let socket = UdpSocket::bind(("0.0.0.0", port))?;
-        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_read_timeout(Some(patience))?;
         socket.connect(to)?;
         socket.send(body)?;
         let mut buffer = vec![0; 1 << 16];
@@ -55,15 +65,15 @@ pub fn echo_datagram(machine: &NetNs, port: u16, to: SocketAddr, body: &[u8]) ->
         buffer.truncate(length);
         Ok(buffer)
     };
-    let answer = machine.enter(exchange).unwrap().unwrap();
+    let answer = machine.enter(exchange).unwrap()?;
     let end = answer
         .iter()
         .position(|&byte| byte == b'\n')
         .expect("a line");
-    Answer {
+    Ok(Answer {
         pod: String::from_utf8(answer[..end].to_vec()).unwrap(),
         body: answer[end + 1..].to_vec(),
-    }
+    })
 }
 
 /// A connection from this port (0: any).

@@ -1,6 +1,7 @@
 //! A lab with the agent on nuc01, and the questions that all scenarios ask.
 
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     process::Command,
@@ -9,14 +10,16 @@ use std::{
 };
 
 use naru_lab::{
-    Agent, AgentOptions, Answer, Client, Endpoint, Lab, Manifests, PodKind, PodSpec, Protocol,
-    ServiceSpec, Topology,
+    Agent, AgentOptions, Answer, Client, Endpoint, Lab, LongLived, Manifests, PodKind, PodRoutes,
+    PodSpec, Protocol, ServiceSpec, TUNNEL, Tally, Topology, UPLINK,
 };
 use serde_json::Value;
 
 /// Where the agent runs.
 pub const NODE: &str = "nuc01";
 pub const NODE_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 56, 101);
+/// What it is to the pods of other nodes where those are behind VXLAN.
+pub const TUNNEL_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 0);
 pub const CLIENT_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 56, 1);
 pub const VIP: Ipv4Addr = Ipv4Addr::new(192, 168, 56, 11);
 /// How long anything may take that is waited for. A loaded machine is slow; what is
@@ -82,11 +85,31 @@ impl Scene {
     /// Another topology, with further arguments for the agent.
     pub fn with(topology: Topology, args: &[&str]) -> Self {
         let (lab, manifests) = set_up(topology);
-        let agent = lab.agent(NODE, options(&manifests).args(args)).unwrap();
+        let options = options(&manifests).args(args);
+        Self::start(lab, manifests, options)
+    }
+
+    /// A lab that is there, with the agent as these options say.
+    pub fn start(lab: Lab, manifests: Manifests, options: AgentOptions) -> Self {
         Self {
-            agent,
+            agent: lab.agent(NODE, options).unwrap(),
             manifests,
             lab,
+        }
+    }
+
+    /// Pods behind VXLAN, with the agent on the uplink and on the tunnel.
+    pub fn with_vxlan(topology: Topology) -> Self {
+        let (lab, manifests) = set_up(topology.with_vxlan());
+        let options = options(&manifests).interface(UPLINK).interface(TUNNEL);
+        Self::start(lab, manifests, options)
+    }
+
+    /// Where requests come from, as pods elsewhere see it.
+    pub fn snat_address(&self) -> Ipv4Addr {
+        match self.lab.topology().pod_routes {
+            PodRoutes::Lan => NODE_ADDRESS,
+            PodRoutes::Vxlan => TUNNEL_ADDRESS,
         }
     }
 
@@ -106,6 +129,21 @@ impl Scene {
 
     pub fn client(&self) -> Client {
         self.lab.client()
+    }
+
+    /// So many requests, all of which must be answered; how often by which pod.
+    pub fn answers(&self, count: usize) -> BTreeMap<String, u64> {
+        let url = services()[0].url("/");
+        let tally = Tally::of(&self.client().many(&url, count).unwrap());
+        assert_eq!(tally.failed, 0, "{:?}", tally.failures);
+        tally.by_pod
+    }
+
+    /// So many connections that stay open, with a line now and then.
+    pub fn open(&self, count: usize) -> Vec<LongLived> {
+        let url = services()[0].url("/stream");
+        let one = |_| self.client().long_lived(&url).unwrap();
+        (0..count).map(one).collect()
     }
 
     /// Changes the endpoints of both services, and waits until that is in force.
@@ -182,6 +220,17 @@ pub fn text<'a>(row: &'a Value, field: &str) -> &'a str {
     row[field]
         .as_str()
         .unwrap_or_else(|| panic!("no {field} in {row}"))
+}
+
+/// Asserts that lines go on coming on connections that stay open.
+pub fn assert_alive<'a>(open: impl IntoIterator<Item = &'a LongLived>) {
+    for connection in open {
+        let before = connection.lines();
+        wait("a line comes on an open connection", || {
+            assert_eq!(connection.ended(), None, "to {}", connection.pod());
+            connection.lines() > before
+        });
+    }
 }
 
 /// The names of the pods that answered, in order.

@@ -273,6 +273,7 @@ fn surroundings(indices: &BTreeMap<&'static str, u32>) -> desired::Surroundings 
                     snat_v6: device.snat_v6.then(|| own(device.v6.into())),
                     mac: device.mac,
                     xdp_redirect: device.native,
+                    tunnel: false,
                 };
                 (indices[device.name], facts)
             })

@@ -1,5 +1,7 @@
 //! ICMP errors about flows: whoever sent the packet finds in them what he sent.
 
+use std::net::SocketAddr;
+
 use etherparse::{
     Icmpv4Type, Icmpv6Type,
     icmpv4::{DestUnreachableHeader, TimeExceededCode},
@@ -100,11 +102,7 @@ impl Side {
 }
 
 fn ip(endpoint: &str) -> String {
-    endpoint
-        .parse::<std::net::SocketAddr>()
-        .unwrap()
-        .ip()
-        .to_string()
+    endpoint.parse::<SocketAddr>().unwrap().ip().to_string()
 }
 
 /// A packet from its network header on.
@@ -151,17 +149,14 @@ pub(crate) fn cases() -> Vec<Case> {
                 for side in &SIDES {
                     let mut world = side.world(side.remote);
                     for request in side.requests() {
-                        let (bytes, verdict) = (request.bytes(), Verdict::ForwardNat);
-                        let out = world.send(Hook::Xdp, &bytes, verdict, Act::SentBack);
-                        let snat = endpoints(&out).0;
+                        let snat = begin_nat(&mut world, &request);
                         let sent = request.clone().from(side.remote).to(&snat.to_string());
                         let seen = request.clone().from(side.vip).to(side.client);
                         let kind = (side.too_big)(1280);
                         let (vip, remote) = (ip(side.vip), ip(side.remote));
                         let frame = icmp(side.router, &vip, kind.clone(), &quote(&seen));
-                        let mut out = icmp(&snat.ip().to_string(), &remote, kind, &quote(&sent));
-                        count_down(&mut out);
-                        let out = relinked(out, NODE_MAC, REMOTE_MAC);
+                        let out = icmp(&snat.ip().to_string(), &remote, kind, &quote(&sent));
+                        let out = sent_on(out, REMOTE_MAC);
                         let verdict = Verdict::ErrorNat;
                         world.expect(Hook::Xdp, &frame, verdict, Act::SentBack, &out);
                     }
@@ -174,9 +169,7 @@ pub(crate) fn cases() -> Vec<Case> {
                 for side in &SIDES {
                     let mut world = side.world(side.remote);
                     for request in side.requests() {
-                        let (bytes, verdict) = (request.bytes(), Verdict::ForwardNat);
-                        let out = world.send(Hook::Xdp, &bytes, verdict, Act::SentBack);
-                        let snat = endpoints(&out).0;
+                        let snat = begin_nat(&mut world, &request);
                         let forwarded = request.clone().from(&snat.to_string()).to(side.remote);
                         for kind in side.kinds() {
                             let router = ip(side.remote);
@@ -187,10 +180,8 @@ pub(crate) fn cases() -> Vec<Case> {
                                 &quote(&forwarded),
                             );
                             let frame = relinked(frame, REMOTE_MAC, NODE_MAC);
-                            let mut out =
-                                icmp(&ip(side.vip), &ip(side.client), kind, &quote(&request));
-                            count_down(&mut out);
-                            let out = relinked(out, NODE_MAC, CLIENT_MAC);
+                            let out = icmp(&ip(side.vip), &ip(side.client), kind, &quote(&request));
+                            let out = sent_on(out, CLIENT_MAC);
                             let verdict = Verdict::ErrorReply;
                             world.expect(Hook::Xdp, &frame, verdict, Act::SentBack, &out);
                         }
@@ -262,14 +253,22 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// One hop fewer in the network header.
-fn count_down(frame: &mut [u8]) {
+/// Sends a request to the backend elsewhere; the address and port that it comes from there.
+fn begin_nat(world: &mut World, request: &Packet) -> SocketAddr {
+    let verdict = Verdict::ForwardNat;
+    let out = world.send(Hook::Xdp, &request.bytes(), verdict, Act::SentBack);
+    endpoints(&out).0
+}
+
+/// The frame as the node sends it on to a neighbour: with one hop fewer to go.
+fn sent_on(mut frame: Vec<u8>, to: [u8; 6]) -> Vec<u8> {
     if frame[12..14] == [0x86, 0xdd] {
         frame[21] -= 1;
-        return;
+    } else {
+        let mut header = etherparse::Ipv4Header::from_slice(&frame[14..]).unwrap().0;
+        header.time_to_live -= 1;
+        header.header_checksum = header.calc_header_checksum();
+        frame[14..34].copy_from_slice(&header.to_bytes());
     }
-    let mut header = etherparse::Ipv4Header::from_slice(&frame[14..]).unwrap().0;
-    header.time_to_live -= 1;
-    header.header_checksum = header.calc_header_checksum();
-    frame[14..34].copy_from_slice(&header.to_bytes());
+    relinked(frame, NODE_MAC, to)
 }

@@ -240,8 +240,13 @@ pub(crate) fn cases() -> Vec<Case> {
                 reply(&mut world, PODS[0], FIN | ACK);
                 let fin = tcp(&client(0), "192.168.56.11:80", FIN | ACK);
                 world.forwarded(&fin, Verdict::ForwardLocal);
-                let direct = tcp(PODS[0], &client(0), SYN | ACK).bytes();
-                world.expect_untouched(Hook::TcEgress, &direct, Verdict::NotOurs, Act::Pass);
+                for flags in [SYN | ACK, ACK, FIN | ACK] {
+                    let direct = tcp(PODS[0], &client(0), flags).bytes();
+                    world.expect_untouched(Hook::TcEgress, &direct, Verdict::NotOurs, Act::Pass);
+                }
+                // Until the client comes by the service again.
+                new_flow(&mut world, 0);
+                reply(&mut world, PODS[0], SYN | ACK);
             },
         },
         Case {

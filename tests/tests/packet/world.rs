@@ -304,6 +304,7 @@ fn surroundings() -> Surroundings {
             snat_v6: snat_v6.map(own),
             mac: NODE_MAC,
             xdp_redirect,
+            tunnel: false,
         };
         (interface(name), facts)
     };

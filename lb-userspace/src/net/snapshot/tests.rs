@@ -97,6 +97,7 @@ fn surroundings_leave_out_what_is_gone() {
                 snat_v4: Some(Snat::shared(ip("192.168.56.1"), 61_001..=65_535)),
                 snat_v6: None,
                 xdp_redirect: true,
+                tunnel: false,
             }
         )])
     );
@@ -145,4 +146,20 @@ fn on_point_to_point_links_the_own_end_counts() {
         .attributes
         .push(AddressAttribute::Address(ip("fe80::1")));
     assert!(!Address::from_message(&message).unwrap().usable);
+}
+
+#[test]
+fn what_an_interface_is_made_of_is_read() {
+    let kind = |kind| {
+        let mut message = LinkMessage::default();
+        let infos = vec![LinkInfo::Kind(kind)];
+        message.attributes = vec![LinkAttribute::LinkInfo(infos)];
+        Link::from(message).kind
+    };
+    assert_eq!(kind(InfoKind::Veth), LinkKind::Veth);
+    assert_eq!(kind(InfoKind::Bond), LinkKind::Bond);
+    assert_eq!(kind(InfoKind::Vxlan), LinkKind::Tunnel);
+    assert_eq!(kind(InfoKind::Geneve), LinkKind::Tunnel);
+    assert_eq!(kind(InfoKind::Bridge), LinkKind::Other);
+    assert_eq!(Link::from(LinkMessage::default()).kind, LinkKind::Other);
 }

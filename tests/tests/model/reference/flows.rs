@@ -34,8 +34,9 @@ impl State {
         }
         if let Some(flow) = self.flows.get_mut(&reply.flow) {
             // A backend that opens a connection answers somebody who reached it directly,
-            // by a port that a flow had before.
+            // by a port that a flow had before: so is all that follows.
             if flags & SYN != 0 && (flow.seen.closing() || now > flow.expires) {
+                self.replies.remove(&packet.tuple());
                 return None;
             }
             if flow.backend == reply.backend {

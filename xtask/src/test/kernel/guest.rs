@@ -50,8 +50,11 @@ pub(super) fn run(kernel: &Kernel, job: &str, line: &mut dyn FnMut(&str)) -> Res
     outcome
 }
 
-/// The machine: the host's file system to read, two network cards on a hub of their
-/// own, and two serial lines, for the kernel and for the tests.
+/// The hub of each network card, which has the card's number at the end of its address.
+const HUBS: [u8; 4] = [0, 0, 1, 1];
+
+/// The machine: the host's file system to read, two network cards on each of two hubs of
+/// their own, and two serial lines, for the kernel and for the tests.
 fn command(kernel: &Kernel, disk: &Path, console: &Path) -> Command {
     let mut qemu = Command::new(QEMU);
     qemu.args(["-nodefaults", "-no-user-config", "-no-reboot"])
@@ -71,8 +74,8 @@ fn command(kernel: &Kernel, disk: &Path, console: &Path) -> Command {
             "-virtfs",
             "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap",
         ]);
-    for card in ["0", "1"] {
-        qemu.args(["-netdev", &format!("hubport,hubid=0,id=net{card}")]);
+    for (card, hub) in HUBS.iter().enumerate() {
+        qemu.args(["-netdev", &format!("hubport,hubid={hub},id=net{card}")]);
         qemu.args([
             "-device",
             // No code to boot from the network: its package may not be there.
