@@ -39,5 +39,7 @@ pub const MAX_FRAGMENTED: usize = 1 << 14;
 pub const MAX_SOURCES: usize = 1 << 16;
 /// Clients of services with session affinity that are remembered at a time.
 pub const MAX_AFFINE_CLIENTS: usize = 1 << 16;
+/// Entries of map `INTERNAL`: all frontends of packets, and cluster IPs beside them.
+pub const MAX_INTERNAL: usize = 1 << 17;
 /// Sockets of this node that are remembered at a time.
 pub const MAX_SOCKETS: usize = 1 << 16;

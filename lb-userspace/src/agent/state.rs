@@ -275,6 +275,7 @@ impl State {
         let local = self.network.local_endpoints(endpoints, &indices).await?;
         let mut surroundings = snapshot.surroundings(&self.options.node, attached, local);
         surroundings.seed = self.options.datapath.seed;
+        surroundings.sockets = self.options.cgroup.is_some();
         surroundings.node_port_addresses =
             snapshot.global_addresses(&self.options.node_port_addresses);
         Ok(surroundings)

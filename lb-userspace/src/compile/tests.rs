@@ -220,8 +220,8 @@ proptest! {
             .values()
             .flatten()
             .map(|slot| match image.backends[&slot.current().index()].addr.to_ip() {
-                std::net::IpAddr::V4(ip) => ip.octets()[3],
-                std::net::IpAddr::V6(_) => unreachable!("no IPv6 was asked for"),
+                IpAddr::V4(ip) => ip.octets()[3],
+                IpAddr::V6(_) => unreachable!("no IPv6 was asked for"),
             })
             .collect();
         let with = |wanted: bool| -> BTreeSet<u8> {
@@ -381,7 +381,7 @@ fn node_ports_give_way_to_what_was_given_by_name_and_clash_with_each_other() {
         families: BTreeSet::from([desired::Family::V4]),
     };
     let mut desired = state(&BTreeMap::from([(1, plain(1)), (2, plain(2))]));
-    let ip: std::net::IpAddr = [192, 0, 2, 1].into();
+    let ip: IpAddr = [192, 0, 2, 1].into();
     let surroundings = Surroundings {
         node_port_addresses: BTreeSet::from([
             ip,

@@ -22,7 +22,7 @@ const REST: Duration = Duration::from_secs(2);
 pub struct Applied {
     /// Addresses added, changed or removed.
     pub addresses: usize,
-    /// Frontends added, changed or removed.
+    /// Frontends added, changed or removed, those of packets and those of sockets.
     pub frontends: usize,
     /// Services switched to another slot table.
     pub services: usize,
@@ -57,6 +57,7 @@ impl Applied {
 pub(super) struct Live {
     pub(super) addresses: BTreeMap<Addr, AddressUse>,
     pub(super) frontends: BTreeMap<Frontend, Entry>,
+    pub(super) internal: BTreeMap<Frontend, u32>,
     pub(super) sources: BTreeSet<Network>,
     pub(super) services: BTreeMap<u32, SlotTable>,
     pub(super) backends: BTreeMap<u32, Backend>,
@@ -77,13 +78,17 @@ impl Live {
             live.frontends
                 .extend([entry.map_err(DatapathError::map("FRONTENDS"))?]);
         }
+        for entry in maps.internal.iter() {
+            live.internal
+                .extend([entry.map_err(DatapathError::map("INTERNAL"))?]);
+        }
         for entry in maps.devices.iter() {
             live.devices
                 .extend([entry.map_err(DatapathError::map("DEVICES"))?]);
         }
         live.sources = clients::sources(maps)?;
-        for entry in live.frontends.values() {
-            let service = entry.service();
+        let by_packets = live.frontends.values().map(|entry| entry.service());
+        for service in by_packets.chain(live.internal.values().copied()) {
             let table = SlotTable(maps.services.get(service as usize));
             live.services.insert(service, table);
         }
@@ -111,6 +116,7 @@ impl Datapath {
         let live = &self.live;
         InUse {
             frontends: image::services(&live.frontends),
+            internal: live.internal.clone(),
             services: live.services.clone(),
             backends: live.backends.clone(),
             resting_backends: live.resting_backends.keys().copied().collect(),
@@ -130,6 +136,7 @@ impl Datapath {
         MapImage {
             addresses: live.addresses.clone(),
             frontends: live.frontends.clone(),
+            internal: live.internal.clone(),
             services: live.services.clone(),
             tables: live
                 .services
@@ -167,6 +174,7 @@ impl Datapath {
         self.store_slots(image, &mut applied);
         self.switch_services(image, &mut applied)?;
         self.exchange_frontends(image, &mut applied)?;
+        self.exchange_internal(image, &mut applied)?;
         self.remove_sources(image, &mut applied)?;
         self.retire_services(image, &mut applied);
         self.forget_clients(image, &applied)?;
@@ -371,7 +379,10 @@ impl Datapath {
     }
 }
 
-fn absent<K: Ord + Copy, A, B>(live: &BTreeMap<K, A>, wanted: &BTreeMap<K, B>) -> Vec<K> {
+pub(super) fn absent<K: Ord + Copy, A, B>(
+    live: &BTreeMap<K, A>,
+    wanted: &BTreeMap<K, B>,
+) -> Vec<K> {
     live.keys()
         .filter(|key| !wanted.contains_key(key))
         .copied()

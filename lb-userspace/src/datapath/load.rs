@@ -34,7 +34,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/na
 
 /// The maps that are pinned, with key size, value size and capacity (`None`: the flow
 /// tables, whose capacity is the operator's choice).
-const PINNED: [(&str, usize, usize, Option<usize>); 17] = [
+const PINNED: [(&str, usize, usize, Option<usize>); 18] = [
     (
         "ADDRESSES",
         size_of::<Addr>(),
@@ -46,6 +46,12 @@ const PINNED: [(&str, usize, usize, Option<usize>); 17] = [
         size_of::<Frontend>(),
         4,
         Some(config::MAX_FRONTENDS),
+    ),
+    (
+        "INTERNAL",
+        size_of::<Frontend>(),
+        4,
+        Some(config::MAX_INTERNAL),
     ),
     ("SERVICES", 4, 8, Some(config::MAX_SERVICES)),
     ("SLOTS", 4, 8, Some(config::MAX_SLOTS)),
@@ -118,6 +124,7 @@ pub struct Datapath {
 pub(super) struct Maps {
     pub(super) addresses: HashMap<MapData, Addr, AddressUse>,
     pub(super) frontends: HashMap<MapData, Frontend, Entry>,
+    pub(super) internal: HashMap<MapData, Frontend, u32>,
     pub(super) sources: LpmTrie<MapData, Client, u32>,
     pub(super) affinity: HashMap<MapData, Client, Affinity>,
     pub(super) affinity_ticks: Array<MapData, u32>,
@@ -318,6 +325,7 @@ impl Maps {
         Ok(Self {
             addresses: typed(ebpf, "ADDRESSES")?,
             frontends: typed(ebpf, "FRONTENDS")?,
+            internal: typed(ebpf, "INTERNAL")?,
             sources: typed(ebpf, "SOURCES")?,
             affinity: typed(ebpf, "AFFINITY")?,
             affinity_ticks: typed(ebpf, "AFFINITY_TICKS")?,
