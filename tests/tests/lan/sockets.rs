@@ -1,72 +1,16 @@
 //! Clients on the node itself and in its pods, in a cgroup of the test's own.
 
 use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
+    path::Path,
     time::{Duration, Instant},
 };
 
-use naru_lab::{Endpoint, NetNs, Topology};
+use naru_lab::Endpoint;
 
-use crate::scene::{self, NODE, Scene, VIP, assert_everyone, assert_in_turn};
-
-/// A cgroup that is removed with the scene.
-struct Cgroup(PathBuf);
-
-impl Cgroup {
-    fn new(name: &str) -> Self {
-        let mounts = fs::read_to_string("/proc/mounts").unwrap();
-        let root = mounts
-            .lines()
-            .map(|line| line.split_whitespace().collect::<Vec<_>>())
-            .find(|fields| fields[2] == "cgroup2")
-            .map(|fields| PathBuf::from(fields[1]))
-            .expect("a cgroup2 file system");
-        let path = root.join(format!("naru-test-{}-{name}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    /// A shell's lines in this cgroup, on a machine of the lab; what they print.
-    fn shell(&self, machine: &NetNs, lines: &str) -> Result<String, String> {
-        let enter = format!("echo $$ > {}/cgroup.procs\n{lines}", self.0.display());
-        let mut command: Command = machine.command("sh");
-        let output = command.args(["-ec", &enter]).output().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-        if output.status.success() {
-            Ok(text(&output.stdout))
-        } else {
-            Err(format!(
-                "{:?} {}",
-                output.status.code(),
-                text(&output.stderr)
-            ))
-        }
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.0);
-    }
-}
-
-fn scene(name: &str) -> (Cgroup, Scene) {
-    let cgroup = Cgroup::new(name);
-    let path = cgroup.0.to_str().unwrap().to_owned();
-    let scene = Scene::with(Topology::nuc(), &["--cgroup", &path]);
-    (cgroup, scene)
-}
-
-fn lines(text: &str) -> Vec<String> {
-    text.lines().map(str::to_owned).collect()
-}
-
-/// Ten requests, each on a connection of its own.
-fn ten(url: &str) -> String {
-    format!("for n in 1 2 3 4 5 6 7 8 9 10; do curl -sS --max-time 3 {url}; done")
-}
+use crate::{
+    cgroup::{lines, scene, ten},
+    scene::{self, NODE, VIP, assert_everyone, assert_in_turn},
+};
 
 #[test]
 fn the_node_and_its_pods_reach_the_address_in_turn_also_a_pod_of_the_service_itself() {
@@ -135,13 +79,13 @@ fn sockets_go_on_without_the_agent_and_are_refused_without_a_backend() {
     scene.set_endpoints(scene.pods());
     cgroup.shell(&node, &curl).unwrap();
     let status = scene.agent.json(&["status"]).unwrap();
-    assert_eq!(Path::new(scene::text(&status, "cgroup")), cgroup.0);
+    assert_eq!(Path::new(scene::text(&status, "cgroup")), cgroup.path());
 
     // An agent that is told of no cgroup lets go of it, and so does `detach`.
     let options = scene::options(&scene.manifests);
     scene.agent.restart_with(options).unwrap();
     assert!(cgroup.shell(&node, &curl).is_err());
-    let path = cgroup.0.to_str().unwrap().to_owned();
+    let path = cgroup.path().to_str().unwrap().to_owned();
     let options = scene::options(&scene.manifests).args(["--cgroup", &path]);
     scene.agent.restart_with(options).unwrap();
     cgroup.shell(&node, &curl).unwrap();

@@ -103,7 +103,7 @@ pub(crate) fn service(frontends: &[&str], backends: &[&str]) -> Service {
     }
 }
 
-fn frontend(text: &str) -> Frontend {
+pub(crate) fn frontend(text: &str) -> Frontend {
     let (addr, protocol) = match text.split_once('/') {
         Some((addr, "udp")) => (addr, Protocol::Udp),
         Some((addr, "sctp")) => (addr, Protocol::Sctp),
@@ -310,6 +310,7 @@ fn surroundings() -> Surroundings {
             device("slow", "10.6.0.1", None, false),
             device("narrow", "10.5.0.1", Some("fd00:5::1"), true),
         ]),
+        sockets: true,
         ..Surroundings::default()
     }
 }
