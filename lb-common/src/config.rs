@@ -4,6 +4,8 @@
 
 /// `u8`, 1 in the twin that `naru explain` runs: nothing is counted, advanced or recorded.
 pub const DRY_RUN: &str = "DRY_RUN";
+/// `u8`, 1 where TCP flows are left to backends that are gone.
+pub const LEAVE_GONE: &str = "LEAVE_GONE";
 /// `u64`, the seed of the flow hash.
 pub const SEED: &str = "SEED";
 /// `u16` in host order, first SNAT port.

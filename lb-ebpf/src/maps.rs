@@ -74,6 +74,9 @@ pub static TRACE: Array<Trace, 1> = Array::new();
 /// See [`lb_common::config::DRY_RUN`].
 #[unsafe(no_mangle)]
 pub static DRY_RUN: Global<u8> = Global::new(0);
+/// See [`lb_common::config::LEAVE_GONE`].
+#[unsafe(no_mangle)]
+pub static LEAVE_GONE: Global<u8> = Global::new(0);
 /// See [`lb_common::config::SEED`].
 #[unsafe(no_mangle)]
 pub static SEED: Global<u64> = Global::new(DEFAULT_SEED);

@@ -204,11 +204,7 @@ impl State {
             .into_iter()
             .map(|entry| {
                 let tuple = entry.tuple;
-                let backend = self
-                    .image
-                    .backends
-                    .get(&entry.flow.backend.index())
-                    .filter(|backend| backend.serves(entry.flow.backend));
+                let backend = entry.backend;
                 let nat = backend.is_some_and(|backend| backend.mode() == Mode::Nat);
                 Flow {
                     protocol: protocol_name(tuple.protocol),

@@ -92,6 +92,9 @@ pub struct InUse {
     pub resting_services: BTreeSet<u32>,
     /// See [`Self::resting_backends`].
     pub resting_slots: BTreeMap<u32, u32>,
+    /// Whether connections go on with backends that are gone: then the index of such is
+    /// given out again last, and replies still come from its address.
+    pub leaves_gone: bool,
 }
 
 impl MapImage {
@@ -120,6 +123,13 @@ impl InUse {
             backends: image.backends.clone(),
             ..Self::default()
         }
+    }
+
+    /// The backends that connections may go on with although `image` has them no more.
+    pub fn gone<'a>(&'a self, image: &'a MapImage) -> impl Iterator<Item = &'a Backend> {
+        let known = self.backends.iter().filter(|_| self.leaves_gone);
+        let gone = known.filter(|(index, _)| !image.backends.contains_key(index));
+        gone.map(|(_, backend)| backend)
     }
 
     /// The id that `index` would carry if it were given to a new backend now.

@@ -141,7 +141,7 @@ pub fn compile(
             image.affinity.insert(indices[name], ticks(timeout));
         }
     }
-    image.addresses = addresses(&image, &reached, surroundings);
+    image.addresses = addresses(&image, &reached, surroundings, in_use);
     for (name, part) in &parts {
         let served = !image.services[&indices[name]].is_empty();
         announce(&mut image.addresses, part, served);
@@ -211,6 +211,7 @@ fn addresses(
     image: &MapImage,
     reached: &BTreeSet<IpAddr>,
     surroundings: &Surroundings,
+    in_use: &InUse,
 ) -> BTreeMap<Addr, AddressUse> {
     let mut addresses: BTreeMap<Addr, AddressUse> = BTreeMap::new();
     let mut mark = |addr: Addr, what: AddressUse| {
@@ -235,6 +236,11 @@ fn addresses(
     }
     for backend in image.backends.values() {
         if backend.mode() == Mode::Local && reached.contains(&backend.addr.to_ip()) {
+            mark(backend.addr, AddressUse::LOCAL_BACKEND);
+        }
+    }
+    for backend in in_use.gone(image) {
+        if backend.mode() == Mode::Local {
             mark(backend.addr, AddressUse::LOCAL_BACKEND);
         }
     }

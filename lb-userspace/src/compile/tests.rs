@@ -262,6 +262,34 @@ fn what_rests_is_not_given_out() {
 }
 
 #[test]
+fn the_place_of_a_backend_that_connections_go_on_with_is_given_out_last() {
+    let first = compile(&state(&one(1)), &surroundings(), &InUse::default()).expect("fits");
+    let gone = apply(&InUse::of(&first), &MapImage::default());
+    let index = |in_use: &InUse| {
+        let image = compile(&state(&one(2)), &surroundings(), in_use).expect("fits");
+        let id = image.backends.values().next().expect("one").id;
+        let addresses = image.addresses.iter();
+        let local = addresses.filter(|(_, usage)| usage.contains(AddressUse::LOCAL_BACKEND));
+        (id.to_string(), local.count())
+    };
+    assert_eq!(index(&gone), ("1.1".into(), 1));
+    let mut gone = InUse {
+        leaves_gone: true,
+        ..gone
+    };
+    assert_eq!(
+        index(&gone),
+        ("2.0".into(), 2),
+        "replies still come from it"
+    );
+    for index in 2..MAX_BACKENDS as u32 {
+        let dead = gone.backends[&1];
+        gone.backends.insert(index, dead);
+    }
+    assert_eq!(index(&gone).0, "1.1", "better than none");
+}
+
+#[test]
 fn an_index_goes_to_one_of_two_services_that_were_one() {
     let mut joined = plain(1);
     joined.frontends.insert(2);

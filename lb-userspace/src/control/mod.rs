@@ -298,7 +298,7 @@ pub struct Flow {
     pub client: SocketAddr,
     /// The virtual IP and port.
     pub frontend: SocketAddr,
-    /// The backend; none where it is gone.
+    /// The backend; none where it is gone, unless the flow is left to it.
     pub backend: Option<SocketAddr>,
     /// The source address that the backend sees, in `nat` mode.
     pub snat: Option<SocketAddr>,

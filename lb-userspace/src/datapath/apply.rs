@@ -11,7 +11,7 @@ use lb_common::{
 };
 use serde::Serialize;
 
-use super::{Datapath, DatapathError, clients, load::Maps, read::removed};
+use super::{Datapath, DatapathError, GoneFlows, clients, load::Maps, read::removed};
 use crate::compile::image::{self, InUse, MapImage, Network};
 
 /// How long what was given up is not given out again: far longer than any program run.
@@ -126,6 +126,7 @@ impl Datapath {
                 .iter()
                 .map(|(table, _)| (table.offset(), table.len()))
                 .collect(),
+            leaves_gone: self.options.gone_flows == GoneFlows::Leave,
         }
     }
 

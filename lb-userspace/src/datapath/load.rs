@@ -16,7 +16,7 @@ use lb_common::{
     Reply, Socket, Stats, Trace, Tuple, VerdictCount, config,
 };
 
-use super::{DatapathError, Options, apply::Live, causes, words::Words};
+use super::{DatapathError, GoneFlows, Options, apply::Live, causes, words::Words};
 
 /// Directory of the pinned links, below the pin directory; it has no ABI version, since
 /// links are handed from one version's programs to the next one's.
@@ -253,12 +253,14 @@ fn refused(program: &'static str) -> impl FnOnce(aya::programs::ProgramError) ->
 
 fn load(options: &Options, dir: &Path, dry_run: bool) -> Result<Ebpf, DatapathError> {
     let dry_run = u8::from(dry_run);
+    let leave_gone = u8::from(options.gone_flows == GoneFlows::Leave);
     let log_level = if options.log_packets { u8::MAX } else { 0 };
     let first = *options.snat_ports.start();
     let count = options.snat_ports.end() - first + 1;
     let mut loader = EbpfLoader::new();
     loader
         .override_global(config::DRY_RUN, &dry_run, true)
+        .override_global(config::LEAVE_GONE, &leave_gone, true)
         .override_global(config::SEED, &options.seed, true)
         .override_global(config::SNAT_PORT_FIRST, &first, true)
         .override_global(config::SNAT_PORT_COUNT, &count, true)

@@ -25,6 +25,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use lb_common::{Backend, Flow, Protocol, Tuple};
 use nix::fcntl::{Flock, FlockArg};
 
 pub use self::{
@@ -52,10 +53,30 @@ pub struct Options {
     pub seed: u64,
     /// SNAT ports of `nat` flows, host byte order.
     pub snat_ports: RangeInclusive<u16>,
+    /// What becomes of TCP flows whose backend is gone.
+    pub gone_flows: GoneFlows,
     /// How the classifiers are attached.
     pub tc: TcMode,
     /// A log line for every packet that concerns a service, for debugging.
     pub log_packets: bool,
+}
+
+/// What becomes of TCP flows whose backend is gone: no endpoint of any service any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum GoneFlows {
+    /// Their clients are told by RST.
+    #[default]
+    Reset,
+    /// They go on to its address, as kube-proxy has it, until they end.
+    Leave,
+}
+
+impl GoneFlows {
+    /// Whether a flow goes on with this backend, which has its backend's index.
+    fn keep(self, tuple: &Tuple, flow: &Flow, backend: &Backend) -> bool {
+        let left = self == Self::Leave && tuple.protocol == Protocol::Tcp as u8;
+        backend.serves(flow.backend) || left && backend.is(flow.backend)
+    }
 }
 
 impl Default for Options {
@@ -65,6 +86,7 @@ impl Default for Options {
             max_flows: lb_common::config::DEFAULT_MAX_FLOWS as u32,
             seed: lb_common::config::DEFAULT_SEED,
             snat_ports: lb_common::config::DEFAULT_SNAT_PORTS,
+            gone_flows: GoneFlows::Reset,
             tc: TcMode::Auto,
             log_packets: false,
         }

@@ -14,8 +14,7 @@ use crate::{
     cgroup::{Cgroup, lines, scene, ten},
     probe,
     scene::{
-        self, NODE, NODE_ADDRESS, Scene, VIP, assert_everyone, assert_in_turn, change, rows, text,
-        wait,
+        NODE, NODE_ADDRESS, Scene, VIP, assert_everyone, assert_in_turn, change, rows, text, wait,
     },
 };
 

@@ -6,8 +6,8 @@
 
 use std::{
     fs,
-    ops::{Deref, DerefMut, RangeInclusive},
-    path::{Path, PathBuf},
+    ops::{Deref, DerefMut},
+    path::PathBuf,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -19,14 +19,12 @@ use naru::datapath::{self, Datapath, Options};
 
 use crate::empty;
 
-/// The SNAT ports that a datapath of the pool is loaded with.
-const PORTS: RangeInclusive<u16> = 61_001..=65_535;
-
 static FREE: Mutex<Vec<Loaded>> = Mutex::new(Vec::new());
 
 /// A datapath and its pins, which go with it.
 struct Loaded {
     datapath: Datapath,
+    options: Options,
     pins: Pins,
 }
 
@@ -47,7 +45,7 @@ pub(crate) fn take() -> Lease {
             loaded.empty();
             loaded
         }
-        None => Loaded::new(PORTS),
+        None => Loaded::new(Options::default()),
     };
     Lease {
         loaded: Some(loaded),
@@ -55,10 +53,10 @@ pub(crate) fn take() -> Lease {
     }
 }
 
-/// One that is loaded with other ports, for this case alone.
-pub(crate) fn with_ports(ports: RangeInclusive<u16>) -> Lease {
+/// One that is loaded with other options, for this case alone.
+pub(crate) fn with(options: Options) -> Lease {
     Lease {
-        loaded: Some(Loaded::new(ports)),
+        loaded: Some(Loaded::new(options)),
         pooled: false,
     }
 }
@@ -71,15 +69,20 @@ pub(crate) fn drain() {
 // === impl Loaded ===
 
 impl Loaded {
-    fn new(ports: RangeInclusive<u16>) -> Self {
+    fn new(options: Options) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("naru-packet-{}-{number}", std::process::id());
         let pin_dir = PathBuf::from("/sys/fs/bpf").join(name);
         datapath::preflight(&pin_dir).unwrap();
-        let datapath = open(&pin_dir, ports);
+        let options = Options {
+            pin_dir: pin_dir.clone(),
+            max_flows: 4096,
+            ..options
+        };
         Self {
-            datapath,
+            datapath: Datapath::open(options.clone()).unwrap(),
+            options,
             pins: Pins(pin_dir),
         }
     }
@@ -116,13 +119,18 @@ impl Drop for Pins {
 impl Lease {
     /// Opens it anew over its pinned maps, as an agent does that restarts.
     pub(crate) fn reopen(mut self) -> Self {
-        let Loaded { datapath, pins } = self.loaded.take().unwrap();
+        let Loaded {
+            datapath,
+            options,
+            pins,
+        } = self.loaded.take().unwrap();
         drop(datapath);
-        let datapath = open(&pins.0, PORTS);
-        Self {
-            loaded: Some(Loaded { datapath, pins }),
-            pooled: self.pooled,
-        }
+        self.loaded = Some(Loaded {
+            datapath: Datapath::open(options.clone()).unwrap(),
+            options,
+            pins,
+        });
+        self
     }
 }
 
@@ -150,14 +158,4 @@ impl Drop for Lease {
             free.push(loaded);
         }
     }
-}
-
-fn open(pin_dir: &Path, snat_ports: RangeInclusive<u16>) -> Datapath {
-    Datapath::open(Options {
-        pin_dir: pin_dir.to_path_buf(),
-        max_flows: 4096,
-        snat_ports,
-        ..Options::default()
-    })
-    .unwrap()
 }

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, net::SocketAddr, thread, time::Duration};
 
 use lb_common::{Algorithm, Hook, Verdict};
-use naru::desired::{Condition, Service};
+use naru::{
+    datapath::Options,
+    desired::{Condition, Service},
+};
 
 use crate::{
     Case,
@@ -168,7 +171,11 @@ pub(crate) fn cases() -> Vec<Case> {
             name: "nat: no free port towards the backend",
             run: || {
                 let services = [service(&["192.168.56.11:80"], &[REMOTE])];
-                let mut world = World::with_ports(&services, 61_001..=61_004);
+                let options = Options {
+                    snat_ports: 61_001..=61_004,
+                    ..Options::default()
+                };
+                let mut world = World::with(options, &services);
                 let mut sources = Vec::new();
                 for n in 0..4 {
                     let syn = tcp(&client(n), "192.168.56.11:80", SYN);

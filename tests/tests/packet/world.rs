@@ -4,14 +4,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     net::{IpAddr, SocketAddr},
-    ops::RangeInclusive,
     sync::PoisonError,
 };
 
 use lb_common::{Algorithm, Hook, Protocol, Verdict, maglev};
 use naru::{
     compile::compile,
-    datapath::Applied,
+    datapath::{Applied, Options},
     desired::{
         Condition, Desired, DeviceFacts, Endpoint, Frontend, Service, ServiceName, Surroundings,
     },
@@ -136,8 +135,8 @@ impl World {
         Self::over(pool::take(), services)
     }
 
-    pub(crate) fn with_ports(services: &[Service], snat_ports: RangeInclusive<u16>) -> Self {
-        Self::over(pool::with_ports(snat_ports), services)
+    pub(crate) fn with(options: Options, services: &[Service]) -> Self {
+        Self::over(pool::with(options), services)
     }
 
     fn over(datapath: Lease, services: &[Service]) -> Self {
