@@ -225,3 +225,6 @@ pub(super) fn is_here(addr: SocketAddr, endpoint: &Endpoint, surroundings: &Surr
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

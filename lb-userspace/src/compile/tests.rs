@@ -6,7 +6,7 @@ use lb_common::{Algorithm, Backend, Protocol, maglev};
 use proptest::prelude::*;
 
 use super::*;
-use crate::desired::{Condition, Endpoint, Service};
+use crate::desired::{Condition, Endpoint, Service, TrafficPolicy};
 
 /// A service of which only what the properties vary is said.
 #[derive(Clone, Debug)]
@@ -14,6 +14,8 @@ struct Sketch {
     frontends: BTreeSet<u8>,
     udp: bool,
     maglev: bool,
+    /// Whether the external and the internal policy are Local.
+    local: [bool; 2],
     endpoints: BTreeMap<u8, (u32, bool)>,
 }
 
@@ -22,12 +24,14 @@ fn sketch() -> impl Strategy<Value = Sketch> {
         prop::collection::btree_set(any::<u8>(), 1..3),
         any::<bool>(),
         prop::bool::weighted(0.3),
+        any::<[bool; 2]>(),
         prop::collection::btree_map(0_u8..12, (0_u32..5, prop::bool::weighted(0.8)), 0..6),
     )
-        .prop_map(|(frontends, udp, maglev, endpoints)| Sketch {
+        .prop_map(|(frontends, udp, maglev, local, endpoints)| Sketch {
             frontends,
             udp,
             maglev,
+            local,
             endpoints,
         })
 }
@@ -41,9 +45,15 @@ fn state(sketches: &BTreeMap<u8, Sketch>) -> Desired {
         } else {
             Protocol::Tcp
         };
-        let frontends = sketch.frontends.iter().map(|&ip| desired::Frontend {
-            addr: SocketAddr::from(([192, 0, 2, ip], 80)),
+        let at = |[a, b, c]: [u8; 3], ip: u8| desired::Frontend {
+            addr: SocketAddr::from(([a, b, c, ip], 80)),
             protocol,
+        };
+        let own = sketch.frontends.iter().copied();
+        let own: Vec<u8> = own.filter(|&ip| used.insert((ip, protocol))).collect();
+        let [external_policy, internal_policy] = sketch.local.map(|local| match local {
+            true => TrafficPolicy::Local,
+            false => TrafficPolicy::Cluster,
         });
         let endpoints = sketch.endpoints.iter().map(|(&ip, &(weight, ready))| {
             let endpoint = Endpoint {
@@ -59,9 +69,10 @@ fn state(sketches: &BTreeMap<u8, Sketch>) -> Desired {
             (SocketAddr::from(([10, 0, 0, ip], 8080)), endpoint)
         });
         let service = Service {
-            frontends: frontends
-                .filter(|frontend| used.insert(*frontend))
-                .collect(),
+            frontends: own.iter().map(|&ip| at([192, 0, 2], ip)).collect(),
+            cluster: own.iter().map(|&ip| at([10, 96, 0], ip)).collect(),
+            external_policy,
+            internal_policy,
             algorithm: if sketch.maglev {
                 Algorithm::Maglev
             } else {
@@ -81,6 +92,7 @@ fn state(sketches: &BTreeMap<u8, Sketch>) -> Desired {
 fn surroundings() -> Surroundings {
     Surroundings {
         local_endpoints: (0..4).map(|n| [10, 0, 0, n].into()).collect(),
+        sockets: true,
         ..Surroundings::default()
     }
 }
@@ -173,6 +185,12 @@ proptest! {
             for (frontend, entry) in &image.frontends {
                 prop_assert!(image.services.contains_key(&entry.service()));
                 prop_assert!(image.addresses[&frontend.addr].contains(AddressUse::VIP));
+                prop_assert!(image.internal.contains_key(frontend));
+            }
+            for (frontend, index) in &image.internal {
+                prop_assert!(image.services.contains_key(index));
+                let cluster = !image.frontends.contains_key(frontend);
+                prop_assert!(!cluster || !image.addresses.contains_key(&frontend.addr));
             }
             in_use = apply(&in_use, &image);
         }
@@ -213,6 +231,7 @@ proptest! {
 
     #[test]
     fn only_endpoints_that_may_take_new_flows_have_slots(sketch in sketch()) {
+        let sketch = Sketch { local: [false; 2], ..sketch };
         let desired = state(&BTreeMap::from([(0, sketch.clone())]));
         let image = compile(&desired, &surroundings(), &InUse::default()).expect("fits");
         let named: BTreeSet<u8> = image
@@ -243,6 +262,7 @@ fn plain(n: u8) -> Sketch {
         frontends: BTreeSet::from([n]),
         udp: false,
         maglev: false,
+        local: [false; 2],
         endpoints: BTreeMap::from([(n, (1, true))]),
     }
 }
