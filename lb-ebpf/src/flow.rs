@@ -10,9 +10,7 @@ use lb_common::{
 use crate::{
     count,
     headers::Headers,
-    maps::{
-        BACKENDS, FLOWS, LEAVE_GONE, REPLIES, SEED, SNAT_PORT_COUNT, SNAT_PORT_FIRST, dry_run,
-    },
+    maps::{BACKENDS, FLOWS, LEAVE_GONE, REPLIES, SEED, SNAT_PORT_COUNT, SNAT_PORT_FIRST, dry_run},
     work::Work,
 };
 
