@@ -9,6 +9,7 @@ mod memory;
 mod overlay;
 mod report;
 mod state;
+mod stranded;
 mod warnings;
 
 use std::{path::PathBuf, time::Duration};

@@ -239,6 +239,7 @@ impl State {
                     applied.slots
                 );
             }
+            self.free_stranded();
             self.image = image;
             self.desired = input.0.clone();
             self.compiled = Some(input);

@@ -62,6 +62,8 @@ pub(super) struct Live {
     pub(super) services: BTreeMap<u32, SlotTable>,
     pub(super) backends: BTreeMap<u32, Backend>,
     pub(super) devices: BTreeMap<u32, Device>,
+    /// Backends that are gone, until [`Datapath::stranded`] asks for them.
+    pub(super) gone: Vec<Backend>,
     resting_backends: BTreeMap<u32, Instant>,
     resting_services: BTreeMap<u32, Instant>,
     resting_slots: Vec<(SlotTable, Instant)>,
@@ -360,6 +362,7 @@ impl Datapath {
                 .set(index, dead, 0)
                 .map_err(DatapathError::map("BACKENDS"))?;
             self.live.backends.insert(index, dead);
+            self.live.gone.push(dead);
             self.live.resting_backends.insert(index, Instant::now());
             applied.backends += 1;
         }

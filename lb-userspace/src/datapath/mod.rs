@@ -12,6 +12,7 @@ mod load;
 mod preflight;
 mod read;
 mod socket;
+mod stranded;
 mod sweep;
 mod tc;
 mod unpin;
@@ -35,6 +36,7 @@ pub use self::{
     load::Datapath,
     preflight::preflight,
     read::FlowEntry,
+    stranded::Stranded,
     sweep::{Sweeper, Swept},
     tc::{TcKind, TcMode},
 };

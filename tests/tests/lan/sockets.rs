@@ -1,7 +1,9 @@
 //! Clients on the node itself and in its pods, in a cgroup of the test's own.
 
 use std::{
+    fs,
     path::Path,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -9,7 +11,7 @@ use naru_lab::Endpoint;
 
 use crate::{
     cgroup::{lines, scene, ten},
-    scene::{self, NODE, VIP, assert_everyone, assert_in_turn},
+    scene::{self, NODE, VIP, assert_everyone, assert_in_turn, wait},
 };
 
 #[test]
@@ -91,4 +93,64 @@ fn sockets_go_on_without_the_agent_and_are_refused_without_a_backend() {
     cgroup.shell(&node, &curl).unwrap();
     scene.agent.detach().unwrap();
     assert!(cgroup.shell(&node, &curl).is_err());
+}
+
+/// Connects a UDP socket to the address, and one to the pod that answers itself; writes
+/// the pod's name to `file`, and then says what becomes of both.
+fn connected(file: &Path, pods: &str) -> String {
+    format!(
+        "python3 -c 'import errno, socket, time
+pods = {{{pods}}}
+def to(at, port):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(3)
+    s.connect((at, port)); return s
+def ask(s):
+    s.send(b\"who?\"); return s.recv(99).decode()
+by_vip = to(\"{VIP}\", 80); first = ask(by_vip)
+direct = to(pods[first], 3000); assert ask(direct) == first
+with open(\"{}\", \"w\") as file: file.write(first)
+end = time.time() + 15
+try:
+    while time.time() < end:
+        assert ask(by_vip) == first
+        time.sleep(0.05)
+    print(\"nothing happens\")
+except OSError as error: print(errno.errorcode[error.errno])
+print(ask(to(\"{VIP}\", 80)) == first, ask(direct) == first)'",
+        file.display()
+    )
+}
+
+#[test]
+fn a_datagram_socket_whose_pod_is_gone_is_destroyed_and_no_other() {
+    let (cgroup, scene) = scene("stranded");
+    let pods = scene.pods().iter();
+    let pods: Vec<_> = pods
+        .map(|pod| format!("\"{}\": \"{}\"", pod.name, pod.address))
+        .collect();
+    let pods = pods.join(", ");
+    let here = scene.lab.node(NODE);
+    let inside = scene.lab.pod(&scene.first(true).name).namespace();
+    for (n, machine) in [here, inside].into_iter().enumerate() {
+        scene.set_endpoints(scene.pods());
+        let file = scene.lab.dir().join(format!("connected-{n}"));
+        let script = connected(&file, &pods);
+        let said = thread::scope(|scope| {
+            let client = scope.spawn(|| cgroup.shell(machine, &script).unwrap());
+            wait("it is connected", || {
+                fs::read(&file).is_ok_and(|it| !it.is_empty())
+            });
+            let pod = fs::read_to_string(&file).unwrap();
+            // It goes on serving whoever still asks it.
+            scene.set_endpoints(scene.pods().iter().filter(|it| it.name != pod));
+            client.join().unwrap()
+        });
+        // The one where it waits for an answer, the other where it sends.
+        let (error, rest) = said.split_once('\n').unwrap();
+        assert!(["ECONNABORTED", "EDESTADDRREQ"].contains(&error), "{said}");
+        assert_eq!(
+            rest, "False True",
+            "another pod by the address, the same directly"
+        );
+    }
 }
