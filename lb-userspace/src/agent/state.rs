@@ -97,7 +97,7 @@ impl State {
     /// where an interface cannot be attached to.
     pub(super) async fn start(&mut self, first: Outcome) -> anyhow::Result<()> {
         let snapshot = self.network.snapshot().await?;
-        let inherited = !self.image.frontends.is_empty();
+        let inherited = !self.image.services.is_empty();
         match first {
             Ok(loaded) => {
                 self.source.notes = loaded.notes.iter().map(ToString::to_string).collect();
