@@ -4,10 +4,7 @@ use std::{thread::sleep, time::Duration};
 
 use etherparse::{Icmpv4Type, icmpv4::DestUnreachableHeader};
 use lb_common::{Hook, Verdict};
-use naru::{
-    datapath::{GoneFlows, Options},
-    desired::Service,
-};
+use naru::desired::Service;
 
 use crate::{
     Case,
@@ -32,7 +29,7 @@ pub(crate) fn cases() -> Vec<Case> {
             name: "gone, left: UDP moves at once all the same",
             run: || {
                 let services = |pods: &[&str]| [service(&["192.168.56.11:53/udp"], pods)];
-                let mut world = leaving(&services(&[POD, OTHER]));
+                let mut world = World::leaving(&services(&[POD, OTHER]));
                 let packet = udp(CLIENT, "192.168.56.11:53", b"query");
                 assert_eq!(to(&mut world, &packet), POD);
                 world.change(&services(&[OTHER]));
@@ -42,12 +39,14 @@ pub(crate) fn cases() -> Vec<Case> {
         Case {
             name: "gone, left: a sweep leaves them, and takes them where they are reset",
             run: || {
-                for (gone_flows, left) in [(GoneFlows::Leave, 1), (GoneFlows::Reset, 0)] {
-                    let mut world = with(gone_flows, &web(&[POD]));
+                let services = web(&[POD]);
+                let worlds: [fn(&[Service]) -> World; 2] = [World::new, World::leaving];
+                for (left, world) in worlds.into_iter().enumerate() {
+                    let mut world = world(&services);
                     assert_eq!(to(&mut world, &tcp(CLIENT, VIP, SYN)), POD);
                     world.change(&web(&[]));
                     let swept = world.datapath.sweeper().unwrap().sweep().unwrap();
-                    assert_eq!(swept.flows, 1 - left, "{gone_flows:?}");
+                    assert_eq!(swept.flows, 1 - left);
                     assert_eq!(world.datapath.flows(9).unwrap().0.len(), left);
                 }
             },
@@ -55,7 +54,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case {
             name: "gone, left: backends that come later take other places",
             run: || {
-                let mut world = leaving(&web(&[POD]));
+                let mut world = World::leaving(&web(&[POD]));
                 assert_eq!(to(&mut world, &tcp(CLIENT, VIP, SYN)), POD);
                 world.change(&web(&[]));
                 // Longer than what was given up rests.
@@ -72,7 +71,7 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 fn local() {
-    let mut world = leaving(&web(&[POD, OTHER]));
+    let mut world = World::leaving(&web(&[POD, OTHER]));
     assert_eq!(to(&mut world, &tcp(CLIENT, VIP, SYN)), POD);
     let (segment, answer) = (tcp(CLIENT, VIP, ACK), tcp(POD, CLIENT, ACK));
     for pods in [&[OTHER][..], &[]] {
@@ -104,7 +103,7 @@ fn local() {
 }
 
 fn nat() {
-    let mut world = leaving(&web(&[REMOTE]));
+    let mut world = World::leaving(&web(&[REMOTE]));
     let syn = tcp(CLIENT, VIP, SYN);
     let (source, _) = world.forwarded(&syn, Verdict::ForwardNat);
     world.change(&web(&[POD]));
@@ -114,18 +113,6 @@ fn nat() {
     let answer = tcp(REMOTE, &source.to_string(), ACK).link(REMOTE_MAC, NODE_MAC);
     let act = Act::SentBack;
     world.send(Hook::Xdp, &answer.bytes(), Verdict::ReplyNat, act);
-}
-
-fn leaving(services: &[Service]) -> World {
-    with(GoneFlows::Leave, services)
-}
-
-fn with(gone_flows: GoneFlows, services: &[Service]) -> World {
-    let options = Options {
-        gone_flows,
-        ..Options::default()
-    };
-    World::with(options, services)
 }
 
 fn web(pods: &[&str]) -> [Service; 1] {

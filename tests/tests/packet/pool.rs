@@ -15,7 +15,7 @@ use std::{
     thread,
 };
 
-use naru::datapath::{self, Datapath, Options};
+use naru::datapath::{self, Datapath, GoneFlows, Options};
 
 use crate::empty;
 
@@ -37,15 +37,23 @@ pub(crate) struct Lease {
     pooled: bool,
 }
 
-/// An empty datapath, out of the pool or newly loaded.
-pub(crate) fn take() -> Lease {
-    let free = FREE.lock().unwrap_or_else(PoisonError::into_inner).pop();
-    let loaded = match free {
+/// An empty datapath that treats flows of gone backends so, out of the pool or newly loaded.
+pub(crate) fn take(gone_flows: GoneFlows) -> Lease {
+    let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+    let at = free
+        .iter()
+        .position(|it| it.options.gone_flows == gone_flows);
+    let found = at.map(|at| free.swap_remove(at));
+    drop(free);
+    let loaded = match found {
         Some(mut loaded) => {
             loaded.empty();
             loaded
         }
-        None => Loaded::new(Options::default()),
+        None => Loaded::new(Options {
+            gone_flows,
+            ..Options::default()
+        }),
     };
     Lease {
         loaded: Some(loaded),

@@ -10,7 +10,7 @@ use std::{
 use lb_common::{Algorithm, Hook, Protocol, Verdict, maglev};
 use naru::{
     compile::compile,
-    datapath::{Applied, Options},
+    datapath::{Applied, GoneFlows, Options},
     desired::{
         Condition, Desired, DeviceFacts, Endpoint, Frontend, Service, ServiceName, Surroundings,
     },
@@ -132,7 +132,12 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(services: &[Service]) -> Self {
-        Self::over(pool::take(), services)
+        Self::over(pool::take(GoneFlows::Reset), services)
+    }
+
+    /// One in which connections go on with backends that are gone.
+    pub(crate) fn leaving(services: &[Service]) -> Self {
+        Self::over(pool::take(GoneFlows::Leave), services)
     }
 
     pub(crate) fn with(options: Options, services: &[Service]) -> Self {
