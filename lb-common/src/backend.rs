@@ -101,7 +101,7 @@ pub struct Backend {
     pub mode: u8,
     /// The full id, by which an old flow tells that the index was given away.
     pub id: BackendId,
-    /// 1 while the backend exists; 0 once it is gone and its flows must not be served.
+    /// 1 while the backend exists; 0 once it is gone.
     pub alive: u32,
     /// 1 while some slot names it: it takes new flows.
     pub open: u32,
@@ -155,6 +155,13 @@ impl Backend {
     /// Whether flows of `id` may still be sent here.
     #[inline(always)]
     pub const fn serves(&self, id: BackendId) -> bool {
-        self.alive != 0 && self.id.0 == id.0
+        self.alive != 0 && self.is(id)
+    }
+
+    /// Whether this is the backend `id`, alive or gone: its index has not been given to
+    /// another one since.
+    #[inline(always)]
+    pub const fn is(&self, id: BackendId) -> bool {
+        self.id.0 == id.0
     }
 }

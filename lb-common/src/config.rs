@@ -4,6 +4,8 @@
 
 /// `u8`, 1 in the twin that `naru explain` runs: nothing is counted, advanced or recorded.
 pub const DRY_RUN: &str = "DRY_RUN";
+/// `u8`, 1 where TCP flows are left to backends that are gone.
+pub const LEAVE_GONE: &str = "LEAVE_GONE";
 /// `u64`, the seed of the flow hash.
 pub const SEED: &str = "SEED";
 
@@ -40,5 +42,7 @@ pub const MAX_FRAGMENTED: usize = 1 << 14;
 pub const MAX_SOURCES: usize = 1 << 16;
 /// Clients of services with session affinity that are remembered at a time.
 pub const MAX_AFFINE_CLIENTS: usize = 1 << 16;
+/// Entries of map `INTERNAL`: all frontends of packets, and cluster IPs beside them.
+pub const MAX_INTERNAL: usize = 1 << 17;
 /// Sockets of this node that are remembered at a time.
 pub const MAX_SOCKETS: usize = 1 << 16;

@@ -1,8 +1,8 @@
 //! Marks the map types as plain old data for aya.
 
 use crate::{
-    Addr, AddressUse, Affinity, Backend, Client, Device, Entry, Flow, Frontend, Reply, Slot,
-    SlotTable, Stats, Trace, Tuple, VerdictCount,
+    Addr, AddressUse, Affinity, Backend, Client, Device, Entry, Flow, Frontend, Peer, Reply, Slot,
+    SlotTable, Socket, Stats, Trace, Tuple, VerdictCount,
 };
 
 macro_rules! pod {
@@ -25,9 +25,11 @@ pod!(
     Entry,
     Flow,
     Frontend,
+    Peer,
     Reply,
     Slot,
     SlotTable,
+    Socket,
     Stats,
     Trace,
     Tuple,

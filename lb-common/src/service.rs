@@ -2,9 +2,11 @@
 
 use crate::{Addr, BackendId, Port, config::MAX_SERVICES};
 
-/// Key of map `FRONTENDS`: the address, port and protocol that clients speak to, 20 bytes.
+/// Key of maps `FRONTENDS` and `INTERNAL`: the address, port and protocol that clients
+/// speak to, 20 bytes.
 ///
-/// The value is an [`Entry`].
+/// The value in `FRONTENDS`, for packets that come in, is an [`Entry`]; in `INTERNAL`, for
+/// the node's own sockets, the service's index alone.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Frontend {

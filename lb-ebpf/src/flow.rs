@@ -10,7 +10,7 @@ use lb_common::{
 use crate::{
     count,
     headers::Headers,
-    maps::{BACKENDS, FLOWS, REPLIES, SEED, dry_run},
+    maps::{BACKENDS, FLOWS, LEAVE_GONE, REPLIES, SEED, dry_run},
     work::Work,
 };
 
@@ -49,6 +49,16 @@ pub fn backend(id: BackendId) -> Option<&'static Backend> {
         .filter(|backend| backend.serves(id))
 }
 
+/// The backend that a known flow goes on with, which may be gone where connections are
+/// left to such: it is the one that they began with, and answers them as long as it can.
+#[inline(always)]
+pub fn kept_backend(id: BackendId, protocol: u8) -> Option<&'static Backend> {
+    let left = LEAVE_GONE.load() != 0 && protocol == Protocol::Tcp as u8;
+    BACKENDS
+        .get(id.index())
+        .filter(|backend| backend.serves(id) || left && backend.is(id))
+}
+
 /// Looks the client's packet up and keeps the flow it belongs to fresh.
 #[inline(always)]
 pub fn find(headers: &Headers, now: u32, work: &mut Work) -> Known {
@@ -65,7 +75,12 @@ pub fn find(headers: &Headers, now: u32, work: &mut Work) -> Known {
     if headers.opens() && flow.state.is_closing() {
         return Known::Unknown;
     }
-    let Some(backend) = backend(flow.backend) else {
+    let kept = if headers.opens() {
+        backend(flow.backend)
+    } else {
+        kept_backend(flow.backend, headers.tuple.protocol)
+    };
+    let Some(backend) = kept else {
         return Known::Orphan;
     };
     let mode = mode(backend, flow);

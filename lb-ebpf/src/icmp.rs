@@ -38,7 +38,7 @@ pub fn inbound(
     if let Some(flow) = FLOWS.get_ptr(&work.reply_key) {
         // SAFETY: a map value outlives the program run; see `flow::find`.
         let flow = unsafe { &*flow };
-        let Some(backend) = flow::backend(flow.backend) else {
+        let Some(backend) = flow::kept_backend(flow.backend, work.reply_key.protocol) else {
             return Ok(None);
         };
         let mode = flow::mode(backend, flow);

@@ -10,8 +10,8 @@ use lb_common::{
     SlotTable, Socket, Stats, Trace, Tuple, Verdict, VerdictCount,
     config::{
         DEFAULT_MAX_FLOWS, DEFAULT_SEED, MAX_ADDRESSES, MAX_AFFINE_CLIENTS, MAX_BACKENDS,
-        MAX_DEVICES, MAX_FRAGMENTED, MAX_FRONTENDS, MAX_SERVICES, MAX_SLOTS, MAX_SOCKETS,
-        MAX_SOURCES, MAX_TABLES,
+        MAX_DEVICES, MAX_FRAGMENTED, MAX_FRONTENDS, MAX_INTERNAL, MAX_SERVICES, MAX_SLOTS,
+        MAX_SOCKETS, MAX_SOURCES, MAX_TABLES,
     },
 };
 
@@ -24,6 +24,10 @@ const MMAPABLE: usize = 1 << 10;
 pub static ADDRESSES: HashMap<Addr, AddressUse, MAX_ADDRESSES, NO_PREALLOC> = HashMap::new();
 #[btf_map]
 pub static FRONTENDS: HashMap<Frontend, Entry, MAX_FRONTENDS, NO_PREALLOC> = HashMap::new();
+/// What the node's own sockets may speak to, and the index of the service that it is to
+/// them: cluster IPs, and all that packets come by.
+#[btf_map]
+pub static INTERNAL: HashMap<Frontend, u32, MAX_INTERNAL, NO_PREALLOC> = HashMap::new();
 #[btf_map]
 pub static SERVICES: Array<SlotTable, MAX_TABLES, MMAPABLE> = Array::new();
 #[btf_map]
@@ -70,6 +74,9 @@ pub static TRACE: Array<Trace, 1> = Array::new();
 /// See [`lb_common::config::DRY_RUN`].
 #[unsafe(no_mangle)]
 pub static DRY_RUN: Global<u8> = Global::new(0);
+/// See [`lb_common::config::LEAVE_GONE`].
+#[unsafe(no_mangle)]
+pub static LEAVE_GONE: Global<u8> = Global::new(0);
 /// See [`lb_common::config::SEED`].
 #[unsafe(no_mangle)]
 pub static SEED: Global<u64> = Global::new(DEFAULT_SEED);

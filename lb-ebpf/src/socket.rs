@@ -12,11 +12,11 @@ use aya_ebpf::{
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
-use lb_common::{Addr, AddressUse, Algorithm, Backend, Entry, Frontend, Peer, Port, Socket, hash};
+use lb_common::{Addr, Algorithm, Backend, Frontend, Peer, Port, Socket, hash};
 
 use crate::{
     client, count, flow, lookup,
-    maps::{ADDRESSES, FRONTENDS, SERVICES, SOCKETS},
+    maps::{INTERNAL, SERVICES, SOCKETS},
 };
 
 /// Backends tried: one may be taken away after the slot was read.
@@ -132,16 +132,10 @@ impl Call {
     /// The service that the call asks for.
     #[inline(always)]
     fn service(&self, addr: &Addr, port: Port) -> Option<u32> {
-        // SAFETY: one word.
-        let usage = unsafe { ADDRESSES.get(addr) }?;
-        if !usage.contains(AddressUse::VIP) {
-            return None;
-        }
         // SAFETY: a field of this run's context.
         let protocol = unsafe { (*self.ctx.sock_addr).protocol } as u8;
         // SAFETY: one word.
-        let entry = unsafe { FRONTENDS.get(Frontend::new(*addr, port, protocol)) }.copied();
-        entry.map(Entry::service)
+        unsafe { INTERNAL.get(Frontend::new(*addr, port, protocol)) }.copied()
     }
 
     /// Picks a backend for a new flow; the client is the network namespace, since the

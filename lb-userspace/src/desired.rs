@@ -46,6 +46,8 @@ pub struct Service {
     pub frontends: BTreeSet<Frontend>,
     /// Further frontends, whose addresses somebody else routes to this node.
     pub external: BTreeSet<Frontend>,
+    /// Further frontends, which only sockets of the node and its pods reach: cluster IPs.
+    pub cluster: BTreeSet<Frontend>,
     /// A further frontend on every address of the node.
     pub node_port: Option<NodePort>,
     /// How a backend is picked.
@@ -55,9 +57,10 @@ pub struct Service {
     /// How packets reach the endpoints of other nodes: [`Mode::Nat`], or [`Mode::Dsr`] for
     /// those that are among [`Surroundings::peers`].
     pub elsewhere: Mode,
-    /// Which endpoints serve those who come by one of the frontends above.
+    /// Which endpoints serve packets that come in. Sockets of the node and its pods are
+    /// inside already: by the same frontends they reach all endpoints, as kube-proxy has it.
     pub external_policy: TrafficPolicy,
-    /// Which endpoints serve the node's own processes and pods, who have no way in yet.
+    /// Which endpoints serve those who come by [`Self::cluster`].
     pub internal_policy: TrafficPolicy,
     /// For how long a client that is silent comes back to its backend, if it shall.
     pub affinity: Option<Duration>,
@@ -73,9 +76,19 @@ pub struct Service {
 impl Service {
     /// The protocol of its frontends; `None` where it has none.
     pub fn protocol(&self) -> Option<Protocol> {
-        let mut frontends = self.frontends.iter().chain(&self.external);
-        let first = frontends.next().map(|frontend| frontend.protocol);
+        let first = self.named().next().map(|frontend| frontend.protocol);
         first.or_else(|| Some(self.node_port.as_ref()?.protocol))
+    }
+
+    /// All frontends that it was given by name: those that are no node port.
+    pub fn named(&self) -> impl Iterator<Item = &Frontend> {
+        let for_packets = self.frontends.union(&self.external);
+        for_packets.chain(&self.cluster)
+    }
+
+    /// Whether packets that come in can reach it.
+    pub fn takes_packets(&self) -> bool {
+        !(self.frontends.is_empty() && self.external.is_empty()) || self.node_port.is_some()
     }
 }
 
@@ -85,6 +98,7 @@ impl Default for Service {
         Self {
             frontends: BTreeSet::new(),
             external: BTreeSet::new(),
+            cluster: BTreeSet::new(),
             node_port: None,
             algorithm: Algorithm::default(),
             maglev_slots: maglev::DEFAULT_SLOTS,
@@ -150,7 +164,7 @@ impl std::fmt::Display for Family {
 }
 
 /// Which endpoints take new flows (Kubernetes' traffic policies).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TrafficPolicy {
     /// Those of all nodes.
     #[default]
@@ -296,6 +310,8 @@ pub struct Surroundings {
     pub peers: BTreeMap<String, IpAddr>,
     /// The interfaces that Naru is attached to, by index.
     pub devices: BTreeMap<u32, DeviceFacts>,
+    /// Whether the node's own sockets are served.
+    pub sockets: bool,
 }
 
 impl Default for Surroundings {
@@ -309,6 +325,7 @@ impl Default for Surroundings {
             local_endpoints: BTreeSet::new(),
             peers: BTreeMap::new(),
             devices: BTreeMap::new(),
+            sockets: false,
         }
     }
 }

@@ -40,6 +40,7 @@ fn nuc01() -> Surroundings {
             .map(addr)
             .into(),
         devices: BTreeMap::from([(2, uplink)]),
+        sockets: true,
         ..Surroundings::default()
     }
 }

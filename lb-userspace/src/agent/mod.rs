@@ -11,6 +11,7 @@ mod overlay;
 mod peers;
 mod report;
 mod state;
+mod stranded;
 mod warnings;
 
 use std::{path::PathBuf, time::Duration};

@@ -113,11 +113,9 @@ impl State {
                 name: name.to_string(),
                 frontends: frontends
                     .filter(|(_, entry)| entry.service() == index)
-                    .map(|(it, _)| {
-                        let addr = socket(it.addr, it.port);
-                        format!("{addr}/{}", protocol_name(it.protocol))
-                    })
+                    .map(|(it, _)| frontend(it))
                     .collect(),
+                internal: self.image.internal_of(index).map(frontend).collect(),
                 node_port: service.node_port.as_ref().map(|it| it.port),
                 algorithm: service.algorithm.name().to_owned(),
                 slots: table.len(),
@@ -134,7 +132,8 @@ impl State {
                 traffic: self.datapath.service_stats(index)?.into(),
             });
         }
-        services.sort_by(|a, b| (&a.name, &a.frontends).cmp(&(&b.name, &b.frontends)));
+        let key = |it: &Service| (it.name.clone(), it.frontends.clone(), it.internal.clone());
+        services.sort_by_cached_key(key);
         Ok(services)
     }
 
@@ -208,11 +207,7 @@ impl State {
             .into_iter()
             .map(|entry| {
                 let tuple = entry.tuple;
-                let backend = self
-                    .image
-                    .backends
-                    .get(&entry.flow.backend.index())
-                    .filter(|backend| backend.serves(entry.flow.backend));
+                let backend = entry.backend;
                 let nat = !entry.flow.snat_addr.is_unspecified();
                 Flow {
                     protocol: protocol_name(tuple.protocol),
@@ -304,6 +299,11 @@ impl State {
 
 fn socket(addr: Addr, port: Port) -> SocketAddr {
     SocketAddr::new(addr.to_ip(), port.get())
+}
+
+fn frontend(it: &lb_common::Frontend) -> String {
+    let addr = socket(it.addr, it.port);
+    format!("{addr}/{}", protocol_name(it.protocol))
 }
 
 fn protocol_name(number: u8) -> String {

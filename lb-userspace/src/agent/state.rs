@@ -100,7 +100,7 @@ impl State {
     /// where an interface cannot be attached to.
     pub(super) async fn start(&mut self, first: Outcome) -> anyhow::Result<()> {
         let snapshot = self.network.snapshot().await?;
-        let inherited = !self.image.frontends.is_empty();
+        let inherited = !self.image.services.is_empty();
         match first {
             Ok(loaded) => {
                 self.source.notes = loaded.notes.iter().map(ToString::to_string).collect();
@@ -246,6 +246,7 @@ impl State {
                     applied.slots
                 );
             }
+            self.free_stranded();
             self.image = image;
             self.desired = input.0.clone();
             self.compiled = Some(input);
@@ -286,6 +287,7 @@ impl State {
         let mut surroundings = snapshot.surroundings(&options.node, attached, local, &options.snat);
         surroundings.peers = peers.collect();
         surroundings.seed = self.options.datapath.seed;
+        surroundings.sockets = self.options.cgroup.is_some();
         surroundings.node_port_addresses =
             snapshot.global_addresses(&self.options.node_port_addresses);
         Ok(surroundings)

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use lb_common::Mode;
@@ -24,12 +24,30 @@ pub(super) async fn find(
     network: &Network,
 ) -> BTreeSet<String> {
     let mut warnings = BTreeSet::new();
+    let image = &for_packets(image, desired);
     forwarding(options, image, snapshot, &mut warnings);
     ports(options, image, snapshot, &mut warnings);
     snat(options, snapshot, &mut warnings);
     peers(image, desired, &mut warnings);
     routes(options, image, desired, snapshot, network, &mut warnings).await;
     warnings
+}
+
+/// The interfaces and those backends that packets go to: sockets reach theirs without
+/// Naru's forwarding.
+fn for_packets(image: &MapImage, desired: &Desired) -> MapImage {
+    let services = desired.services.values();
+    let reached: BTreeSet<IpAddr> = services
+        .filter(|service| service.takes_packets())
+        .flat_map(|service| service.endpoints.keys().map(SocketAddr::ip))
+        .collect();
+    let mut backends = image.backends.clone();
+    backends.retain(|_, backend| reached.contains(&backend.addr.to_ip()));
+    MapImage {
+        backends,
+        devices: image.devices.clone(),
+        ..MapImage::default()
+    }
 }
 
 fn forwarding(

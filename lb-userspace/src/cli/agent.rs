@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     agent::{self, Options},
-    datapath::{self, AttachMode, TcMode},
+    datapath::{self, AttachMode, GoneFlows, TcMode},
     net::SnatChoice,
     source::{
         Source,
@@ -87,6 +87,9 @@ pub(super) struct Args {
     /// Ports of this host's addresses that flows to backends elsewhere use as source
     #[arg(long, value_name = "FIRST-LAST", default_value = "61001-65535", value_parser = ports)]
     snat_ports: RangeInclusive<u16>,
+    /// TCP flows whose backend is gone: reset them, or leave them to its address until they end
+    #[arg(long, value_name = "WHAT", default_value = "reset")]
+    gone_flows: GoneFlows,
     /// Seed of hashes and Maglev tables; equal on all nodes that share virtual IPs
     #[arg(long, value_name = "N", default_value_t = config::DEFAULT_SEED)]
     seed: u64,
@@ -153,6 +156,7 @@ impl Args {
                 pin_dir,
                 max_flows: self.max_flows,
                 seed: self.seed,
+                gone_flows: self.gone_flows,
                 tc: self.tc,
                 log_packets: self.log_packets,
             },

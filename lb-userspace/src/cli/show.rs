@@ -167,7 +167,7 @@ fn print_services(services: &[Service]) {
     for it in services {
         let row = [
             it.name.clone(),
-            it.frontends.join(", "),
+            frontends(it),
             it.algorithm.clone(),
             it.slots.to_string(),
             it.backends.to_string(),
@@ -175,6 +175,12 @@ fn print_services(services: &[Service]) {
         table.add_row(row.into_iter().chain(traffic(&it.traffic)));
     }
     print(&table);
+}
+
+fn frontends(it: &Service) -> String {
+    let internal = it.internal.iter().map(|it| format!("{it} (internal)"));
+    let all: Vec<_> = it.frontends.iter().cloned().chain(internal).collect();
+    all.join(", ")
 }
 
 fn print_backends(backends: &[Backend]) {

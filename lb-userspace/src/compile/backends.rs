@@ -67,13 +67,17 @@ impl Backends {
         }
         // An index that still lives is not free, even if this compile gives it up:
         // packets may be reading it until it has rested.
-        let mut free = (1..MAX_BACKENDS as u32).filter(|index| {
+        let free = |index: &u32| {
             let dead = in_use
                 .backends
                 .get(index)
                 .is_none_or(|backend| backend.alive == 0);
             dead && !in_use.resting_backends.contains(index)
-        });
+        };
+        let last = |index: &u32| in_use.leaves_gone && in_use.backends.contains_key(index);
+        let all = 1..MAX_BACKENDS as u32;
+        let first = all.clone().filter(|index| free(index) && !last(index));
+        let mut free = first.chain(all.filter(|index| free(index) && last(index)));
         let mut ids = BTreeMap::new();
         for identity in identities {
             let id = match live.get(&identity) {

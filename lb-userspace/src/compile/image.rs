@@ -17,6 +17,8 @@ pub struct MapImage {
     pub addresses: BTreeMap<Addr, AddressUse>,
     /// Map `FRONTENDS`: the way to a service, by frontend.
     pub frontends: BTreeMap<Frontend, Entry>,
+    /// Map `INTERNAL`: the service that a frontend is to sockets of the node.
+    pub internal: BTreeMap<Frontend, u32>,
     /// Map `SOURCES`: who may use the guarded frontends of a service.
     pub sources: BTreeSet<Network>,
     /// Map `AFFINITY_TICKS`, by service index.
@@ -85,6 +87,8 @@ impl Network {
 pub struct InUse {
     /// Service index of every frontend in force.
     pub frontends: BTreeMap<Frontend, u32>,
+    /// The same for sockets of the node.
+    pub internal: BTreeMap<Frontend, u32>,
     /// Slot table of every service in force.
     pub services: BTreeMap<u32, SlotTable>,
     /// Every entry of map `BACKENDS` that was ever written, dead ones included: they
@@ -97,6 +101,22 @@ pub struct InUse {
     pub resting_services: BTreeSet<u32>,
     /// See [`Self::resting_backends`].
     pub resting_slots: BTreeMap<u32, u32>,
+    /// Whether connections go on with backends that are gone: then the index of such is
+    /// given out again last, and replies still come from its address.
+    pub leaves_gone: bool,
+}
+
+impl MapImage {
+    /// The frontends by which sockets of the node reach a service, and packets do not:
+    /// cluster IPs, and where policies differ those that are another service to packets.
+    pub fn internal_of(&self, service: u32) -> impl Iterator<Item = &Frontend> {
+        let internal = self.internal.iter();
+        let there = internal.filter(move |(_, index)| **index == service);
+        there.map(|(frontend, _)| frontend).filter(move |frontend| {
+            let entry = self.frontends.get(frontend);
+            entry.is_none_or(|entry| entry.service() != service)
+        })
+    }
 }
 
 impl InUse {
@@ -107,10 +127,18 @@ impl InUse {
     pub fn of(image: &MapImage) -> Self {
         Self {
             frontends: services(&image.frontends),
+            internal: image.internal.clone(),
             services: image.services.clone(),
             backends: image.backends.clone(),
             ..Self::default()
         }
+    }
+
+    /// The backends that connections may go on with although `image` has them no more.
+    pub fn gone<'a>(&'a self, image: &'a MapImage) -> impl Iterator<Item = &'a Backend> {
+        let known = self.backends.iter().filter(|_| self.leaves_gone);
+        let gone = known.filter(|(index, _)| !image.backends.contains_key(index));
+        gone.map(|(_, backend)| backend)
     }
 
     /// The id that `index` would carry if it were given to a new backend now.

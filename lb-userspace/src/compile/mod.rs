@@ -5,8 +5,8 @@
 //! place in the slots while its table keeps its length and algorithm. What is new
 //! takes the lowest number that neither lives nor rests.
 //!
-//! A service of both families is two to the kernel, each with its own table
-//! ([`parts`]).
+//! A service of both families is two to the kernel, each with its own table, and so is
+//! one that serves packets by another policy than sockets of the node ([`parts`]).
 
 mod backends;
 pub mod image;
@@ -15,13 +15,16 @@ pub mod render;
 mod services;
 mod slots;
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+};
 
 use lb_common::{
     Addr, AddressUse, Device, Entry, Frontend, Mode, Port, Slot, SlotTable, SnatSource,
     config::{
-        MAX_ADDRESSES, MAX_BACKENDS, MAX_DEVICES, MAX_FRONTENDS, MAX_SERVICES, MAX_SLOTS,
-        MAX_SOURCES,
+        MAX_ADDRESSES, MAX_BACKENDS, MAX_DEVICES, MAX_FRONTENDS, MAX_INTERNAL, MAX_SERVICES,
+        MAX_SLOTS, MAX_SOURCES,
     },
     service::handover_table,
 };
@@ -95,7 +98,11 @@ pub fn compile(
     in_use: &InUse,
 ) -> Result<MapImage, CompileError> {
     // A service without a frontend cannot be reached and takes no room.
-    let Parts { parts, owners } = parts::parts(desired, surroundings)?;
+    let Parts {
+        parts,
+        owners,
+        internal,
+    } = parts::parts(desired, surroundings)?;
     let indices = services::indices(&parts, in_use)?;
     let backends = Backends::assign(&parts, surroundings, in_use)?;
 
@@ -118,17 +125,24 @@ pub fn compile(
         image
             .frontends
             .insert(key(&frontend), Entry::new(index, guarded));
-        image.names.insert(index, name.0.clone());
     }
+    for (frontend, name) in internal {
+        image.internal.insert(key(&frontend), indices[&name]);
+    }
+    let mut reached: BTreeSet<IpAddr> = BTreeSet::new();
     for (name, part) in &parts {
-        let ranges = part.service.source_ranges.iter();
-        let networks = ranges.map(|&net| Network::new(indices[name], net));
-        image.sources.extend(networks);
+        image.names.insert(indices[name], name.0.clone());
+        if !part.frontends.is_empty() {
+            let ranges = part.service.source_ranges.iter();
+            let networks = ranges.map(|&net| Network::new(indices[name], net));
+            image.sources.extend(networks);
+            reached.extend(part.endpoints.keys().map(SocketAddr::ip));
+        }
         if let Some(timeout) = part.service.affinity {
             image.affinity.insert(indices[name], ticks(timeout));
         }
     }
-    image.addresses = addresses(&image, surroundings);
+    image.addresses = addresses(&image, &reached, surroundings, in_use);
     for (name, part) in &parts {
         let served = !image.services[&indices[name]].is_empty();
         announce(&mut image.addresses, part, served);
@@ -137,6 +151,7 @@ pub fn compile(
     within("addresses", image.addresses.len(), MAX_ADDRESSES)?;
     within("source ranges", image.sources.len(), MAX_SOURCES)?;
     within("frontends", image.frontends.len(), MAX_FRONTENDS)?;
+    within("frontends of sockets", image.internal.len(), MAX_INTERNAL)?;
     within("interfaces", image.devices.len(), MAX_DEVICES)?;
     Ok(image)
 }
@@ -204,8 +219,13 @@ const DEDICATED: AddressUse = AddressUse::VIP
     .with(AddressUse::PINGED)
     .with(AddressUse::ANNOUNCED);
 
-/// What every address means to the program.
-fn addresses(image: &MapImage, surroundings: &Surroundings) -> BTreeMap<Addr, AddressUse> {
+/// What every address means to the program, which sends packets to those of `reached`.
+fn addresses(
+    image: &MapImage,
+    reached: &BTreeSet<IpAddr>,
+    surroundings: &Surroundings,
+    in_use: &InUse,
+) -> BTreeMap<Addr, AddressUse> {
     let mut addresses: BTreeMap<Addr, AddressUse> = BTreeMap::new();
     let mut mark = |addr: Addr, what: AddressUse| {
         let entry = addresses.entry(addr).or_default();
@@ -231,6 +251,11 @@ fn addresses(image: &MapImage, surroundings: &Surroundings) -> BTreeMap<Addr, Ad
         }
     }
     for backend in image.backends.values() {
+        if backend.mode() == Mode::Local && reached.contains(&backend.addr.to_ip()) {
+            mark(backend.addr, AddressUse::LOCAL_BACKEND);
+        }
+    }
+    for backend in in_use.gone(image) {
         if backend.mode() == Mode::Local {
             mark(backend.addr, AddressUse::LOCAL_BACKEND);
         }

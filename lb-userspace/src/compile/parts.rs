@@ -1,5 +1,10 @@
-//! The parts of services that have a slot table each: the frontends of one family, with
-//! the endpoints of that family.
+//! The parts of services that have a slot table each: the frontends of one family and one
+//! traffic policy, with the endpoints of that family.
+//!
+//! Packets come by the external policy. Sockets of the node and its pods reach cluster IPs
+//! by the internal one, and all endpoints by any other frontend: what is inside already
+//! is not held to a policy for what comes in. So a service of one family has two tables
+//! at most.
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
@@ -14,32 +19,74 @@ use crate::desired::{
 };
 
 /// Names a part.
-pub(super) type PartName<'a> = (&'a ServiceName, Family);
+pub(super) type PartName<'a> = (&'a ServiceName, Family, TrafficPolicy);
 
-/// The part of a service that is of one family.
+/// The part of a service that is of one family and one policy.
 pub(super) struct Part<'a> {
     pub(super) service: &'a Service,
     pub(super) protocol: Protocol,
-    /// Never empty; node ports on every address are among them.
+    /// Which endpoints take new flows.
+    pub(super) policy: TrafficPolicy,
+    /// What packets come by; node ports on every address are among them.
     pub(super) frontends: BTreeSet<Frontend>,
+    /// What sockets of the node come by.
+    pub(super) internal: BTreeSet<Frontend>,
     pub(super) endpoints: BTreeMap<SocketAddr, &'a Endpoint>,
 }
 
 /// The parts that clients can reach, and the owner of every frontend.
 pub(super) struct Parts<'a> {
     pub(super) parts: BTreeMap<PartName<'a>, Part<'a>>,
-    pub(super) owners: BTreeMap<Frontend, PartName<'a>>,
+    /// To packets.
+    pub(super) owners: Owners<'a>,
+    /// To sockets of the node.
+    pub(super) internal: Owners<'a>,
 }
+
+type Owners<'a> = BTreeMap<Frontend, PartName<'a>>;
 
 /// Takes the services apart; refuses what no two map entries could say.
 pub(super) fn parts<'a>(
     desired: &'a Desired,
     surroundings: &Surroundings,
 ) -> Result<Parts<'a>, CompileError> {
+    let owners = owners(desired, surroundings)?;
+    let internal = internal(desired, surroundings, &owners)?;
+    let mut parts = BTreeMap::new();
+    for (&frontend, &name) in &owners {
+        if let Some(part) = part(&mut parts, desired, name, frontend.protocol) {
+            part.frontends.insert(frontend);
+        }
+    }
+    for (&frontend, &name) in &internal {
+        if let Some(part) = part(&mut parts, desired, name, frontend.protocol) {
+            part.internal.insert(frontend);
+        }
+    }
+    for (name, service) in &desired.services {
+        let protocol = service.protocol();
+        let of_node = service.node_port.iter().map(|it| it.protocol);
+        let mut protocols = service.named().map(|it| it.protocol).chain(of_node);
+        if protocols.any(|other| Some(other) != protocol) {
+            return Err(CompileError::MixedProtocols(name.clone()));
+        }
+    }
+    Ok(Parts {
+        parts,
+        owners,
+        internal,
+    })
+}
+
+/// The owners of all frontends that packets come by.
+fn owners<'a>(
+    desired: &'a Desired,
+    surroundings: &Surroundings,
+) -> Result<Owners<'a>, CompileError> {
     let mut owners = BTreeMap::new();
     for (name, service) in &desired.services {
         for &frontend in service.frontends.union(&service.external) {
-            own(&mut owners, frontend, name)?;
+            own(&mut owners, frontend, name, service.external_policy)?;
         }
     }
     // What a service was given by name is its own, also where it is another one's node
@@ -48,43 +95,49 @@ pub(super) fn parts<'a>(
     for (name, service) in &desired.services {
         for frontend in on_node(service, surroundings) {
             if !given.contains(&frontend) {
-                own(&mut owners, frontend, name)?;
+                own(&mut owners, frontend, name, service.external_policy)?;
             }
         }
     }
-    let mut parts: BTreeMap<PartName<'a>, Part<'a>> = BTreeMap::new();
-    for (&frontend, &(name, family)) in &owners {
-        let Some(service) = desired.services.get(name) else {
-            continue;
-        };
-        let part = parts.entry((name, family)).or_insert_with(|| Part {
-            service,
-            protocol: frontend.protocol,
-            frontends: BTreeSet::new(),
-            endpoints: of_family(service, family),
-        });
-        part.frontends.insert(frontend);
+    Ok(owners)
+}
+
+/// The owners of all frontends that sockets of the node come by, where those are served.
+fn internal<'a>(
+    desired: &'a Desired,
+    surroundings: &Surroundings,
+    owners: &Owners<'a>,
+) -> Result<Owners<'a>, CompileError> {
+    if !surroundings.sockets {
+        return Ok(Owners::new());
     }
+    let mut internal: Owners<'a> = owners
+        .iter()
+        .map(|(&frontend, &(name, family, _))| (frontend, (name, family, TrafficPolicy::Cluster)))
+        .collect();
     for (name, service) in &desired.services {
-        let protocol = service.protocol();
-        let all = service.frontends.iter().chain(&service.external);
-        let of_node = service.node_port.iter().map(|it| it.protocol);
-        let mut protocols = all.map(|it| it.protocol).chain(of_node);
-        if protocols.any(|other| Some(other) != protocol) {
-            return Err(CompileError::MixedProtocols(name.clone()));
+        for &frontend in &service.cluster {
+            own(&mut internal, frontend, name, service.internal_policy)?;
         }
     }
-    Ok(Parts { parts, owners })
+    Ok(internal)
 }
 
 fn own<'a>(
-    owners: &mut BTreeMap<Frontend, PartName<'a>>,
+    owners: &mut Owners<'a>,
     frontend: Frontend,
     name: &'a ServiceName,
+    policy: TrafficPolicy,
 ) -> Result<(), CompileError> {
+    let part = (name, Family::of(frontend.addr.ip()), policy);
     match owners.entry(frontend) {
         Entry::Vacant(entry) => {
-            entry.insert((name, Family::of(frontend.addr.ip())));
+            entry.insert(part);
+            Ok(())
+        }
+        // An external IP that is also its cluster IP.
+        Entry::Occupied(mut entry) if entry.get().0 == name => {
+            entry.insert(part);
             Ok(())
         }
         Entry::Occupied(entry) => Err(CompileError::FrontendTwice {
@@ -93,6 +146,24 @@ fn own<'a>(
             other: name.clone(),
         }),
     }
+}
+
+/// The part of this name, made where there is none yet.
+fn part<'a, 'b>(
+    parts: &'b mut BTreeMap<PartName<'a>, Part<'a>>,
+    desired: &'a Desired,
+    name: PartName<'a>,
+    protocol: Protocol,
+) -> Option<&'b mut Part<'a>> {
+    let (service, family, policy) = (desired.services.get(name.0)?, name.1, name.2);
+    Some(parts.entry(name).or_insert_with(|| Part {
+        service,
+        protocol,
+        policy,
+        frontends: BTreeSet::new(),
+        internal: BTreeSet::new(),
+        endpoints: of_family(service, family),
+    }))
 }
 
 /// A service's node port on every address that it is served on.
@@ -125,7 +196,7 @@ impl Part<'_> {
         &self,
         surroundings: &Surroundings,
     ) -> impl Iterator<Item = (SocketAddr, &Endpoint)> {
-        let policy = self.service.external_policy;
+        let policy = self.policy;
         let all = self.endpoints.iter().map(|(&addr, &it)| (addr, it));
         all.filter(move |&(addr, endpoint)| match policy {
             TrafficPolicy::Cluster => true,
@@ -138,7 +209,7 @@ impl Part<'_> {
         &self,
         surroundings: &Surroundings,
     ) -> impl Iterator<Item = (SocketAddr, &Endpoint)> {
-        let handed = self.service.elsewhere == Mode::Dsr;
+        let handed = self.service.elsewhere == Mode::Dsr && !self.frontends.is_empty();
         let all = self.endpoints.iter().map(|(&addr, &it)| (addr, it));
         all.filter(move |&(addr, endpoint)| handed && is_here(addr, endpoint, surroundings))
     }
@@ -147,7 +218,7 @@ impl Part<'_> {
     /// takes new flows: a node that cannot serve leaves them to one that can, where
     /// only endpoints of the node may.
     pub(super) fn announced(&self, served: bool) -> bool {
-        served || self.service.external_policy == TrafficPolicy::Cluster
+        served || self.policy == TrafficPolicy::Cluster
     }
 }
 
@@ -162,3 +233,6 @@ pub(super) fn is_here(addr: SocketAddr, endpoint: &Endpoint, surroundings: &Surr
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,6 +40,10 @@ impl fmt::Display for Dump<'_> {
                     socket(&frontend.addr, frontend.port)
                 )?;
             }
+            for frontend in image.internal_of(*index) {
+                let addr = socket(&frontend.addr, frontend.port);
+                writeln!(f, "    internal {addr}/{}", protocol(frontend.protocol))?;
+            }
             for network in &image.sources {
                 if network.client.service == *index {
                     writeln!(f, "    open to {}", network.net())?;

@@ -10,29 +10,37 @@ use super::{
     key,
     parts::{Part, PartName},
 };
+use crate::desired::Frontend;
 
-/// Gives every part an index: the one its frontends have, else the lowest free one.
+/// Gives every part an index: the one its frontends have, else the lowest free one. What
+/// packets come by counts first.
 pub(super) fn indices<'a>(
     parts: &BTreeMap<PartName<'a>, Part<'a>>,
     in_use: &InUse,
 ) -> Result<BTreeMap<PartName<'a>, u32>, CompileError> {
     let mut indices = BTreeMap::new();
     let mut taken = BTreeSet::new();
-    for (&name, part) in parts {
-        let live = part
-            .frontends
-            .iter()
-            .filter_map(|it| in_use.frontends.get(&key(it)));
-        // Where frontends of several services were joined, or those of one were
-        // parted, each index still goes to one service only.
-        let kept = live.copied().filter(|index| !taken.contains(index)).min();
-        if let Some(index) = kept {
-            taken.insert(index);
-            indices.insert(name, index);
+    let mut keep = |name, frontends: &BTreeSet<Frontend>, live: &BTreeMap<_, u32>| {
+        if let Entry::Vacant(entry) = indices.entry(name) {
+            let live = frontends.iter().filter_map(|it| live.get(&key(it)));
+            // Where frontends of several services were joined, or those of one were
+            // parted, each index still goes to one service only.
+            let kept = live.copied().filter(|index| !taken.contains(index)).min();
+            if let Some(index) = kept {
+                taken.insert(index);
+                entry.insert(index);
+            }
         }
+    };
+    for (&name, part) in parts {
+        keep(name, &part.frontends, &in_use.frontends);
+    }
+    for (&name, part) in parts {
+        keep(name, &part.internal, &in_use.internal);
     }
     // What lives or rests is no free index, even if this compile gives it up.
     taken.extend(in_use.frontends.values());
+    taken.extend(in_use.internal.values());
     taken.extend(in_use.services.keys());
     taken.extend(&in_use.resting_services);
     let mut free = (0..MAX_SERVICES as u32).filter(|index| !taken.contains(index));

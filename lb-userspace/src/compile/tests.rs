@@ -6,7 +6,7 @@ use lb_common::{Algorithm, Backend, Protocol, maglev};
 use proptest::prelude::*;
 
 use super::*;
-use crate::desired::{Condition, Endpoint, Service};
+use crate::desired::{Condition, Endpoint, Service, TrafficPolicy};
 
 /// A service of which only what the properties vary is said.
 #[derive(Clone, Debug)]
@@ -14,6 +14,8 @@ struct Sketch {
     frontends: BTreeSet<u8>,
     udp: bool,
     maglev: bool,
+    /// Whether the external and the internal policy are Local.
+    local: [bool; 2],
     endpoints: BTreeMap<u8, (u32, bool)>,
 }
 
@@ -22,12 +24,14 @@ fn sketch() -> impl Strategy<Value = Sketch> {
         prop::collection::btree_set(any::<u8>(), 1..3),
         any::<bool>(),
         prop::bool::weighted(0.3),
+        any::<[bool; 2]>(),
         prop::collection::btree_map(0_u8..12, (0_u32..5, prop::bool::weighted(0.8)), 0..6),
     )
-        .prop_map(|(frontends, udp, maglev, endpoints)| Sketch {
+        .prop_map(|(frontends, udp, maglev, local, endpoints)| Sketch {
             frontends,
             udp,
             maglev,
+            local,
             endpoints,
         })
 }
@@ -41,9 +45,15 @@ fn state(sketches: &BTreeMap<u8, Sketch>) -> Desired {
         } else {
             Protocol::Tcp
         };
-        let frontends = sketch.frontends.iter().map(|&ip| desired::Frontend {
-            addr: SocketAddr::from(([192, 0, 2, ip], 80)),
+        let at = |[a, b, c]: [u8; 3], ip: u8| desired::Frontend {
+            addr: SocketAddr::from(([a, b, c, ip], 80)),
             protocol,
+        };
+        let own = sketch.frontends.iter().copied();
+        let own: Vec<u8> = own.filter(|&ip| used.insert((ip, protocol))).collect();
+        let [external_policy, internal_policy] = sketch.local.map(|local| match local {
+            true => TrafficPolicy::Local,
+            false => TrafficPolicy::Cluster,
         });
         let endpoints = sketch.endpoints.iter().map(|(&ip, &(weight, ready))| {
             let endpoint = Endpoint {
@@ -59,9 +69,10 @@ fn state(sketches: &BTreeMap<u8, Sketch>) -> Desired {
             (SocketAddr::from(([10, 0, 0, ip], 8080)), endpoint)
         });
         let service = Service {
-            frontends: frontends
-                .filter(|frontend| used.insert(*frontend))
-                .collect(),
+            frontends: own.iter().map(|&ip| at([192, 0, 2], ip)).collect(),
+            cluster: own.iter().map(|&ip| at([10, 96, 0], ip)).collect(),
+            external_policy,
+            internal_policy,
             algorithm: if sketch.maglev {
                 Algorithm::Maglev
             } else {
@@ -82,6 +93,7 @@ fn state(sketches: &BTreeMap<u8, Sketch>) -> Desired {
 fn surroundings() -> Surroundings {
     Surroundings {
         local_endpoints: (0..4).map(|n| [10, 0, 0, n].into()).collect(),
+        sockets: true,
         ..Surroundings::default()
     }
 }
@@ -174,6 +186,12 @@ proptest! {
             for (frontend, entry) in &image.frontends {
                 prop_assert!(image.services.contains_key(&entry.service()));
                 prop_assert!(image.addresses[&frontend.addr].contains(AddressUse::VIP));
+                prop_assert!(image.internal.contains_key(frontend));
+            }
+            for (frontend, index) in &image.internal {
+                prop_assert!(image.services.contains_key(index));
+                let cluster = !image.frontends.contains_key(frontend);
+                prop_assert!(!cluster || !image.addresses.contains_key(&frontend.addr));
             }
             in_use = apply(&in_use, &image);
         }
@@ -214,6 +232,7 @@ proptest! {
 
     #[test]
     fn only_endpoints_that_may_take_new_flows_have_slots(sketch in sketch()) {
+        let sketch = Sketch { local: [false; 2], ..sketch };
         let desired = state(&BTreeMap::from([(0, sketch.clone())]));
         let image = compile(&desired, &surroundings(), &InUse::default()).expect("fits");
         let named: BTreeSet<u8> = image
@@ -221,8 +240,8 @@ proptest! {
             .values()
             .flatten()
             .map(|slot| match image.backends[&slot.current().index()].addr.to_ip() {
-                std::net::IpAddr::V4(ip) => ip.octets()[3],
-                std::net::IpAddr::V6(_) => unreachable!("no IPv6 was asked for"),
+                IpAddr::V4(ip) => ip.octets()[3],
+                IpAddr::V6(_) => unreachable!("no IPv6 was asked for"),
             })
             .collect();
         let with = |wanted: bool| -> BTreeSet<u8> {
@@ -244,6 +263,7 @@ fn plain(n: u8) -> Sketch {
         frontends: BTreeSet::from([n]),
         udp: false,
         maglev: false,
+        local: [false; 2],
         endpoints: BTreeMap::from([(n, (1, true))]),
     }
 }
@@ -260,6 +280,34 @@ fn what_rests_is_not_given_out() {
     assert_eq!(image.services.keys().collect::<Vec<_>>(), [&2]);
     assert_eq!(image.backends.keys().collect::<Vec<_>>(), [&2]);
     assert_eq!(image.services[&2].offset(), 5, "the gap of one slot");
+}
+
+#[test]
+fn the_place_of_a_backend_that_connections_go_on_with_is_given_out_last() {
+    let first = compile(&state(&one(1)), &surroundings(), &InUse::default()).expect("fits");
+    let gone = apply(&InUse::of(&first), &MapImage::default());
+    let index = |in_use: &InUse| {
+        let image = compile(&state(&one(2)), &surroundings(), in_use).expect("fits");
+        let id = image.backends.values().next().expect("one").id;
+        let addresses = image.addresses.iter();
+        let local = addresses.filter(|(_, usage)| usage.contains(AddressUse::LOCAL_BACKEND));
+        (id.to_string(), local.count())
+    };
+    assert_eq!(index(&gone), ("1.1".into(), 1));
+    let mut gone = InUse {
+        leaves_gone: true,
+        ..gone
+    };
+    assert_eq!(
+        index(&gone),
+        ("2.0".into(), 2),
+        "replies still come from it"
+    );
+    for index in 2..MAX_BACKENDS as u32 {
+        let dead = gone.backends[&1];
+        gone.backends.insert(index, dead);
+    }
+    assert_eq!(index(&gone).0, "1.1", "better than none");
 }
 
 #[test]
@@ -346,6 +394,7 @@ fn where_a_backend_is_decides_its_mode() {
 fn what_peers_hand_over_has_a_table_of_its_own() {
     let sketch = Sketch {
         frontends: [1].into(),
+        local: [false; 2],
         udp: false,
         maglev: false,
         endpoints: (0..6).map(|n| (n, (1, true))).collect(),
@@ -420,7 +469,7 @@ fn node_ports_give_way_to_what_was_given_by_name_and_clash_with_each_other() {
         families: BTreeSet::from([desired::Family::V4]),
     };
     let mut desired = state(&BTreeMap::from([(1, plain(1)), (2, plain(2))]));
-    let ip: std::net::IpAddr = [192, 0, 2, 1].into();
+    let ip: IpAddr = [192, 0, 2, 1].into();
     let surroundings = Surroundings {
         node_port_addresses: BTreeSet::from([
             ip,

@@ -212,8 +212,13 @@ impl From<lb_common::Stats> for Traffic {
 pub struct Service {
     /// `namespace/name:port`.
     pub name: String,
-    /// Where clients reach it, all of one family: a service of both is listed twice.
+    /// Where clients reach it, all of one family: a service of both is listed twice, and
+    /// so is one that serves the node's own sockets by another table than packets.
     pub frontends: Vec<String>,
+    /// Where only sockets of the node and its pods reach this table: cluster IPs, and what
+    /// is another table to packets.
+    #[serde(default)]
+    pub internal: Vec<String>,
     /// Port of the node that is among them on every address.
     pub node_port: Option<u16>,
     /// How a backend is picked.
@@ -224,7 +229,7 @@ pub struct Service {
     pub backends: usize,
     /// `Cluster`, or `Local`: whose endpoints serve those who come from outside.
     pub external_policy: String,
-    /// The same for the node's own processes and pods.
+    /// The same for those who come by a cluster IP.
     pub internal_policy: String,
     /// Seconds of silence after which a client may get another backend; none: at once.
     pub session_affinity: Option<u64>,
@@ -293,7 +298,7 @@ pub struct Flow {
     pub client: SocketAddr,
     /// The virtual IP and port.
     pub frontend: SocketAddr,
-    /// The backend; none where it is gone.
+    /// The backend; none where it is gone, unless the flow is left to it.
     pub backend: Option<SocketAddr>,
     /// The source address that the backend sees, in `nat` mode.
     pub snat: Option<SocketAddr>,

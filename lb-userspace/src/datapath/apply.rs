@@ -12,7 +12,7 @@ use lb_common::{
 };
 use serde::Serialize;
 
-use super::{Datapath, DatapathError, clients, load::Maps, read::removed};
+use super::{Datapath, DatapathError, GoneFlows, clients, load::Maps, read::removed};
 use crate::compile::image::{self, InUse, MapImage, Network};
 
 /// How long what was given up is not given out again: far longer than any program run.
@@ -23,7 +23,7 @@ const REST: Duration = Duration::from_secs(2);
 pub struct Applied {
     /// Addresses added, changed or removed.
     pub addresses: usize,
-    /// Frontends added, changed or removed.
+    /// Frontends added, changed or removed, those of packets and those of sockets.
     pub frontends: usize,
     /// Services switched to another slot table.
     pub services: usize,
@@ -58,10 +58,13 @@ impl Applied {
 pub(super) struct Live {
     pub(super) addresses: BTreeMap<Addr, AddressUse>,
     pub(super) frontends: BTreeMap<Frontend, Entry>,
+    pub(super) internal: BTreeMap<Frontend, u32>,
     pub(super) sources: BTreeSet<Network>,
     pub(super) services: BTreeMap<u32, SlotTable>,
     pub(super) backends: BTreeMap<u32, Backend>,
     pub(super) devices: BTreeMap<u32, Device>,
+    /// Backends that are gone, until [`Datapath::stranded`] asks for them.
+    pub(super) gone: Vec<Backend>,
     resting_backends: BTreeMap<u32, Instant>,
     resting_services: BTreeMap<u32, Instant>,
     resting_slots: Vec<(SlotTable, Instant)>,
@@ -78,13 +81,17 @@ impl Live {
             live.frontends
                 .extend([entry.map_err(DatapathError::map("FRONTENDS"))?]);
         }
+        for entry in maps.internal.iter() {
+            live.internal
+                .extend([entry.map_err(DatapathError::map("INTERNAL"))?]);
+        }
         for entry in maps.devices.iter() {
             live.devices
                 .extend([entry.map_err(DatapathError::map("DEVICES"))?]);
         }
         live.sources = clients::sources(maps)?;
-        for entry in live.frontends.values() {
-            let service = entry.service();
+        let by_packets = live.frontends.values().map(|entry| entry.service());
+        for service in by_packets.chain(live.internal.values().copied()) {
             let table = SlotTable(maps.services.get(service as usize));
             live.services.insert(service, table);
             let index = handover_table(service);
@@ -117,6 +124,7 @@ impl Datapath {
         let live = &self.live;
         InUse {
             frontends: image::services(&live.frontends),
+            internal: live.internal.clone(),
             services: live.services.clone(),
             backends: live.backends.clone(),
             resting_backends: live.resting_backends.keys().copied().collect(),
@@ -126,6 +134,7 @@ impl Datapath {
                 .iter()
                 .map(|(table, _)| (table.offset(), table.len()))
                 .collect(),
+            leaves_gone: self.options.gone_flows == GoneFlows::Leave,
         }
     }
 
@@ -136,6 +145,7 @@ impl Datapath {
         MapImage {
             addresses: live.addresses.clone(),
             frontends: live.frontends.clone(),
+            internal: live.internal.clone(),
             services: live.services.clone(),
             tables: live
                 .services
@@ -173,6 +183,7 @@ impl Datapath {
         self.store_slots(image, &mut applied);
         self.switch_services(image, &mut applied)?;
         self.exchange_frontends(image, &mut applied)?;
+        self.exchange_internal(image, &mut applied)?;
         self.remove_sources(image, &mut applied)?;
         self.retire_services(image, &mut applied);
         self.forget_clients(image, &applied)?;
@@ -362,6 +373,7 @@ impl Datapath {
                 .set(index, dead, 0)
                 .map_err(DatapathError::map("BACKENDS"))?;
             self.live.backends.insert(index, dead);
+            self.live.gone.push(dead);
             self.live.resting_backends.insert(index, Instant::now());
             applied.backends += 1;
         }
@@ -382,7 +394,10 @@ impl Datapath {
     }
 }
 
-fn absent<K: Ord + Copy, A, B>(live: &BTreeMap<K, A>, wanted: &BTreeMap<K, B>) -> Vec<K> {
+pub(super) fn absent<K: Ord + Copy, A, B>(
+    live: &BTreeMap<K, A>,
+    wanted: &BTreeMap<K, B>,
+) -> Vec<K> {
     live.keys()
         .filter(|key| !wanted.contains_key(key))
         .copied()

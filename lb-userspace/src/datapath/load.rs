@@ -16,7 +16,7 @@ use lb_common::{
     Reply, Socket, Stats, Trace, Tuple, VerdictCount, config,
 };
 
-use super::{DatapathError, Options, apply::Live, causes, words::Words};
+use super::{DatapathError, GoneFlows, Options, apply::Live, causes, words::Words};
 
 /// Directory of the pinned links, below the pin directory; it has no ABI version, since
 /// links are handed from one version's programs to the next one's.
@@ -34,7 +34,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/na
 
 /// The maps that are pinned, with key size, value size and capacity (`None`: the flow
 /// tables, whose capacity is the operator's choice).
-const PINNED: [(&str, usize, usize, Option<usize>); 17] = [
+const PINNED: [(&str, usize, usize, Option<usize>); 18] = [
     (
         "ADDRESSES",
         size_of::<Addr>(),
@@ -46,6 +46,12 @@ const PINNED: [(&str, usize, usize, Option<usize>); 17] = [
         size_of::<Frontend>(),
         4,
         Some(config::MAX_FRONTENDS),
+    ),
+    (
+        "INTERNAL",
+        size_of::<Frontend>(),
+        4,
+        Some(config::MAX_INTERNAL),
     ),
     ("SERVICES", 4, 8, Some(config::MAX_TABLES)),
     ("SLOTS", 4, 8, Some(config::MAX_SLOTS)),
@@ -118,6 +124,7 @@ pub struct Datapath {
 pub(super) struct Maps {
     pub(super) addresses: HashMap<MapData, Addr, AddressUse>,
     pub(super) frontends: HashMap<MapData, Frontend, Entry>,
+    pub(super) internal: HashMap<MapData, Frontend, u32>,
     pub(super) sources: LpmTrie<MapData, Client, u32>,
     pub(super) affinity: HashMap<MapData, Client, Affinity>,
     pub(super) affinity_ticks: Array<MapData, u32>,
@@ -246,10 +253,12 @@ fn refused(program: &'static str) -> impl FnOnce(aya::programs::ProgramError) ->
 
 fn load(options: &Options, dir: &Path, dry_run: bool) -> Result<Ebpf, DatapathError> {
     let dry_run = u8::from(dry_run);
+    let leave_gone = u8::from(options.gone_flows == GoneFlows::Leave);
     let log_level = if options.log_packets { u8::MAX } else { 0 };
     let mut loader = EbpfLoader::new();
     loader
         .override_global(config::DRY_RUN, &dry_run, true)
+        .override_global(config::LEAVE_GONE, &leave_gone, true)
         .override_global(config::SEED, &options.seed, true)
         .override_global("AYA_LOG_LEVEL", &log_level, true);
     for (name, _, _, capacity) in PINNED {
@@ -314,6 +323,7 @@ impl Maps {
         Ok(Self {
             addresses: typed(ebpf, "ADDRESSES")?,
             frontends: typed(ebpf, "FRONTENDS")?,
+            internal: typed(ebpf, "INTERNAL")?,
             sources: typed(ebpf, "SOURCES")?,
             affinity: typed(ebpf, "AFFINITY")?,
             affinity_ticks: typed(ebpf, "AFFINITY_TICKS")?,

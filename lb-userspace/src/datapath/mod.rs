@@ -12,6 +12,7 @@ mod load;
 mod preflight;
 mod read;
 mod socket;
+mod stranded;
 mod sweep;
 mod tc;
 mod unpin;
@@ -24,6 +25,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use lb_common::{Backend, Flow, Protocol, Tuple};
 use nix::fcntl::{Flock, FlockArg};
 
 pub use self::{
@@ -33,6 +35,7 @@ pub use self::{
     load::Datapath,
     preflight::preflight,
     read::FlowEntry,
+    stranded::Stranded,
     sweep::{Sweeper, Swept},
     tc::{TcKind, TcMode},
 };
@@ -49,10 +52,30 @@ pub struct Options {
     pub max_flows: u32,
     /// Seed of the flow hash and of the Maglev tables, equal in the whole cluster.
     pub seed: u64,
+    /// What becomes of TCP flows whose backend is gone.
+    pub gone_flows: GoneFlows,
     /// How the classifiers are attached.
     pub tc: TcMode,
     /// A log line for every packet that concerns a service, for debugging.
     pub log_packets: bool,
+}
+
+/// What becomes of TCP flows whose backend is gone: no endpoint of any service any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum GoneFlows {
+    /// Their clients are told by RST.
+    #[default]
+    Reset,
+    /// They go on to its address, as kube-proxy has it, until they end.
+    Leave,
+}
+
+impl GoneFlows {
+    /// Whether a flow goes on with this backend, which has its backend's index.
+    fn keep(self, tuple: &Tuple, flow: &Flow, backend: &Backend) -> bool {
+        let left = self == Self::Leave && tuple.protocol == Protocol::Tcp as u8;
+        backend.serves(flow.backend) || left && backend.is(flow.backend)
+    }
 }
 
 impl Default for Options {
@@ -61,6 +84,7 @@ impl Default for Options {
             pin_dir: DEFAULT_PIN_DIR.into(),
             max_flows: lb_common::config::DEFAULT_MAX_FLOWS as u32,
             seed: lb_common::config::DEFAULT_SEED,
+            gone_flows: GoneFlows::Reset,
             tc: TcMode::Auto,
             log_packets: false,
         }

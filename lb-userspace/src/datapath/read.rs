@@ -2,7 +2,8 @@
 
 use aya::maps::MapError;
 use lb_common::{
-    Addr, AddressUse, Flow, Hook, Protocol, Stats, Tuple, Verdict, VerdictCount, flow::tick,
+    Addr, AddressUse, Backend, Flow, Hook, Protocol, Stats, Tuple, Verdict, VerdictCount,
+    flow::tick,
 };
 use nix::time::{ClockId, clock_gettime};
 
@@ -15,6 +16,8 @@ pub struct FlowEntry {
     pub tuple: Tuple,
     /// What is recorded of it.
     pub flow: Flow,
+    /// The backend that serves it; none where that is gone.
+    pub backend: Option<Backend>,
     /// For how long it has been silent, in ticks (about seconds).
     pub idle: u32,
 }
@@ -97,9 +100,13 @@ impl Datapath {
             if flows.len() == limit {
                 return Ok((flows, true));
             }
+            let backend = self.live.backends.get(&flow.backend.index());
+            let gone_flows = self.options.gone_flows;
+            let kept = backend.filter(|backend| gone_flows.keep(&tuple, &flow, backend));
             flows.push(FlowEntry {
                 tuple,
                 flow,
+                backend: kept.copied(),
                 idle: flow.idle(now, tuple.protocol == Protocol::Tcp as u8),
             });
         }

@@ -1,4 +1,5 @@
-//! The socket programs on a cgroup: links pinned like those of interfaces.
+//! The node's own sockets: the programs on a cgroup, whose links are pinned like those of
+//! interfaces, and the frontends that they know.
 
 use std::{
     fs::{self, File},
@@ -8,10 +9,14 @@ use std::{
 use aya::programs::{CgroupAttachMode, CgroupSockAddr, links::FdLink};
 
 use super::{
-    Datapath, DatapathError, causes,
+    Datapath, DatapathError,
+    apply::{Applied, absent},
+    causes,
     load::{LINKS, program},
+    read::removed,
     unpin,
 };
+use crate::compile::image::MapImage;
 
 /// What answers a call comes first: where nothing was translated it does nothing.
 const PROGRAMS: [&str; 8] = [
@@ -70,6 +75,30 @@ impl Datapath {
                 .map_err(|error| failed(causes(&error)))?;
             unpin::link(&pin)?;
             fs::rename(&fresh, &pin).map_err(DatapathError::file(&pin))?;
+        }
+        Ok(())
+    }
+
+    /// Makes sockets find the services of `image`, whose slots are in place.
+    pub(super) fn exchange_internal(
+        &mut self,
+        image: &MapImage,
+        applied: &mut Applied,
+    ) -> Result<(), DatapathError> {
+        for (&frontend, &service) in &image.internal {
+            if self.live.internal.get(&frontend) != Some(&service) {
+                self.maps
+                    .internal
+                    .insert(frontend, service, 0)
+                    .map_err(DatapathError::map("INTERNAL"))?;
+                self.live.internal.insert(frontend, service);
+                applied.frontends += 1;
+            }
+        }
+        for frontend in absent(&self.live.internal, &image.internal) {
+            removed("INTERNAL", self.maps.internal.remove(&frontend))?;
+            self.live.internal.remove(&frontend);
+            applied.frontends += 1;
         }
         Ok(())
     }

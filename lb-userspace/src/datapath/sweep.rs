@@ -4,7 +4,7 @@ use aya::maps::{Array, HashMap, Map, MapData};
 use lb_common::{Backend, Flow, Reply, Tuple};
 
 use super::{
-    Datapath, DatapathError,
+    Datapath, DatapathError, GoneFlows,
     load::maps_dir,
     read::{now, removed},
 };
@@ -24,6 +24,7 @@ pub struct Sweeper {
     flows: HashMap<MapData, Tuple, Flow>,
     replies: HashMap<MapData, Tuple, Reply>,
     backends: Array<MapData, Backend>,
+    gone_flows: GoneFlows,
 }
 
 impl Datapath {
@@ -45,6 +46,7 @@ impl Datapath {
             backends: open("BACKENDS")?
                 .try_into()
                 .map_err(DatapathError::map("BACKENDS"))?,
+            gone_flows: self.options.gone_flows,
         })
     }
 }
@@ -58,7 +60,7 @@ impl Sweeper {
             .flows
             .iter()
             .filter_map(Result::ok)
-            .filter(|(_, flow)| self.is_over(flow, now))
+            .filter(|(tuple, flow)| self.is_over(tuple, flow, now))
             .map(|(tuple, _)| tuple)
             .collect();
         for tuple in over {
@@ -66,7 +68,7 @@ impl Sweeper {
             let over = self
                 .flows
                 .get(&tuple, 0)
-                .is_ok_and(|flow| self.is_over(&flow, now));
+                .is_ok_and(|flow| self.is_over(&tuple, &flow, now));
             if over {
                 swept.flows += usize::from(removed("FLOWS", self.flows.remove(&tuple))?);
             }
@@ -87,8 +89,9 @@ impl Sweeper {
         Ok(swept)
     }
 
-    fn is_over(&self, flow: &Flow, now: u32) -> bool {
+    fn is_over(&self, tuple: &Tuple, flow: &Flow, now: u32) -> bool {
         let backend = self.backends.get(&flow.backend.index(), 0);
-        flow.is_expired(now) || !backend.is_ok_and(|backend| backend.serves(flow.backend))
+        let kept = |backend: Backend| self.gone_flows.keep(tuple, flow, &backend);
+        flow.is_expired(now) || !backend.is_ok_and(kept)
     }
 }

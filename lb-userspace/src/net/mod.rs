@@ -5,6 +5,7 @@
 //! The namespace is that of the thread that calls [`Network::open`] or
 //! [`Network::events`].
 
+mod destroy;
 mod events;
 mod mac;
 mod neighbour;
@@ -24,6 +25,7 @@ use nix::errno::Errno;
 use tokio::{sync::Mutex, time::timeout};
 
 pub use self::{
+    destroy::{Connected, destroy},
     events::{Changes, Events},
     mac::Mac,
     route::{Route, RouteKind, is_local_endpoint},

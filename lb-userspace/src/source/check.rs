@@ -22,7 +22,11 @@ pub fn check(source: &Source) -> Report {
     let outcome = source.load();
     let misfit = outcome.as_ref().ok().and_then(|loaded| {
         let nothing = image::InUse::default();
-        compile::compile(&loaded.desired, &Surroundings::default(), &nothing).err()
+        let surroundings = Surroundings {
+            sockets: true,
+            ..Surroundings::default()
+        };
+        compile::compile(&loaded.desired, &surroundings, &nothing).err()
     });
     Report { outcome, misfit }
 }
@@ -83,8 +87,8 @@ impl fmt::Display for Report {
 
 fn summary(f: &mut fmt::Formatter<'_>, desired: &Desired) -> fmt::Result {
     for (name, service) in &desired.services {
-        let frontends = service.frontends.union(&service.external);
-        let frontends: Vec<_> = frontends
+        let frontends: Vec<_> = service
+            .named()
             .map(ToString::to_string)
             .chain(service.node_port.iter().map(ToString::to_string))
             .collect();

@@ -7,7 +7,8 @@ use std::{
     time::Duration,
 };
 
-use naru_lab::Endpoint;
+use naru_lab::{Endpoint, PodSpec, Tally};
+use serde_json::Value;
 
 use crate::{
     capture::Capture,
@@ -175,6 +176,27 @@ fn a_service_without_endpoints_refuses_at_once_and_other_ports_are_dropped() {
     // It goes on where endpoints come back.
     scene.set_endpoints(scene.pods());
     wait("an answer", || probe::ask(client, 0, vip).is_ok());
+}
+
+#[test]
+fn connections_of_an_endpoint_that_is_gone_go_on_where_they_are_left_to_it() {
+    let scene = Scene::with(scene::class_room(3), &["--gone-flows", "leave"]);
+    let open = scene.open(2 * scene.pods().len());
+    let left = [true, false].map(|local| scene.first(local).name.clone());
+    let stays = |pod: &&PodSpec| !left.contains(&pod.name);
+    let rest: Vec<_> = scene.pods().iter().filter(stays).cloned().collect();
+    scene.set_endpoints(rest.iter());
+    assert_alive(&open);
+    let url = scene::services()[0].url("/");
+    let tally = Tally::of(&scene.client().many(&url, 10).unwrap());
+    let named: Vec<_> = tally.by_pod.keys().cloned().collect();
+    scene::assert_everyone(&named, &rest);
+    // The next agent leaves them as well, until it is told otherwise.
+    scene.agent.restart().unwrap();
+    assert_alive(&open);
+    let flows = scene.agent.json(&["flows"]).unwrap();
+    let known = |flow: &Value| flow["backend"].is_string();
+    assert!(scene::rows(&flows["flows"]).iter().all(known), "{flows}");
 }
 
 #[test]

@@ -12,6 +12,7 @@
 )]
 
 mod capture;
+mod cgroup;
 mod probe;
 mod scene;
 
@@ -19,6 +20,7 @@ mod agent_gone;
 mod announcing;
 mod balancing;
 mod changes;
+mod cluster_ips;
 mod command_line;
 mod drain;
 mod dsr;

@@ -191,6 +191,21 @@ impl Scene {
     }
 }
 
+/// Both services, changed alike, are in force once the agent lists what is new of them.
+pub fn change(
+    scene: &Scene,
+    how: impl Fn(ServiceSpec) -> ServiceSpec,
+    so: impl Fn(&Value) -> bool,
+) {
+    for service in services() {
+        scene.manifests.service(&how(service)).unwrap();
+    }
+    wait("the changed services are in force", || {
+        let services = scene.agent.json(&["services"]).unwrap();
+        rows(&services).iter().all(&so)
+    });
+}
+
 /// A `naru` command with directories of its own, in the namespace of a node.
 pub fn naru_on(lab: &Lab, node: &str, args: &[&str]) -> Command {
     let mut command = lab.node(node).command(naru());

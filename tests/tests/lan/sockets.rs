@@ -2,71 +2,17 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
-    process::Command,
+    path::Path,
+    thread,
     time::{Duration, Instant},
 };
 
-use naru_lab::{Endpoint, NetNs, Topology};
+use naru_lab::Endpoint;
 
-use crate::scene::{self, NODE, Scene, VIP, assert_everyone, assert_in_turn};
-
-/// A cgroup that is removed with the scene.
-struct Cgroup(PathBuf);
-
-impl Cgroup {
-    fn new(name: &str) -> Self {
-        let mounts = fs::read_to_string("/proc/mounts").unwrap();
-        let root = mounts
-            .lines()
-            .map(|line| line.split_whitespace().collect::<Vec<_>>())
-            .find(|fields| fields[2] == "cgroup2")
-            .map(|fields| PathBuf::from(fields[1]))
-            .expect("a cgroup2 file system");
-        let path = root.join(format!("naru-test-{}-{name}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    /// A shell's lines in this cgroup, on a machine of the lab; what they print.
-    fn shell(&self, machine: &NetNs, lines: &str) -> Result<String, String> {
-        let enter = format!("echo $$ > {}/cgroup.procs\n{lines}", self.0.display());
-        let mut command: Command = machine.command("sh");
-        let output = command.args(["-ec", &enter]).output().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-        if output.status.success() {
-            Ok(text(&output.stdout))
-        } else {
-            Err(format!(
-                "{:?} {}",
-                output.status.code(),
-                text(&output.stderr)
-            ))
-        }
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.0);
-    }
-}
-
-fn scene(name: &str) -> (Cgroup, Scene) {
-    let cgroup = Cgroup::new(name);
-    let path = cgroup.0.to_str().unwrap().to_owned();
-    let scene = Scene::with(Topology::nuc(), &["--cgroup", &path]);
-    (cgroup, scene)
-}
-
-fn lines(text: &str) -> Vec<String> {
-    text.lines().map(str::to_owned).collect()
-}
-
-/// Ten requests, each on a connection of its own.
-fn ten(url: &str) -> String {
-    format!("for n in 1 2 3 4 5 6 7 8 9 10; do curl -sS --max-time 3 {url}; done")
-}
+use crate::{
+    cgroup::{lines, scene, ten},
+    scene::{self, NODE, VIP, assert_everyone, assert_in_turn, wait},
+};
 
 #[test]
 fn the_node_and_its_pods_reach_the_address_in_turn_also_a_pod_of_the_service_itself() {
@@ -135,16 +81,76 @@ fn sockets_go_on_without_the_agent_and_are_refused_without_a_backend() {
     scene.set_endpoints(scene.pods());
     cgroup.shell(&node, &curl).unwrap();
     let status = scene.agent.json(&["status"]).unwrap();
-    assert_eq!(Path::new(scene::text(&status, "cgroup")), cgroup.0);
+    assert_eq!(Path::new(scene::text(&status, "cgroup")), cgroup.path());
 
     // An agent that is told of no cgroup lets go of it, and so does `detach`.
     let options = scene::options(&scene.manifests);
     scene.agent.restart_with(options).unwrap();
     assert!(cgroup.shell(&node, &curl).is_err());
-    let path = cgroup.0.to_str().unwrap().to_owned();
+    let path = cgroup.path().to_str().unwrap().to_owned();
     let options = scene::options(&scene.manifests).args(["--cgroup", &path]);
     scene.agent.restart_with(options).unwrap();
     cgroup.shell(&node, &curl).unwrap();
     scene.agent.detach().unwrap();
     assert!(cgroup.shell(&node, &curl).is_err());
+}
+
+/// Connects a UDP socket to the address, and one to the pod that answers itself; writes
+/// the pod's name to `file`, and then says what becomes of both.
+fn connected(file: &Path, pods: &str) -> String {
+    format!(
+        "python3 -c 'import errno, socket, time
+pods = {{{pods}}}
+def to(at, port):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(3)
+    s.connect((at, port)); return s
+def ask(s):
+    s.send(b\"who?\"); return s.recv(99).decode()
+by_vip = to(\"{VIP}\", 80); first = ask(by_vip)
+direct = to(pods[first], 3000); assert ask(direct) == first
+with open(\"{}\", \"w\") as file: file.write(first)
+end = time.time() + 15
+try:
+    while time.time() < end:
+        assert ask(by_vip) == first
+        time.sleep(0.05)
+    print(\"nothing happens\")
+except OSError as error: print(errno.errorcode[error.errno])
+print(ask(to(\"{VIP}\", 80)) == first, ask(direct) == first)'",
+        file.display()
+    )
+}
+
+#[test]
+fn a_datagram_socket_whose_pod_is_gone_is_destroyed_and_no_other() {
+    let (cgroup, scene) = scene("stranded");
+    let pods = scene.pods().iter();
+    let pods: Vec<_> = pods
+        .map(|pod| format!("\"{}\": \"{}\"", pod.name, pod.address))
+        .collect();
+    let pods = pods.join(", ");
+    let here = scene.lab.node(NODE);
+    let inside = scene.lab.pod(&scene.first(true).name).namespace();
+    for (n, machine) in [here, inside].into_iter().enumerate() {
+        scene.set_endpoints(scene.pods());
+        let file = scene.lab.dir().join(format!("connected-{n}"));
+        let script = connected(&file, &pods);
+        let said = thread::scope(|scope| {
+            let client = scope.spawn(|| cgroup.shell(machine, &script).unwrap());
+            wait("it is connected", || {
+                fs::read(&file).is_ok_and(|it| !it.is_empty())
+            });
+            let pod = fs::read_to_string(&file).unwrap();
+            // It goes on serving whoever still asks it.
+            scene.set_endpoints(scene.pods().iter().filter(|it| it.name != pod));
+            client.join().unwrap()
+        });
+        // The one where it waits for an answer, the other where it sends.
+        let (error, rest) = said.split_once('\n').unwrap();
+        assert!(["ECONNABORTED", "EDESTADDRREQ"].contains(&error), "{said}");
+        assert_eq!(
+            rest, "False True",
+            "another pod by the address, the same directly"
+        );
+    }
 }

@@ -13,19 +13,10 @@ use serde_json::{Value, json};
 
 use crate::{
     probe,
-    scene::{self, CLIENT_ADDRESS, NODE, NODE_ADDRESS, Scene, VIP, assert_in_turn, rows, wait},
+    scene::{
+        self, CLIENT_ADDRESS, NODE, NODE_ADDRESS, Scene, VIP, assert_in_turn, change, rows, wait,
+    },
 };
-
-/// Both services, changed alike, are in force once the agent lists what is new of them.
-fn change(scene: &Scene, how: impl Fn(ServiceSpec) -> ServiceSpec, so: impl Fn(&Value) -> bool) {
-    for service in scene::services() {
-        scene.manifests.service(&how(service)).unwrap();
-    }
-    wait("the changed services are in force", || {
-        let services = scene.agent.json(&["services"]).unwrap();
-        rows(&services).iter().all(&so)
-    });
-}
 
 fn frontends(scene: &Scene) -> Vec<String> {
     let services = scene.agent.json(&["services"]).unwrap();

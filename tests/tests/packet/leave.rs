@@ -5,7 +5,7 @@ use lb_common::{Hook, Verdict};
 use crate::{
     Case,
     frames::{CLIENT_MAC, NODE_MAC, SYN, ping, tcp, udp},
-    world::{Act, CLIENT, POD, REMOTE, World, interface, service},
+    world::{Act, CLIENT, CLIENT6, POD, REMOTE, World, frontend, interface, service},
 };
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -20,6 +20,22 @@ pub(crate) fn cases() -> Vec<Case> {
                     Verdict::NotOurs,
                     Act::Pass,
                 );
+            },
+        },
+        Case {
+            name: "a cluster IP is for sockets alone: packets to it pass",
+            run: || {
+                let mut both = service(&["192.168.56.11:80"], &[POD]);
+                both.cluster = ["10.96.0.1:80", "[fd00:96::1]:80"].map(frontend).into();
+                let mut world = World::new(&[both]);
+                for frame in [
+                    tcp(CLIENT, "10.96.0.1:80", SYN).bytes(),
+                    tcp(CLIENT, "10.96.0.1:81", SYN).bytes(),
+                    tcp(CLIENT6, "[fd00:96::1]:80", SYN).bytes(),
+                    ping("192.168.56.1", "10.96.0.1"),
+                ] {
+                    world.expect_untouched(Hook::Xdp, &frame, Verdict::NotOurs, Act::Pass);
+                }
             },
         },
         Case {

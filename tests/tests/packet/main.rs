@@ -27,6 +27,7 @@ mod errors;
 mod forward;
 mod fragments;
 mod frames;
+mod gone;
 mod ipv6;
 mod leave;
 mod link;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         leave::cases(),
         refuse::cases(),
         state::cases(),
+        gone::cases(),
     ]
     .concat();
     let trials = cases

@@ -7,7 +7,7 @@
 use std::{
     fs,
     ops::{Deref, DerefMut},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -15,7 +15,7 @@ use std::{
     thread,
 };
 
-use naru::datapath::{self, Datapath, Options};
+use naru::datapath::{self, Datapath, GoneFlows, Options};
 
 use crate::empty;
 
@@ -24,6 +24,7 @@ static FREE: Mutex<Vec<Loaded>> = Mutex::new(Vec::new());
 /// A datapath and its pins, which go with it.
 struct Loaded {
     datapath: Datapath,
+    options: Options,
     pins: Pins,
 }
 
@@ -33,15 +34,20 @@ struct Pins(PathBuf);
 /// A datapath for one case. It goes back to the pool, unless the case fails.
 pub(crate) struct Lease(Option<Loaded>);
 
-/// An empty datapath, out of the pool or newly loaded.
-pub(crate) fn take() -> Lease {
-    let free = FREE.lock().unwrap_or_else(PoisonError::into_inner).pop();
-    let loaded = match free {
+/// An empty datapath that treats flows of gone backends so, out of the pool or newly loaded.
+pub(crate) fn take(gone_flows: GoneFlows) -> Lease {
+    let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+    let at = free
+        .iter()
+        .position(|it| it.options.gone_flows == gone_flows);
+    let found = at.map(|at| free.swap_remove(at));
+    drop(free);
+    let loaded = match found {
         Some(mut loaded) => {
             loaded.empty();
             loaded
         }
-        None => Loaded::new(),
+        None => Loaded::new(gone_flows),
     };
     Lease(Some(loaded))
 }
@@ -54,15 +60,21 @@ pub(crate) fn drain() {
 // === impl Loaded ===
 
 impl Loaded {
-    fn new() -> Self {
+    fn new(gone_flows: GoneFlows) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("naru-packet-{}-{number}", std::process::id());
         let pin_dir = PathBuf::from("/sys/fs/bpf").join(name);
         datapath::preflight(&pin_dir).unwrap();
-        let datapath = open(&pin_dir);
+        let options = Options {
+            pin_dir: pin_dir.clone(),
+            max_flows: 1 << 16,
+            gone_flows,
+            ..Options::default()
+        };
         Self {
-            datapath,
+            datapath: Datapath::open(options.clone()).unwrap(),
+            options,
             pins: Pins(pin_dir),
         }
     }
@@ -99,10 +111,17 @@ impl Drop for Pins {
 impl Lease {
     /// Opens it anew over its pinned maps, as an agent does that restarts.
     pub(crate) fn reopen(mut self) -> Self {
-        let Loaded { datapath, pins } = self.0.take().unwrap();
+        let Loaded {
+            datapath,
+            options,
+            pins,
+        } = self.0.take().unwrap();
         drop(datapath);
-        let datapath = open(&pins.0);
-        Self(Some(Loaded { datapath, pins }))
+        Self(Some(Loaded {
+            datapath: Datapath::open(options.clone()).unwrap(),
+            options,
+            pins,
+        }))
     }
 }
 
@@ -129,13 +148,4 @@ impl Drop for Lease {
             free.push(loaded);
         }
     }
-}
-
-fn open(pin_dir: &Path) -> Datapath {
-    Datapath::open(Options {
-        pin_dir: pin_dir.to_path_buf(),
-        max_flows: 1 << 16,
-        ..Options::default()
-    })
-    .unwrap()
 }

@@ -10,7 +10,7 @@ use std::{
 use lb_common::{Algorithm, Hook, Protocol, Verdict, config::DEFAULT_SNAT_PORTS, maglev};
 use naru::{
     compile::compile,
-    datapath::Applied,
+    datapath::{Applied, GoneFlows},
     desired::{
         Condition, Desired, DeviceFacts, Endpoint, Frontend, Service, ServiceName, Snat,
         Surroundings,
@@ -104,7 +104,7 @@ pub(crate) fn service(frontends: &[&str], backends: &[&str]) -> Service {
     }
 }
 
-fn frontend(text: &str) -> Frontend {
+pub(crate) fn frontend(text: &str) -> Frontend {
     let (addr, protocol) = match text.split_once('/') {
         Some((addr, "udp")) => (addr, Protocol::Udp),
         Some((addr, "sctp")) => (addr, Protocol::Sctp),
@@ -135,7 +135,12 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(services: &[Service]) -> Self {
-        Self::within(surroundings(), services)
+        Self::over(pool::take(GoneFlows::Reset), surroundings(), services)
+    }
+
+    /// One in which connections go on with backends that are gone.
+    pub(crate) fn leaving(services: &[Service]) -> Self {
+        Self::over(pool::take(GoneFlows::Leave), surroundings(), services)
     }
 
     /// On a node where `nat` flows that leave by the uplink come from this IPv4 source.
@@ -143,12 +148,12 @@ impl World {
         let mut around = surroundings();
         let uplink = around.devices.get_mut(&interface("uplink")).unwrap();
         uplink.snat_v4 = Some(source);
-        Self::within(around, services)
+        Self::over(pool::take(GoneFlows::Reset), around, services)
     }
 
-    fn within(surroundings: Surroundings, services: &[Service]) -> Self {
+    fn over(datapath: Lease, surroundings: Surroundings, services: &[Service]) -> Self {
         let mut world = Self {
-            datapath: pool::take(),
+            datapath,
             desired: Desired::default(),
             surroundings,
             ingress: interface("uplink"),
@@ -323,6 +328,7 @@ fn surroundings() -> Surroundings {
             device("slow", "10.6.0.1", None, false),
             device("narrow", "10.5.0.1", Some("fd00:5::1"), true),
         ]),
+        sockets: true,
         ..Surroundings::default()
     }
 }

@@ -1,4 +1,5 @@
-//! Where clients reach a Service: its addresses, their families, its node ports.
+//! Where clients reach a Service: its addresses, their families, its node ports, its
+//! cluster IPs.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -16,6 +17,9 @@ const ADDRESS_ANNOTATIONS: [&str; 2] = [
     "metallb.universe.tf/loadBalancerIPs",
 ];
 
+/// In the place of a cluster IP: clients find the endpoints by DNS.
+const HEADLESS: &str = "None";
+
 /// Where clients reach a Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Addresses {
@@ -23,6 +27,8 @@ pub(super) struct Addresses {
     pub(super) load_balancer: BTreeSet<IpAddr>,
     /// `spec.externalIPs`: somebody else brings their packets to the node.
     pub(super) external: BTreeSet<IpAddr>,
+    /// `spec.clusterIPs`: for sockets of the node and its pods alone.
+    pub(super) cluster: BTreeSet<IpAddr>,
     /// Whether node ports that are written are served.
     pub(super) node_ports: bool,
     /// Whether each port should have a node port.
@@ -32,8 +38,13 @@ pub(super) struct Addresses {
 }
 
 impl Addresses {
-    /// Whether there is a way in to a port.
+    /// Whether there is a way to a port.
     pub(super) fn reach(&self, port: &Port) -> bool {
+        !self.cluster.is_empty() || self.take_packets(port)
+    }
+
+    /// Whether there is a way in to a port from outside.
+    pub(super) fn take_packets(&self, port: &Port) -> bool {
         let named = !self.load_balancer.is_empty() || !self.external.is_empty();
         named || self.node_ports && port.on_node.is_some()
     }
@@ -49,7 +60,8 @@ pub(super) fn read(
     let origin = &service.origin;
     let mut found = Addresses::default();
     let declared = declared(object, origin, spec, findings);
-    let external = spec.external_ips.as_deref().unwrap_or_default();
+    let mut external = spec.external_ips.as_deref().unwrap_or_default();
+    let cluster = cluster_addresses(spec);
     let mut asked: Vec<&str> = Vec::new();
     match spec.type_.as_deref().unwrap_or("ClusterIP") {
         "LoadBalancer" => match spec.load_balancer_class.as_deref() {
@@ -71,7 +83,8 @@ pub(super) fn read(
                     "left to the load balancer of class {other} (naru's is {LOAD_BALANCER_CLASS})"
                 );
                 findings.note(origin, object, what);
-                return None;
+                // Clients inside do not come by a load balancer.
+                external = &[];
             }
         },
         "NodePort" => {
@@ -79,8 +92,9 @@ pub(super) fn read(
             found.wants_node_ports = true;
         }
         "ClusterIP" => {
-            if external.is_empty() {
-                findings.note(origin, object, "type ClusterIP is not served yet");
+            if external.is_empty() && cluster.is_empty() && !is_headless(spec) {
+                let what = "no cluster IP, and none is allocated: set spec.clusterIP";
+                findings.note(origin, object, what);
             }
         }
         "ExternalName" => {
@@ -113,6 +127,7 @@ pub(super) fn read(
     found.load_balancer = ips(&asked, findings);
     let texts: Vec<&str> = external.iter().map(String::as_str).collect();
     found.external = &ips(&texts, findings) - &found.load_balancer;
+    found.cluster = ips(&cluster, findings);
 
     let undeclared = |ip: &&IpAddr| !declared.is_empty() && !declared.contains(&Family::of(**ip));
     for ip in found.load_balancer.iter().filter(undeclared) {
@@ -129,8 +144,28 @@ pub(super) fn read(
     }
     found.families = families(declared, spec, &found);
     let on_node = found.wants_node_ports || found.node_ports && writes_node_ports(spec);
-    let reachable = on_node || !found.load_balancer.is_empty() || !found.external.is_empty();
+    let named = [&found.load_balancer, &found.external, &found.cluster];
+    let reachable = on_node || named.iter().any(|addresses| !addresses.is_empty());
     reachable.then_some(found)
+}
+
+/// The cluster IPs that a Service was given; none where it is headless.
+fn cluster_addresses(spec: &ServiceSpec) -> Vec<&str> {
+    let listed = spec.cluster_ips.as_deref().unwrap_or_default();
+    // The older field names the first of them, or stands alone in older manifests.
+    let listed = match listed {
+        [] => spec.cluster_ip.as_slice(),
+        listed => listed,
+    };
+    let texts = listed.iter().map(String::as_str);
+    texts
+        .filter(|text| !matches!(*text, "" | HEADLESS))
+        .collect()
+}
+
+fn is_headless(spec: &ServiceSpec) -> bool {
+    let mut all = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
+    all.any(|text| text == HEADLESS)
 }
 
 fn writes_node_ports(spec: &ServiceSpec) -> bool {

@@ -10,7 +10,7 @@ mod nodes;
 mod policies;
 mod service;
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use k8s_openapi::{
     api::{
@@ -104,8 +104,9 @@ pub fn translate(objects: &Objects) -> Outcome {
         let object = format!("Service {key}");
         let ports = service::ports(key, &object, service, &endpoints, &mut findings);
         for (name, port) in ports {
-            let frontends = port.frontends.union(&port.external);
-            let frontends = frontends.map(|it| format!("frontend {it}"));
+            // An external IP may be the cluster IP of the same Service.
+            let frontends: BTreeSet<_> = port.named().collect();
+            let frontends = frontends.into_iter().map(|it| format!("frontend {it}"));
             for frontend in frontends.chain(port.node_port.iter().map(ToString::to_string)) {
                 match owners.entry(frontend) {
                     Entry::Vacant(entry) => {

@@ -122,6 +122,10 @@ pub(super) fn ports(
         let served = desired::Service {
             frontends: at(&addresses.load_balancer),
             external: at(&addresses.external),
+            cluster: match port.protocol {
+                Protocol::Sctp => BTreeSet::new(),
+                Protocol::Tcp | Protocol::Udp => at(&addresses.cluster),
+            },
             node_port: node_port(&port, &addresses, &found),
             algorithm: choices.algorithm,
             maglev_slots: choices.maglev_slots,
@@ -133,11 +137,20 @@ pub(super) fn ports(
             health_check: choices.health_check.clone(),
             endpoints: found,
         };
-        if let Some(objection) = on_other_ports(&port, &addresses) {
+        if addresses.take_packets(&port)
+            && let Some(objection) = on_other_ports(&port, &addresses)
+        {
             findings.problem(origin, object, objection.what, objection.remedy);
         } else if port.on_node.is_some() && addresses.node_ports && served.node_port.is_none() {
             let what = format!(
                 "port {} has no node port: over SCTP only one that is the targetPort could be",
+                port.number
+            );
+            findings.note(origin, object, what);
+        }
+        if port.protocol == Protocol::Sctp && !addresses.cluster.is_empty() {
+            let what = format!(
+                "port {} is not served at its cluster IP: sockets of SCTP cannot be translated",
                 port.number
             );
             findings.note(origin, object, what);
@@ -215,7 +228,7 @@ fn examine(
     findings: &mut Findings,
 ) {
     let family = |addr: &SocketAddr| Family::of(addr.ip());
-    for frontend in service.frontends.union(&service.external) {
+    for frontend in service.named() {
         for &endpoint in service.endpoints.keys() {
             if let Err(objection) = rules::behind(endpoint, frontend) {
                 findings.problem(origin, object, objection.what, objection.remedy);
