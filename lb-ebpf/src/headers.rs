@@ -3,6 +3,8 @@
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
 use lb_common::{Addr, Hook, Port, Protocol, Tuple, Verdict, flow::tcp_flag};
 
+use crate::packet;
+
 /// What precedes the payload.
 ///
 /// It stands in scratch memory, of which the verifier knows nothing: however a packet's
@@ -92,12 +94,7 @@ impl Headers {
     /// The same headers, of which the compiler knows no more than the verifier.
     #[inline(always)]
     pub fn sealed(&mut self) -> &mut Self {
-        let mut at: *mut Self = self;
-        // SAFETY: copies a register onto itself. Since it may touch memory, what is read
-        // later is read from there, and not remembered path by path.
-        unsafe { core::arch::asm!("{0} = {0}", inout(reg) at, options(nostack)) };
-        // SAFETY: the very reference.
-        unsafe { &mut *at }
+        packet::sealed(self)
     }
 
     /// Begins anew for a packet with a network header at `l3` and a payload at `l4`.
