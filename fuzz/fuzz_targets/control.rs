@@ -38,7 +38,10 @@ async fn asked(bytes: &[u8]) {
         assert!(answer.is_empty() && request.is_none());
         return;
     }
-    assert_eq!(answer.iter().position(|&byte| byte == b'\n'), Some(answer.len() - 1));
+    assert_eq!(
+        answer.iter().position(|&byte| byte == b'\n'),
+        Some(answer.len() - 1)
+    );
     let Ok(Reply::Failed(reason)) = client::read(&answer[..]) else {
         panic!("the answer to {bytes:?} is {answer:?}");
     };

@@ -27,7 +27,10 @@ fn compiled(desired: &Desired) {
     let image = compile(desired, &node, &InUse::default());
     assert_eq!(image, compile(desired, &node, &InUse::default()));
     let Ok(image) = image else { return };
-    assert_eq!(compile(desired, &node, &InUse::of(&image)), Ok(image.clone()));
+    assert_eq!(
+        compile(desired, &node, &InUse::of(&image)),
+        Ok(image.clone())
+    );
     complete(&image);
     // Written and thrown away.
     let _ = Dump(&image).to_string();
@@ -36,7 +39,12 @@ fn compiled(desired: &Desired) {
 /// Whatever a table names is there.
 fn complete(image: &MapImage) {
     for (first, slots) in &image.tables {
-        assert!(image.services.values().any(|table| table.offset() == *first));
+        assert!(
+            image
+                .services
+                .values()
+                .any(|table| table.offset() == *first)
+        );
         for slot in slots {
             let id = slot.backend();
             let backend = image.backends.get(&id.index());

@@ -61,13 +61,7 @@ pub(crate) fn reset(asked: &[u8], headers: &Headers, answer: &[u8]) {
 
 /// Holds an ICMP error of this type and code against RFC 792 and RFC 4443; `word` follows
 /// its checksum.
-pub(crate) fn error(
-    asked: &[u8],
-    headers: &Headers,
-    answer: &[u8],
-    kind_code: [u8; 2],
-    word: u32,
-) {
+pub(crate) fn error(asked: &[u8], headers: &Headers, answer: &[u8], kind_code: [u8; 2], word: u32) {
     common(asked, headers, answer, |_| Some(()));
     let l3 = headers.l3();
     let l4 = l3 + header_len(headers);
@@ -108,7 +102,12 @@ fn common<T>(
     let (src, dst, len, ttl): (IpAddr, IpAddr, _, _) = match &packet.net {
         Some(NetHeaders::Ipv4(ip, _)) => {
             let len = usize::from(ip.total_len);
-            (ip.source.into(), ip.destination.into(), len, ip.time_to_live)
+            (
+                ip.source.into(),
+                ip.destination.into(),
+                len,
+                ip.time_to_live,
+            )
         }
         Some(NetHeaders::Ipv6(ip, _)) => {
             let len = 40 + usize::from(ip.payload_length);

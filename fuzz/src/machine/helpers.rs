@@ -170,6 +170,4 @@ pub mod generated {
     pub unsafe fn bpf_fib_lookup(_: *mut c_void, _: *mut FibParams, _: c_int, _: u32) -> c_long {
         EINVAL
     }
-
-
 }
