@@ -2,13 +2,13 @@
 
 use std::net::IpAddr;
 
-use etherparse::{NetHeaders, TcpHeader, TransportHeader};
+use etherparse::{TcpHeader, TransportSlice};
 use lb_common::{Family, flow::tcp_flag};
 
 use crate::{
     headers::{Fragment, Headers},
-    wire::{get16, get32, sum},
-    witness,
+    wire::{get16, get32},
+    witness::Packet,
 };
 
 /// Longest network header that an ICMP error quotes.
@@ -34,11 +34,7 @@ pub(crate) fn must_not_be(headers: &Headers) -> bool {
 
 /// Holds an answer to a TCP segment against RFC 9293 section 3.10.7.1.
 pub(crate) fn reset(asked: &[u8], headers: &Headers, answer: &[u8]) {
-    let tcp = common(asked, headers, answer, |transport| match transport {
-        Some(TransportHeader::Tcp(tcp)) => Some(tcp.clone()),
-        _ => None,
-    });
-    let Some(tcp) = tcp else {
+    let Some(TransportSlice::Tcp(tcp)) = common(asked, headers, answer).transport else {
         panic!("no TCP in {answer:02x?}");
     };
     assert_eq!(answer.len(), headers.l3() + header_len(headers) + 20);
@@ -55,14 +51,14 @@ pub(crate) fn reset(asked: &[u8], headers: &Headers, answer: &[u8]) {
         expected.ack = true;
         expected.acknowledgment_number = seq.wrapping_add(occupied);
     }
-    expected.checksum = tcp.checksum;
-    assert_eq!(tcp, expected);
+    expected.checksum = tcp.checksum();
+    assert_eq!(tcp.to_header(), expected);
 }
 
 /// Holds an ICMP error of this type and code against RFC 792 and RFC 4443; `word` follows
 /// its checksum.
 pub(crate) fn error(asked: &[u8], headers: &Headers, answer: &[u8], kind_code: [u8; 2], word: u32) {
-    common(asked, headers, answer, |_| Some(()));
+    common(asked, headers, answer);
     let l3 = headers.l3();
     let l4 = l3 + header_len(headers);
     assert_eq!(answer[l4..l4 + 2], kind_code);
@@ -74,50 +70,25 @@ pub(crate) fn error(asked: &[u8], headers: &Headers, answer: &[u8], kind_code: [
     if headers.tuple.family() == Family::V6 {
         assert!(answer.len() - l3 <= MAX_ERROR_V6);
     }
-    let len = answer.len() - l4;
-    let mut total = sum(&answer[l4..]);
-    if headers.tuple.family() == Family::V6 {
-        total += sum(&answer[l3 + 8..l3 + 40]) + 58 + len as u32;
-    }
-    assert_eq!(total % 0xffff, 0, "checksum of {answer:02x?}");
 }
 
 /// What all answers have in common: they go back whence the packet came, in a packet that
-/// is right as a whole. Gives what `pick` finds in it.
-fn common<T>(
-    asked: &[u8],
-    headers: &Headers,
-    answer: &[u8],
-    pick: impl FnOnce(&Option<TransportHeader>) -> Option<T>,
-) -> Option<T> {
+/// is right as a whole. Gives that.
+fn common<'a>(asked: &[u8], headers: &Headers, answer: &'a [u8]) -> Packet<'a> {
     let l3 = headers.l3();
     assert_eq!(answer[..6], asked[6..12]);
     assert_eq!(answer[6..12], asked[..6]);
     assert_eq!(answer[12..l3], asked[12..l3]);
-    let Some(packet) = witness::read(answer) else {
+    let Some(packet) = Packet::read(answer) else {
         panic!("{answer:02x?} cannot be read");
     };
-    assert!(witness::is_valid(&packet), "{answer:02x?}");
+    assert!(packet.is_valid(), "{answer:02x?}");
     let tuple = &headers.tuple;
-    let (src, dst, len, ttl): (IpAddr, IpAddr, _, _) = match &packet.net {
-        Some(NetHeaders::Ipv4(ip, _)) => {
-            let len = usize::from(ip.total_len);
-            (
-                ip.source.into(),
-                ip.destination.into(),
-                len,
-                ip.time_to_live,
-            )
-        }
-        Some(NetHeaders::Ipv6(ip, _)) => {
-            let len = 40 + usize::from(ip.payload_length);
-            (ip.source.into(), ip.destination.into(), len, ip.hop_limit)
-        }
-        _ => panic!("{answer:02x?} is no IP packet"),
-    };
-    assert_eq!((src, dst), (tuple.dst.to_ip(), tuple.src.to_ip()));
-    assert_eq!((len, ttl), (answer.len() - l3, 64));
-    pick(&packet.transport)
+    assert_eq!(
+        (packet.src, packet.dst, packet.len, packet.ttl),
+        (tuple.dst.to_ip(), tuple.src.to_ip(), answer.len() - l3, 64)
+    );
+    packet
 }
 
 fn header_len(headers: &Headers) -> usize {
