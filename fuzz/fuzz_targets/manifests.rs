@@ -46,7 +46,7 @@ fn complete(image: &MapImage) {
                 .any(|table| table.offset() == *first)
         );
         for slot in slots {
-            let id = slot.backend();
+            let id = slot.current();
             let backend = image.backends.get(&id.index());
             assert!(backend.is_some_and(|backend| backend.serves(id)), "{id:?}");
         }

@@ -34,7 +34,7 @@ Examples:
   cargo xtask mutants --list        what there is";
 
 /// Random packets of a run of the model: enough for the faults that it is to find.
-const MODEL_PACKETS: &str = "60000";
+const MODEL_PACKETS: &str = "40000";
 /// The seed of that run.
 const MODEL_SEED: &str = "0x6e617275";
 /// What the agent says where the verifier does not take a program.
@@ -272,6 +272,8 @@ impl Bench {
         let status = command
             .current_dir(self.tree())
             .env("CARGO_TARGET_DIR", self.dir.join("build"))
+            // Little changes from fault to fault.
+            .env("CARGO_INCREMENTAL", "1")
             .env("INSTA_UPDATE", "no")
             .stdin(Stdio::null())
             .stdout(output)
