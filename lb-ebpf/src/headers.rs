@@ -3,7 +3,7 @@
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
 use lb_common::{Addr, Hook, Port, Protocol, Tuple, Verdict, flow::tcp_flag};
 
-use crate::work::sealed;
+use crate::packet;
 
 /// What precedes the payload.
 ///
@@ -94,7 +94,7 @@ impl Headers {
     /// The same headers, of which the compiler knows no more than the verifier.
     #[inline(always)]
     pub fn sealed(&mut self) -> &mut Self {
-        sealed(self)
+        packet::sealed(self)
     }
 
     /// Begins anew for a packet with a network header at `l3` and a payload at `l4`.

@@ -1,4 +1,6 @@
-//! Packet bytes. The only module that turns packet addresses into pointers.
+//! Packet bytes. The only module that turns packet addresses into pointers, and that
+//! knows what the verifier and the compiler make of them: on a host another stands for it
+//! (`fuzz/src/packet.rs`).
 
 /// The linear part of a frame: from the first byte of its link header to the end.
 ///
@@ -81,4 +83,15 @@ impl<'a> View<'a> {
             None => false,
         }
     }
+}
+
+/// The same value, of which the compiler knows no more than the verifier.
+#[inline(always)]
+pub fn sealed<T>(value: &mut T) -> &mut T {
+    let mut at: *mut T = value;
+    // SAFETY: copies a register onto itself. Since it may touch memory, what is read
+    // later is read from there, and not remembered path by path.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) at, options(nostack)) };
+    // SAFETY: the very reference.
+    unsafe { &mut *at }
 }

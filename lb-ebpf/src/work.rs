@@ -3,6 +3,8 @@
 use aya_ebpf::{bindings::bpf_fib_lookup, btf_maps::PerCpuArray, macros::btf_map};
 use lb_common::{Addr, Flow, Hook, Reply, Tuple, Verdict};
 
+use crate::packet;
+
 /// The large values that the stages hand on. One per hook and CPU; programs of one
 /// hook do not nest on a CPU, since they run with softirqs disabled.
 ///
@@ -56,18 +58,6 @@ impl Work {
     /// The same, of which the compiler knows no more than the verifier.
     #[inline(always)]
     pub fn sealed(&mut self) -> &mut Self {
-        sealed(self)
+        packet::sealed(self)
     }
-}
-
-/// Scratch memory of which the compiler knows no more than the verifier, which forgets what
-/// it stored there: what follows is walked once, and not for every path that led there.
-#[inline(always)]
-pub fn sealed<T>(memory: &mut T) -> &mut T {
-    let mut at: *mut T = memory;
-    // SAFETY: copies a register onto itself. Since it may touch memory, what is read later
-    // is read from there.
-    unsafe { core::arch::asm!("{0} = {0}", inout(reg) at, options(nostack)) };
-    // SAFETY: the very reference.
-    unsafe { &mut *at }
 }

@@ -3,7 +3,9 @@
 
 mod check;
 mod docs;
+mod fuzz;
 mod host;
+mod mutants;
 mod run;
 mod setup;
 mod test;
@@ -42,6 +44,12 @@ enum Command {
     Test(test::Args),
     /// Format, clippy and unit tests: the fast inner loop
     Check,
+    /// Run the fuzz targets, each for a bounded time
+    #[command(after_help = fuzz::HELP)]
+    Fuzz(fuzz::Args),
+    /// Put faults into the program, one at a time, and see that the tests find each
+    #[command(after_help = mutants::HELP)]
+    Mutants(mutants::Args),
     /// Record how many instructions the verifier walks on each kernel
     #[command(after_help = test::kernel::HELP)]
     Verifier,
@@ -56,6 +64,8 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Check => check::run(),
+        Command::Fuzz(args) => fuzz::run(&args),
+        Command::Mutants(args) => mutants::run(&args),
         Command::Verifier => test::kernel::record(),
         Command::Docs => docs::run(),
     };

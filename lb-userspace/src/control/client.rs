@@ -1,7 +1,7 @@
 //! The CLI's end of the control socket.
 
 use std::{
-    io::{self, BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
@@ -65,7 +65,12 @@ fn exchange(path: &Path, request: &Request) -> io::Result<Reply> {
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     stream.write_all(&line)?;
-    let mut reply = String::new();
-    BufReader::new(stream).read_line(&mut reply)?;
-    Ok(serde_json::from_str(&reply)?)
+    read(stream)
+}
+
+/// Reads what the agent answers.
+pub fn read(stream: impl Read) -> io::Result<Reply> {
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    Ok(serde_json::from_str(&line)?)
 }

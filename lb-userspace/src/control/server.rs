@@ -11,8 +11,8 @@ use std::{
 
 use nix::fcntl::{Flock, FlockArg};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{UnixListener, UnixStream},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
+    net::UnixListener,
     sync::{Semaphore, mpsc, oneshot},
     time::timeout,
 };
@@ -127,7 +127,8 @@ async fn accept(listener: UnixListener, calls: mpsc::Sender<Call>) {
             Ok((stream, _)) => {
                 let calls = calls.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = serve(stream, calls).await {
+                    let (read, write) = stream.into_split();
+                    if let Err(error) = serve(read, write, calls).await {
                         tracing::debug!("control socket: {error}");
                     }
                     drop(place);
@@ -141,8 +142,12 @@ async fn accept(listener: UnixListener, calls: mpsc::Sender<Call>) {
     }
 }
 
-async fn serve(stream: UnixStream, calls: mpsc::Sender<Call>) -> io::Result<()> {
-    let (read, mut write) = stream.into_split();
+/// Serves one client: reads a request, hands it on, writes the reply.
+pub async fn serve(
+    read: impl AsyncRead + Unpin,
+    mut write: impl AsyncWrite + Unpin,
+    calls: mpsc::Sender<Call>,
+) -> io::Result<()> {
     let mut line = String::new();
     timeout(
         PATIENCE,

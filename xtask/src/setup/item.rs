@@ -16,6 +16,8 @@ pub(crate) enum Need {
     Style,
     /// The other checks of the sources.
     Lint,
+    /// Running the fuzz targets.
+    Fuzz,
     /// Running tests on kernels of several series.
     Kernel,
 }
@@ -68,11 +70,12 @@ pub(crate) struct Step {
 // === impl Need ===
 
 impl Need {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Build,
         Self::Lab,
         Self::Style,
         Self::Lint,
+        Self::Fuzz,
         Self::Kernel,
     ];
 }

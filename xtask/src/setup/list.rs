@@ -14,6 +14,7 @@ use crate::host;
 const BPF_LINKER: &str = "0.13.0";
 const LLVM: &str = "/usr/lib/llvm-22";
 const CARGO_DENY: &str = "0.20.2";
+const CARGO_FUZZ: &str = "0.13.2";
 const BPFFS: &str = "/sys/fs/bpf";
 
 const DEBIAN_COMPILER: &[&str] = &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
@@ -25,6 +26,7 @@ const BUILD: &[Need] = &[Need::Build];
 const LAB: &[Need] = &[Need::Lab];
 const STYLE: &[Need] = &[Need::Style];
 const LINT: &[Need] = &[Need::Lint];
+const FUZZ: &[Need] = &[Need::Fuzz];
 const KERNEL: &[Need] = &[Need::Kernel];
 
 pub(super) const ITEMS: &[Item] = &[
@@ -144,7 +146,21 @@ pub(super) const ITEMS: &[Item] = &[
         purpose: "check licences, sources and advisories",
         needs: LINT,
         probe: Probe::Call(|| version("cargo", &["deny", "--version"])),
-        get: Get::Steps(get_cargo_deny),
+        get: Get::Steps(|| cargo_tool("cargo-deny", CARGO_DENY)),
+    },
+    Item {
+        name: "cargo-fuzz",
+        purpose: "run the fuzz targets",
+        needs: FUZZ,
+        probe: Probe::Call(|| version("cargo", &["fuzz", "--version"])),
+        get: Get::Steps(|| cargo_tool("cargo-fuzz", CARGO_FUZZ)),
+    },
+    Item {
+        name: "C++ compiler",
+        purpose: "build what the fuzz targets link to",
+        needs: FUZZ,
+        probe: Probe::Program("c++"),
+        get: Get::Packages(&["g++"]),
     },
     Item {
         needs: KERNEL,
@@ -300,15 +316,15 @@ fn get_ebpf_clippy() -> Remedy {
     }
 }
 
-/// Without optimisation, because building it would take longer than all else together,
+/// A tool of cargo's. Without optimisation, because building it would take longer than all else together,
 /// and the few seconds that it runs hardly grow.
-fn get_cargo_deny() -> Remedy {
+fn cargo_tool(name: &str, version: &str) -> Remedy {
     let words = [
         "cargo",
         "install",
-        "cargo-deny",
+        name,
         "--version",
-        CARGO_DENY,
+        version,
         "--locked",
         "--debug",
     ];

@@ -12,7 +12,7 @@ pub(crate) struct Count {
 
 /// Reads the output of libtest and what imitates it, line by line.
 #[derive(Default)]
-pub(super) struct Reader {
+pub(crate) struct Reader {
     count: Count,
     /// A program has announced its tests and not yet its result.
     running: bool,
@@ -60,7 +60,7 @@ impl AddAssign for Count {
 // === impl Reader ===
 
 impl Reader {
-    pub(super) fn line(&mut self, line: &str) {
+    pub(crate) fn line(&mut self, line: &str) {
         if let Some(count) = Count::parse(line) {
             self.count += count;
             self.running = false;
@@ -74,7 +74,7 @@ impl Reader {
     ///
     /// A program that ended without a result has crashed, and a cargo that failed without
     /// a failed test could not compile or start one: each counts as a failure.
-    pub(super) fn finish(mut self, success: bool) -> Count {
+    pub(crate) fn finish(mut self, success: bool) -> Count {
         self.close();
         if !success && self.count.failed == 0 {
             self.count += Count::FAILED;

@@ -27,11 +27,13 @@ const STYLE: &[Piece] = &[("format", format), ("clippy", clippy)];
 
 const REST: &[Piece] = &[
     ("format of lb-ebpf", format_ebpf),
+    ("format of fuzz", format_fuzz),
     ("clippy of lb-ebpf", clippy_ebpf),
     ("documentation", documentation),
     ("pages made out of the code", pages),
     ("licences and sources", licences),
     ("licences and sources of lb-ebpf", licences_ebpf),
+    ("licences and sources of fuzz", licences_fuzz),
     ("advisories", advisories),
 ];
 
@@ -105,6 +107,10 @@ fn format_ebpf() -> Result<Outcome> {
     passes(host::cargo("fmt").args(["--check", "--manifest-path", "lb-ebpf/Cargo.toml"]))
 }
 
+fn format_fuzz() -> Result<Outcome> {
+    passes(host::cargo("fmt").args(["--check", "--manifest-path", "fuzz/Cargo.toml"]))
+}
+
 fn clippy() -> Result<Outcome> {
     passes(host::cargo("clippy").args(["--workspace", "--all-targets", "--", "-D", "warnings"]))
 }
@@ -140,6 +146,11 @@ fn licences() -> Result<Outcome> {
 /// The kernel part has a lock file of its own, and so dependencies of its own.
 fn licences_ebpf() -> Result<Outcome> {
     licences_of("lb-ebpf/Cargo.toml")
+}
+
+/// So do the fuzz targets.
+fn licences_fuzz() -> Result<Outcome> {
+    licences_of("fuzz/Cargo.toml")
 }
 
 fn licences_of(manifest: &str) -> Result<Outcome> {
@@ -183,7 +194,8 @@ fn advisories() -> Result<Outcome> {
         )));
     }
     status(deny("Cargo.toml").args(["check", "advisories"]))?;
-    passes(deny("lb-ebpf/Cargo.toml").args(["check", "advisories"]))
+    status(deny("lb-ebpf/Cargo.toml").args(["check", "advisories"]))?;
+    passes(deny("fuzz/Cargo.toml").args(["check", "advisories"]))
 }
 
 fn has_advisories() -> bool {

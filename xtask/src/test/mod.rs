@@ -12,14 +12,14 @@ use std::{
 
 use anyhow::Result;
 
-pub(crate) use count::Count;
-pub(crate) use tier::Tier;
+pub(crate) use count::{Count, Reader};
+pub(crate) use tier::{Tier, as_root};
 
 use crate::setup::{self, Need, Report};
 
 pub(crate) const HELP: &str = "\
-Tiers: lint, unit, packet, lan, kernel; without any, all of them. Ends with a line for
-each tier and last, alone on its line, `N passed, N failed, N skipped`. Only the test
+Tiers: lint, unit, packet, lan, fuzz, kernel; without any, all of them. Ends with a line
+for each tier and last, alone on its line, `N passed, N failed, N skipped`. Only the test
 programs of packet and lan run as root, through sudo where this is not root. Kernel runs
 in virtual machines; their kernels (about 300 MB) are downloaded once, to ~/.cache/naru.
 

@@ -14,6 +14,7 @@ use super::{
     kernel, lint,
 };
 use crate::{
+    fuzz,
     host::{self, Privilege},
     setup::Need,
 };
@@ -32,6 +33,8 @@ pub(crate) enum Tier {
     Packet,
     /// Scenarios with real sockets in the lab
     Lan,
+    /// Random input to the parsers, for a minute
+    Fuzz,
     /// The packet tier and native XDP on network cards, in virtual machines of several kernels
     Kernel,
 }
@@ -39,11 +42,12 @@ pub(crate) enum Tier {
 // === impl Tier ===
 
 impl Tier {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Lint,
         Self::Unit,
         Self::Packet,
         Self::Lan,
+        Self::Fuzz,
         Self::Kernel,
     ];
 
@@ -53,6 +57,7 @@ impl Tier {
             Self::Unit => "unit",
             Self::Packet => "packet",
             Self::Lan => "lan",
+            Self::Fuzz => "fuzz",
             Self::Kernel => "kernel",
         }
     }
@@ -63,13 +68,14 @@ impl Tier {
             Self::Lint => &[Need::Build, Need::Style, Need::Lint],
             Self::Unit => &[Need::Build],
             Self::Packet | Self::Lan => &[Need::Build, Need::Lab],
+            Self::Fuzz => fuzz::NEEDS,
             Self::Kernel => kernel::NEEDS,
         }
     }
 
     /// Why this tier cannot run on this machine, beyond what the set-up can mend.
     pub(super) fn obstacle(self) -> Option<&'static str> {
-        if matches!(self, Self::Lint | Self::Unit) {
+        if matches!(self, Self::Lint | Self::Unit | Self::Fuzz) {
             None
         } else if self == Self::Kernel {
             kernel::obstacle()
@@ -102,6 +108,7 @@ impl Tier {
                     .env("NARU_LAB_BIN", release.join("naru-lab"));
                 cargo_test(&mut test, tail)
             }
+            Self::Fuzz => fuzz::tier(),
             Self::Kernel => kernel::run(tail),
         }
     }
@@ -127,7 +134,7 @@ fn lan_programs() -> Result<Vec<String>> {
 }
 
 /// Test programs that run as root, while cargo itself and the compiler do not.
-fn as_root(programs: &[String]) -> Result<Command> {
+pub(crate) fn as_root(programs: &[String]) -> Result<Command> {
     let mut cargo = host::cargo("test");
     cargo.args(["--release", "-p", "naru-tests"]);
     for program in programs {

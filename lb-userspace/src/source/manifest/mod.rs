@@ -43,8 +43,19 @@ pub fn load(dir: &Path) -> Outcome {
             "name a directory that exists and that naru may read",
         ),
     }
-    let translated = kubernetes::translate(&objects);
-    match translated {
+    outcome(&objects, findings)
+}
+
+/// Reads one manifest file of this name and text, as if it were alone in its directory.
+pub fn parse(file: &str, text: &str) -> Outcome {
+    let mut findings = Findings::default();
+    let mut objects = kubernetes::Objects::default();
+    read_text(file, text, &mut objects, &mut findings);
+    outcome(&objects, findings)
+}
+
+fn outcome(objects: &kubernetes::Objects, mut findings: Findings) -> Outcome {
+    match kubernetes::translate(objects) {
         Ok(loaded) => {
             findings.notes.extend(loaded.notes);
             findings.outcome(loaded.desired)
@@ -145,16 +156,7 @@ mod tests {
     const SERVICE: &str = include_str!("../../../tests/golden/tutorial/nest-server.yaml");
 
     fn read(text: &str) -> Outcome {
-        let mut findings = Findings::default();
-        let mut objects = kubernetes::Objects::default();
-        read_text("x.yaml", text, &mut objects, &mut findings);
-        match kubernetes::translate(&objects) {
-            Ok(loaded) => findings.outcome(loaded.desired),
-            Err(rejected) => {
-                findings.problems.extend(rejected.problems);
-                findings.outcome(Desired::default())
-            }
-        }
+        parse("x.yaml", text)
     }
 
     #[test]

@@ -1,0 +1,170 @@
+//! The faults.
+
+use super::{
+    Catch::{self, Model, Packet, Unit},
+    Fault,
+};
+
+pub(super) const FAULTS: &[Fault] = &[
+    Fault {
+        name: "wrong checksum offset",
+        file: "lb-ebpf/src/frame.rs",
+        good: "        Some(6)\n",
+        bad: "        Some(4)\n",
+        caught_by: Packet("UDP to a pod here, odd payload"),
+    },
+    Fault {
+        name: "TTL not counted down",
+        file: "lb-ebpf/src/xdp.rs",
+        good: "from_ne_bytes([headers.ttl - 1, from.protocol])",
+        bad: "from_ne_bytes([headers.ttl, from.protocol])",
+        caught_by: Packet("nat: both ends rewritten, TTL down, out by the way it came, and back"),
+    },
+    Fault {
+        name: "ports swapped",
+        file: "lb-ebpf/src/xdp.rs",
+        good: "[to.src_port.word(), to.dst_port.word()]",
+        bad: "[to.dst_port.word(), to.src_port.word()]",
+        caught_by: Packet("TCP to a pod here: destination rewritten, the stack delivers"),
+    },
+    Fault {
+        name: "stale generation accepted",
+        file: "lb-common/src/backend.rs",
+        good: "self.alive != 0 && self.id.0 == id.0",
+        bad: "self.alive != 0 && self.id.index() == id.index()",
+        caught_by: Packet("a pod that comes back does not inherit the flows of its former life"),
+    },
+    Fault {
+        name: "reply not restored",
+        file: "lb-ebpf/src/lookup.rs",
+        good: "    work.to = reply.flow.reversed();\n    fragment::record(headers, now);\n    \
+               Ok(Step::Deliver",
+        bad: "    work.to = headers.tuple;\n    fragment::record(headers, now);\n    \
+              Ok(Step::Deliver",
+        caught_by: Packet("reply of a local pod leaves with the VIP as source"),
+    },
+    Fault {
+        name: "affinity ignored",
+        file: "lb-ebpf/src/client.rs",
+        good: "    if last.is_expired(now) {",
+        bad: "    if last.is_expired(now) || table.is_affine() {",
+        caught_by: Packet("session affinity: an address comes back to its pod, whatever the port"),
+    },
+    Fault {
+        name: "source ranges ignored",
+        file: "lb-ebpf/src/client.rs",
+        good: "SOURCES.get(&key).is_some()",
+        bad: "SOURCES.get(&key).is_some() | true",
+        caught_by: Packet("source ranges: other clients are dropped and counted, in both families"),
+    },
+    Fault {
+        name: "a fragment gets the ports of another packet",
+        file: "lb-ebpf/src/headers.rs",
+        good: "        let id = self.fragment_id;",
+        bad: "        let id = self.fragment_id & 0;",
+        caught_by: Model,
+    },
+    Fault {
+        name: "RST answered with RST",
+        file: "lb-ebpf/src/refuse.rs",
+        good: "        || headers.tcp_flags & tcp_flag::RST != 0\n",
+        bad: "",
+        caught_by: Packet("an RST is never answered, nor what comes from no single host"),
+    },
+    Fault {
+        name: "SYN not counted in what an RST acknowledges",
+        file: "lb-ebpf/src/refuse.rs",
+        good: "payload + u32::from(flags & tcp_flag::SYN != 0)",
+        bad: "payload",
+        caught_by: Packet("SYN without a backend: RST that acknowledges it"),
+    },
+    Fault {
+        name: "checksum of an echo reply left as it was",
+        file: "lb-ebpf/src/icmp.rs",
+        good: "|sum| types.apply(sum)",
+        bad: "|sum| sum",
+        caught_by: Packet(
+            "pings of a VIP with backends are answered, of others dropped, by both hooks",
+        ),
+    },
+    Fault {
+        name: "quoted packet left as it was",
+        file: "lb-ebpf/src/icmp.rs",
+        good: "    frame.overwrite(l4, [to.src_port.word(), to.dst_port.word()])?;",
+        bad: "    frame.overwrite(l4, [from.src_port.word(), from.dst_port.word()])?;",
+        caught_by: Packet("an error about a reply reaches the pod here, quoting what the pod sent"),
+    },
+    Fault {
+        name: "slot index one too high",
+        file: "lb-ebpf/src/lookup.rs",
+        good: "SLOTS.get(table.offset() + index)",
+        bad: "SLOTS.get(table.offset() + index + 1)",
+        caught_by: Packet("round robin: ten flows over five pods are two each, in turn"),
+    },
+    Fault {
+        name: "EtherType read at the VLAN tag's own place",
+        file: "lb-ebpf/src/parse.rs",
+        good: "view.load(l3 + 2)",
+        bad: "view.load(l3)",
+        caught_by: Packet("behind one or two VLAN tags packets are rewritten, the tags stay"),
+    },
+    Fault {
+        name: "datagram without checksum gets one",
+        file: "lb-common/src/checksum.rs",
+        good: "        if checksum == 0 {\n            return 0;\n        }\n",
+        bad: "",
+        caught_by: Packet("UDP without checksum stays without"),
+    },
+    Fault {
+        name: "port of a live flow given out again",
+        file: "lb-ebpf/src/flow.rs",
+        good: "    !(moved | flow.is_expired(now) | (tcp & over))",
+        bad: "    !(moved | flow.is_expired(now) | tcp | over)",
+        caught_by: Packet("nat: no free port towards the backend"),
+    },
+    Fault {
+        name: "local pod's TTL counted down by TC",
+        file: "lb-ebpf/src/tc.rs",
+        good: "        if !hop {\n            return Ok(());\n        }\n",
+        bad: "",
+        caught_by: Packet("TC rewrites for a local pod as XDP does"),
+    },
+    Fault {
+        name: "flows hashed without their source port",
+        file: "lb-common/src/hash.rs",
+        good: "tuple.src_port.word()",
+        bad: "tuple.dst_port.word()",
+        caught_by: Unit("lb-common"),
+    },
+    Fault {
+        name: "draining endpoints take new flows",
+        file: "lb-userspace/src/compile/slots.rs",
+        good: "    if ready.is_empty() {",
+        bad: "    if ready.len() <= 1 {",
+        caught_by: Packet("a draining pod keeps its flows and takes no new ones"),
+    },
+];
+
+/// How a fault's name is shown in a column.
+pub(super) const WIDTH: usize = {
+    let mut width = 0;
+    let mut n = 0;
+    while n < FAULTS.len() {
+        if FAULTS[n].name.len() > width {
+            width = FAULTS[n].name.len();
+        }
+        n += 1;
+    }
+    width
+};
+
+/// What catches the chosen faults, each once.
+pub(super) fn catches(faults: &[&Fault]) -> Vec<Catch> {
+    let mut catches: Vec<Catch> = Vec::new();
+    for fault in faults {
+        if !catches.contains(&fault.caught_by) {
+            catches.push(fault.caught_by);
+        }
+    }
+    catches
+}
