@@ -57,12 +57,14 @@ fn complete(image: &MapImage) {
 }
 
 fn node() -> Surroundings {
+    let own = |addr| Snat::shared(addr, DEFAULT_SNAT_PORTS);
     let uplink = DeviceFacts {
         name: "eth0".into(),
         mac: [0x02, 0, 0, 0, 0, 0x65],
-        snat_v4: Some([192, 168, 56, 10].into()),
-        snat_v6: Some([0xfd00, 0x56, 0, 0, 0, 0, 0, 0x10].into()),
+        snat_v4: Some(own([192, 168, 56, 10].into())),
+        snat_v6: Some(own([0xfd00, 0x56, 0, 0, 0, 0, 0, 0x10].into())),
         xdp_redirect: true,
+        tunnel: false,
     };
     Surroundings {
         node: "nuc01".into(),

@@ -239,6 +239,10 @@ fn begin(
         return Ok(None);
     }
     let mut candidate = client::last_backend(headers.tuple.src, service, table, now);
+    // As the one that announced the VIP, this node may have sent it to another.
+    if work.handed != 0 && candidate.is_some_and(|backend| backend.mode() != Mode::Local) {
+        candidate = None;
+    }
     let mut slot = match candidate {
         // No turn is taken.
         Some(_) => 0,
@@ -297,8 +301,9 @@ fn comes_by(
 ) -> Result<bool, Verdict> {
     work.to = headers.tuple;
     work.hop = backend.via;
-    route::lookup(ctx, headers, work, 0)?;
-    Ok(ctx.view.load::<[u8; 6]>(6) == Some(work.fib.dmac))
+    // Else the link address is an earlier packet's.
+    let known = route::lookup(ctx, headers, work, 0)? == Way::Resolved;
+    Ok(known && ctx.view.load::<[u8; 6]>(6) == Some(work.fib.dmac))
 }
 
 /// Index into the `table` at `index` in map `SERVICES` for a new flow.

@@ -168,14 +168,14 @@ fn place(
     let mut space = Space::new(in_use);
     let tables = parts.iter().flat_map(|(name, part)| {
         let index = indices[name];
-        let all: Vec<_> = part.admitted(surroundings).collect();
-        let handed: Vec<_> = part.handed(surroundings).collect();
-        let whole = (name, part, index, all);
+        let chosen = slots::chosen(part, surroundings);
+        let handed = part.handed(&chosen, surroundings);
+        let whole = (name, part, index, chosen);
         let further = (name, part, handover_table(index), handed);
         [Some(whole), Some(further).filter(|it| !it.3.is_empty())]
     });
-    for (name, part, index, admitted) in tables.flatten() {
-        let table: Vec<Slot> = slots::order(part, &admitted, surroundings)
+    for (name, part, index, chosen) in tables.flatten() {
+        let table: Vec<Slot> = slots::order(part, &chosen, surroundings)
             .into_iter()
             .filter_map(|endpoint| backends.id(part, endpoint, surroundings))
             .map(Slot::new)

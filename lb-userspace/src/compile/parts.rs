@@ -204,14 +204,22 @@ impl Part<'_> {
         })
     }
 
-    /// The endpoints of this node, which serve what peers hand over; none where no peer does.
+    /// Those of some endpoints that serve what peers hand over: the ones on this node; none
+    /// where no peer does.
     pub(super) fn handed(
         &self,
+        chosen: &[(SocketAddr, u32)],
         surroundings: &Surroundings,
-    ) -> impl Iterator<Item = (SocketAddr, &Endpoint)> {
-        let handed = self.service.elsewhere == Mode::Dsr && !self.frontends.is_empty();
-        let all = self.endpoints.iter().map(|(&addr, &it)| (addr, it));
-        all.filter(move |&(addr, endpoint)| handed && is_here(addr, endpoint, surroundings))
+    ) -> Vec<(SocketAddr, u32)> {
+        if self.service.elsewhere != Mode::Dsr || self.frontends.is_empty() {
+            return Vec::new();
+        }
+        let here = |addr: &SocketAddr| {
+            let endpoint = self.endpoints.get(addr);
+            endpoint.is_some_and(|endpoint| is_here(*addr, endpoint, surroundings))
+        };
+        let chosen = chosen.iter().filter(|(addr, _)| here(addr));
+        chosen.copied().collect()
     }
 
     /// Whether its addresses may be claimed, where `served` says whether any backend

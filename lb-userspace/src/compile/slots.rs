@@ -9,28 +9,26 @@ use lb_common::{
 };
 
 use super::{image::InUse, parts::Part};
-use crate::desired::{Condition, Endpoint, Surroundings};
+use crate::desired::{Condition, Surroundings};
 
 /// Length of a round-robin table beyond which weights are scaled down.
 ///
 /// Services of very many endpoints may have more: four slots for each.
 pub(super) const ROUND_ROBIN_SLOTS: u64 = 4_096;
 
-/// Those of the `admitted` endpoints in the order of a part's slots; empty where none is
-/// usable.
+/// Endpoints with their weights in the order of a part's slots.
 pub(super) fn order(
     part: &Part<'_>,
-    admitted: &[(SocketAddr, &Endpoint)],
+    chosen: &[(SocketAddr, u32)],
     surroundings: &Surroundings,
 ) -> Vec<SocketAddr> {
-    let chosen = chosen(admitted);
     match part.service.algorithm {
         Algorithm::RoundRobin => {
             let weights: Vec<_> = chosen.iter().map(|&(_, weight)| weight).collect();
             let turns = turns(&weights);
             turns.into_iter().map(|turn| chosen[turn].0).collect()
         }
-        Algorithm::Maglev => maglev_order(&chosen, surroundings.seed, part.service.maglev_slots),
+        Algorithm::Maglev => maglev_order(chosen, surroundings.seed, part.service.maglev_slots),
     }
 }
 
@@ -39,12 +37,12 @@ pub(super) fn order(
 /// Where none is ready, those that terminate but still serve take them, as
 /// kube-proxy has it: a rollout's last pods rather than a refusal. Under the policy
 /// Local that goes for the endpoints of this node.
-fn chosen(admitted: &[(SocketAddr, &Endpoint)]) -> Vec<(SocketAddr, u32)> {
+pub(super) fn chosen(part: &Part<'_>, surroundings: &Surroundings) -> Vec<(SocketAddr, u32)> {
     let of = |condition: Condition| -> Vec<_> {
-        admitted
-            .iter()
+        let endpoints = part.admitted(surroundings);
+        endpoints
             .filter(|(_, endpoint)| endpoint.condition == condition && endpoint.weight > 0)
-            .map(|(addr, endpoint)| (*addr, endpoint.weight))
+            .map(|(addr, endpoint)| (addr, endpoint.weight))
             .collect()
     };
     let ready = of(Condition::Ready);

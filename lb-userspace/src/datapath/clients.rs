@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aya::maps::lpm_trie::Key;
-use lb_common::{BackendId, Slot, service::handover_table};
+use lb_common::{BackendId, Slot};
 
 use super::{Datapath, DatapathError, apply::Applied, load::Maps, read::removed};
 use crate::compile::image::{MapImage, Network};
@@ -96,10 +96,11 @@ impl Datapath {
         if applied.services + applied.slots == 0 {
             return Ok(());
         }
-        let backends = |service: u32| -> BTreeSet<BackendId> {
-            [service, handover_table(service)]
-                .iter()
-                .filter_map(|index| image.tables.get(&image.services.get(index)?.offset()))
+        let table = |service: &u32| -> BTreeSet<BackendId> {
+            let slots = image.services.get(service);
+            let slots = slots.and_then(|table| image.tables.get(&table.offset()));
+            slots
+                .into_iter()
                 .flatten()
                 .copied()
                 .map(Slot::current)
@@ -108,7 +109,7 @@ impl Datapath {
         let allowed: BTreeMap<u32, BTreeSet<BackendId>> = image
             .affinity
             .keys()
-            .map(|service| (*service, backends(*service)))
+            .map(|service| (*service, table(service)))
             .collect();
         let mut strangers = Vec::new();
         for entry in self.maps.affinity.iter() {

@@ -25,7 +25,7 @@ pub(crate) enum Step {
 /// A service as the cases write it:
 /// `rr tcp 192.168.56.11:80 192.168.56.12:80 > 10.244.1.2:3000 10.244.1.3:3000=2 10.7.0.9:80=drain`,
 /// with `sticky=600` and `from=10.0.0.0/8` among the frontends for session affinity in
-/// seconds and for the networks that may use it.
+/// seconds and for the networks that may use it, and `dsr` where packets are handed over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Service {
     pub(crate) algorithm: Algorithm,
@@ -33,6 +33,8 @@ pub(crate) struct Service {
     pub(crate) frontends: Vec<SocketAddr>,
     /// For how many seconds a client comes back to its backend.
     pub(crate) sticky: Option<u64>,
+    /// Whether its backends elsewhere are on peers.
+    pub(crate) dsr: bool,
     /// The networks that may use it; empty: all.
     pub(crate) sources: Vec<(IpAddr, u8)>,
     pub(crate) backends: Vec<Backend>,
@@ -72,6 +74,7 @@ impl Service {
             protocol,
             frontends: Vec::new(),
             sticky: None,
+            dsr: false,
             sources: Vec::new(),
             backends: back.split_whitespace().map(backend).collect(),
         };
@@ -83,6 +86,7 @@ impl Service {
                     let network = (ip.parse().expect("an address"), len.parse().expect("bits"));
                     service.sources.push(network);
                 }
+                None if word == "dsr" => service.dsr = true,
                 None => service.frontends.push(word.parse().expect("address:port")),
             }
         }
@@ -107,6 +111,9 @@ impl fmt::Display for Service {
         }
         if let Some(seconds) = self.sticky {
             write!(f, " sticky={seconds}")?;
+        }
+        if self.dsr {
+            f.write_str(" dsr")?;
         }
         for (ip, len) in &self.sources {
             write!(f, " from={ip}/{len}")?;

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
-use lb_common::{Affinity, Client, Hook, Protocol, Tuple as Key, Verdict, maglev};
+use lb_common::{Affinity, Client, Hook, Mode, Protocol, Tuple as Key, Verdict, maglev};
 use naru::{
     compile::{compile, image::MapImage},
     datapath::{self, Datapath, Options},
@@ -232,7 +232,7 @@ fn desired(service: &Service) -> desired::Service {
                 Some(_) => Condition::Ready,
                 None => Condition::Draining,
             },
-            node: None,
+            node: node_of(backend.addr.ip()).map(str::to_owned),
             name: None,
         };
         (backend.addr, endpoint)
@@ -242,6 +242,7 @@ fn desired(service: &Service) -> desired::Service {
         algorithm: service.algorithm,
         // The smallest: what stands in the table is not the program's doing.
         maglev_slots: maglev::LADDER[0],
+        elsewhere: if service.dsr { Mode::Dsr } else { Mode::Nat },
         affinity: service.sticky.map(Duration::from_secs),
         source_ranges: service
             .sources
@@ -253,6 +254,14 @@ fn desired(service: &Service) -> desired::Service {
     }
 }
 
+/// The node that an endpoint is on; None where nobody says so.
+fn node_of(ip: IpAddr) -> Option<&'static str> {
+    if node::is_host(ip) || node::is_pod(ip) {
+        return None;
+    }
+    node::peer_of(ip).map(|(name, _)| name)
+}
+
 fn surroundings(indices: &BTreeMap<&'static str, u32>) -> desired::Surroundings {
     let pods = node::find("pods");
     let hosts = DEVICES
@@ -260,10 +269,21 @@ fn surroundings(indices: &BTreeMap<&'static str, u32>) -> desired::Surroundings 
         .flat_map(|device| [device.v4.into(), device.v6.into()]);
     let locals = node::PODS.flat_map(|n| [false, true].map(|v6| node::host_of(pods, n, v6)));
     let attached = DEVICES.iter().filter(|device| device.attached);
+    let of = |name: &str, n: u8| node::peer_of(node::host_of(node::find(name), n, false));
+    let peers = [
+        of("uplink", 102),
+        of("uplink", 9),
+        of("east", 9),
+        of("slow", 9),
+        of("narrow", 9),
+    ];
+    let peers = peers.into_iter().flatten();
+    let peers = peers.map(|(name, addr)| (name.to_owned(), addr));
     let own = |addr: IpAddr| Snat::shared(addr, FIRST_PORT..=LAST_PORT);
     desired::Surroundings {
         node: "nuc01".into(),
         host_addresses: hosts.collect(),
+        peers: peers.collect(),
         local_endpoints: locals.collect(),
         devices: attached
             .map(|device| {

@@ -90,7 +90,18 @@ fn inbound(rng: &mut Rng, device: &'static Device, src: IpAddr, dst: IpAddr) -> 
     Draft {
         hook,
         device,
-        parts: parts([to, STATION], src, dst),
+        parts: parts([to, station(rng)], src, dst),
+    }
+}
+
+/// Who a frame says that it is from: mostly anybody, else a peer by its own address, or one
+/// that hands it over.
+fn station(rng: &mut Rng) -> [u8; 6] {
+    match rng.below(20) {
+        0..=2 => [0x6e, 0x61, 0x72, 0, 0, rng.byte()],
+        3 => rng.pick(&node::peer_macs()),
+        4 => [0x6e, 0x61, rng.byte(), 0, 0, 1],
+        _ => STATION,
     }
 }
 

@@ -66,6 +66,7 @@ pub(super) fn services(rng: &mut Rng) -> Vec<Service> {
             protocol,
             frontends,
             sticky: rng.percent(25).then_some(600),
+            dsr: rng.percent(30),
             sources: sources(rng, v6),
             backends: Vec::new(),
         };

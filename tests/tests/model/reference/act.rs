@@ -26,6 +26,13 @@ pub(super) fn carry_out(
             let out = rewrite::rewrite(frame, packet, &to, packet.ttl - 1);
             dispatch(input, packet, out, way)
         }
+        Plan::HandOver(way) => {
+            let (act, mut out) = dispatch(input, packet, Output::of(frame), way);
+            let [.., d, e, f] = way.device.mac;
+            out.bytes[..6].copy_from_slice(&way.link);
+            out.bytes[6..12].copy_from_slice(&[0x6e, 0x61, 0x72, d, e, f]);
+            (act, out)
+        }
         Plan::Translate(outer, quote, quoted, way) => {
             let ttl = packet.ttl - u8::from(way.is_some());
             let ends = (outer.src, outer.dst);

@@ -1,16 +1,17 @@
 //! Flows: which backend serves one, how one begins, and whose a reply is.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use lb_common::{Algorithm, Verdict};
 
 use super::{
-    Choices, Decided, Input, Plan, Stop,
+    Choices, Decided, Input, Plan, Stop, hand_over,
     parse::{Fragment, Packet},
     records::{Flow, Last, Reply, Seen},
-    refuse, remember, send,
+    refuse, remember, routed, send,
     source::unspecified,
-    state::{Backend, State, Table},
+    state::{Backend, State, Table, handed, is_dsr},
+    towards,
 };
 use crate::wire::{FIN, RST, SYN, TCP, Tuple};
 
@@ -65,16 +66,28 @@ impl State {
             let anew = packet.opens() && flow.seen.closing();
             input.now <= flow.expires && !anew
         });
+        let handed = input.is_handed();
         let orphan = known.is_some_and(|flow| !self.backends.contains_key(&flow.backend));
-        let flow = match known {
-            Some(mut flow) if !orphan => {
-                flow.seen = flow.seen.after_client(packet.flags());
+        // What is looked up is refreshed, also where it is of no use.
+        let known = known.map(|mut flow| {
+            if let Some(backend) = self.backends.get(&flow.backend) {
+                flow.seen = match is_dsr(backend, &flow) {
+                    true => flow.seen.after_client_alone(packet.flags()),
+                    false => flow.seen.after_client(packet.flags()),
+                };
                 flow.expires = input.now + flow.seen.timeout(tcp);
                 self.flows.insert(tuple, flow);
-                flow
             }
+            flow
+        });
+        let elsewhere = known.is_some_and(|flow| {
+            let backend = self.backends.get(&flow.backend);
+            handed && backend.is_some_and(|backend| !backend.local)
+        });
+        let flow = match known {
+            Some(flow) if !orphan && !elsewhere => flow,
             // A connection that lost its backend cannot go on elsewhere.
-            Some(_) if tcp && !packet.opens() => return Ok(refuse(packet)),
+            Some(_) if orphan && tcp && !packet.opens() => return Ok(refuse(packet)),
             _ if packet.fragment == Fragment::Later => return Err(Verdict::VipFragment.into()),
             _ => match self.begin(input, packet, service, choices)? {
                 Some(flow) => flow,
@@ -85,6 +98,8 @@ impl State {
         let to = self.towards(&tuple, &backend, &flow);
         let decided = if backend.local {
             (Verdict::ForwardLocal, Plan::Deliver(to))
+        } else if let Some(via) = backend.via.filter(|_| flow.snat.is_none()) {
+            hand_over(input, packet, via, Verdict::ForwardDsr)?
         } else {
             send(input, packet, to, Verdict::ForwardNat)?
         };
@@ -105,10 +120,16 @@ impl State {
         service: u32,
         choices: &dyn Choices,
     ) -> Result<Option<Flow>, Stop> {
-        let table = self.tables[&service].clone();
-        if table.slots.is_empty() {
-            return Ok(None);
-        }
+        let index = if input.is_handed() {
+            handed(service)
+        } else {
+            service
+        };
+        let table = match self.tables.get(&index) {
+            Some(table) if !table.slots.is_empty() => table.clone(),
+            _ if input.is_handed() => return Err(Verdict::NotHere.into()),
+            _ => return Ok(None),
+        };
         let stray = packet.protocol == TCP && !packet.opens();
         if stray && table.algorithm == Algorithm::RoundRobin {
             return Ok(None);
@@ -124,8 +145,8 @@ impl State {
                 let slots = table.slots.iter().cycle().copied();
                 self.first_of(input, packet, [last].into_iter().chain(slots))?
             }
-            (None, Algorithm::RoundRobin) => self.in_turn(input, packet, service, &table)?,
-            (None, Algorithm::Maglev) => self.by_hash(input, packet, service, &table, choices)?,
+            (None, Algorithm::RoundRobin) => self.in_turn(input, packet, index, &table)?,
+            (None, Algorithm::Maglev) => self.by_hash(input, packet, index, &table, choices)?,
         };
         let backend = self.backends[&id];
         let tuple = packet.tuple();
@@ -135,12 +156,23 @@ impl State {
             seen: Seen::default().after_client(packet.flags()),
             expires: 0,
         };
-        flow.expires = input.now + flow.seen.timeout(packet.protocol == TCP);
-        if !backend.local {
-            flow.snat = Some(self.source(input, packet, &backend, choices)?);
+        let alone = match backend.via {
+            Some(via) => !comes_by(input, packet, via)?,
+            None => false,
+        };
+        if alone {
+            flow.seen = flow.seen.after_client_alone(packet.flags());
         }
-        let reply = self.towards(&tuple, &backend, &flow).reversed();
-        self.record(service, tuple, reply, flow);
+        flow.expires = input.now + flow.seen.timeout(packet.protocol == TCP);
+        if alone {
+            self.record_alone(service, tuple, flow);
+        } else {
+            if !backend.local {
+                flow.snat = Some(self.source(input, packet, &backend, choices)?);
+            }
+            let reply = self.towards(&tuple, &backend, &flow).reversed();
+            self.record(service, tuple, reply, flow);
+        }
         if let Some(ticks) = table.sticky {
             let last = Last {
                 backend: id,
@@ -266,10 +298,22 @@ impl State {
             if backend.local {
                 return verdict == Verdict::TupleClash && self.clashes(input, packet, &backend);
             }
-            match self.source(input, packet, &backend, choices) {
-                Err(Stop::Verdict(failure)) => failure == verdict,
-                _ => false,
-            }
+            let alone = backend.via.map(|via| comes_by(input, packet, via));
+            let failure = match alone {
+                Some(Ok(false)) => None,
+                Some(Err(failure)) => Some(failure),
+                Some(Ok(true)) | None => self.source(input, packet, &backend, choices).err(),
+            };
+            matches!(failure, Some(Stop::Verdict(failure)) if failure == verdict)
         })
     }
+}
+
+/// Whether a packet comes from the node that has this address: an answer that this one's
+/// backend gave would never leave it.
+fn comes_by(input: &Input<'_>, packet: &Packet, via: IpAddr) -> Result<bool, Stop> {
+    let route = routed(input.device, &towards(packet, via))?;
+    Ok(route
+        .neighbour
+        .is_some_and(|link| input.frame[6..12] == link))
 }

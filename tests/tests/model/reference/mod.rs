@@ -13,6 +13,8 @@ mod rewrite;
 mod source;
 pub(crate) mod state;
 
+use std::net::IpAddr;
+
 use lb_common::{Hook, Verdict, verdict::Fate};
 
 pub(crate) use state::State;
@@ -84,6 +86,8 @@ impl From<Verdict> for Stop {
 enum Plan {
     Deliver(Tuple),
     Send(Tuple, Way),
+    /// As it is, to a peer.
+    HandOver(Way),
     /// An error about a flow; the outer addresses and the quoted packet.
     Translate(Tuple, Quote, Tuple, Option<Way>),
     Reset,
@@ -97,6 +101,13 @@ enum Plan {
 struct Way {
     device: &'static Device,
     link: [u8; 6],
+}
+
+impl Input<'_> {
+    /// Whether a peer handed the frame over.
+    fn is_handed(&self) -> bool {
+        self.frame[6..9] == *b"nar"
+    }
 }
 
 /// What must come of a frame; the state is then the one after it.
@@ -163,6 +174,7 @@ fn ingress(
             }
             if usage.snat
                 && rewrites
+                && !input.is_handed()
                 && let Some(reply) = state.reply(packet, input.now)
             {
                 let to = reply.flow.reversed();
@@ -261,9 +273,17 @@ fn error(
             let plan = Plan::Translate(outer, quote, quoted, None);
             return Ok(Some((Verdict::ErrorLocal, plan)));
         }
+        if input.is_handed() {
+            return Err(Verdict::NotHere.into());
+        }
+        if let Some(via) = backend.via.filter(|_| flow.snat.is_none()) {
+            return hand_over(input, packet, via, Verdict::ErrorDsr).map(Some);
+        }
         outer.src = flow.snat.map_or(outer.src, |(addr, _)| addr);
         verdict = Verdict::ErrorNat;
-    } else if let Some(reply) = state.replies.get(&key) {
+    } else if let Some(reply) = state.replies.get(&key)
+        && !input.is_handed()
+    {
         // About a request: it goes to the client, from the VIP.
         quoted = reply.flow;
         (outer.src, outer.dst) = (quoted.dst, quoted.src);
@@ -318,6 +338,41 @@ fn fragment_key(packet: &Packet) -> Tuple {
 
 /// Plans to send a packet on.
 fn send(input: &Input<'_>, packet: &Packet, to: Tuple, verdict: Verdict) -> Decided {
+    leave(input, packet, to, verdict, |way| Plan::Send(to, way))
+}
+
+/// Plans to hand a packet over to the peer that has this address.
+fn hand_over(input: &Input<'_>, packet: &Packet, via: IpAddr, verdict: Verdict) -> Decided {
+    let (verdict, plan) = leave(input, packet, towards(packet, via), verdict, Plan::HandOver)?;
+    match plan {
+        Plan::HandOver(way) if way.link == [0; 6] => Err(Verdict::NoPeer.into()),
+        Plan::HandOver(way) if !way.device.attached => Err(Verdict::NoDevice.into()),
+        plan => Ok((verdict, plan)),
+    }
+}
+
+/// What the way to a peer is asked by.
+fn towards(packet: &Packet, via: IpAddr) -> Tuple {
+    let tuple = packet.tuple();
+    let src = if tuple.src.is_ipv6() == via.is_ipv6() {
+        tuple.src
+    } else {
+        source::unspecified(via.is_ipv6())
+    };
+    Tuple {
+        src,
+        dst: via,
+        ..tuple
+    }
+}
+
+fn leave(
+    input: &Input<'_>,
+    packet: &Packet,
+    to: Tuple,
+    verdict: Verdict,
+    plan: impl Fn(Way) -> Plan,
+) -> Decided {
     if packet.ttl <= 1 {
         return Err(Verdict::TtlExpired.into());
     }
@@ -342,7 +397,7 @@ fn send(input: &Input<'_>, packet: &Packet, to: Tuple, verdict: Verdict) -> Deci
         return Err(Verdict::LeftToTc.into());
     }
     let device = route.device;
-    Ok((verdict, Plan::Send(to, Way { device, link })))
+    Ok((verdict, plan(Way { device, link })))
 }
 
 fn routed(ingress: &Device, to: &Tuple) -> Result<node::Route, Stop> {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::wire::{FIN, RST, Tuple};
+use crate::wire::{ACK, FIN, RST, SYN, Tuple};
 
 /// How long the ports of a fragmented packet are remembered, in ticks.
 pub(super) const FRAGMENT_TICKS: u32 = 30;
@@ -30,6 +30,14 @@ impl Seen {
         self.backend_rst = flags & RST != 0;
         self.replied = true;
         self
+    }
+
+    /// After a packet of a client whose answers go another way: whatever opens no
+    /// connection says that there are answers.
+    pub(crate) fn after_client_alone(self, flags: u8) -> Self {
+        let mut seen = self.after_client(flags);
+        seen.replied |= flags & (SYN | ACK) != SYN;
+        seen
     }
 
     pub(crate) fn reset(self) -> bool {

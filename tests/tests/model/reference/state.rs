@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use lb_common::Algorithm;
+use lb_common::{Algorithm, Mode};
 use naru::compile::image::MapImage;
 
 use super::records::{Count, Flow, Last, Note, Reply};
@@ -34,8 +34,15 @@ pub(crate) struct Table {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Backend {
     pub(crate) addr: SocketAddr,
-    /// On this node; else it is reached by `nat`.
+    /// On this node.
     pub(crate) local: bool,
+    /// Elsewhere, the peer that packets are handed over to; none for `nat`.
+    pub(crate) via: Option<IpAddr>,
+}
+
+/// Index of a service's table for what peers hand over.
+pub(super) const fn handed(service: u32) -> u32 {
+    service + 65_536
 }
 
 /// What an address means.
@@ -81,7 +88,9 @@ impl State {
             let ip = backend.addr.to_ip();
             let local = node::is_host(ip) || node::is_pod(ip);
             let addr = SocketAddr::new(ip, backend.port.get());
-            backends.insert(backend.id.0, Backend { addr, local });
+            let dsr = backend.mode() == Mode::Dsr;
+            let via = dsr.then(|| node::peer_of(ip).expect("a peer").1);
+            backends.insert(backend.id.0, Backend { addr, local, via });
         }
         self.local_addresses = backends
             .values()
@@ -108,7 +117,7 @@ impl State {
                 let table = Table {
                     algorithm: table.algorithm(),
                     slots: slots.take(table.len() as usize).collect(),
-                    sticky: image.affinity.get(&index).copied(),
+                    sticky: image.affinity.get(&(index % handed(0))).copied(),
                 };
                 (index, table)
             })
@@ -133,6 +142,7 @@ impl State {
             .map(|index| (index, self.turns.get(&index).copied().unwrap_or(0)))
             .collect();
         self.services = indices
+            .filter(|&index| index < handed(0))
             .map(|index| {
                 (
                     index,
@@ -214,6 +224,12 @@ impl State {
         self.count(service, flow.backend, |count| count.flows += 1);
     }
 
+    /// Records a flow whose replies do not come by.
+    pub(super) fn record_alone(&mut self, service: u32, tuple: Tuple, flow: Flow) {
+        self.flows.insert(tuple, flow);
+        self.count(service, flow.backend, |count| count.flows += 1);
+    }
+
     /// Counts at a service and a backend, where those still are.
     pub(super) fn count(&mut self, service: u32, backend: u32, add: impl Fn(&mut Count)) {
         self.services.get_mut(&service).map(&add);
@@ -222,6 +238,9 @@ impl State {
 
     /// The client's packet as the backend of its flow sees it.
     pub(super) fn towards(&self, client: &Tuple, backend: &Backend, flow: &Flow) -> Tuple {
+        if is_dsr(backend, flow) {
+            return *client;
+        }
         let (src, sport) = flow.snat.unwrap_or((client.src, client.sport));
         Tuple {
             src,
@@ -231,4 +250,10 @@ impl State {
             protocol: client.protocol,
         }
     }
+}
+
+/// Whether the packets of a flow are handed over: not where its client is on the very node
+/// that the backend is on.
+pub(super) fn is_dsr(backend: &Backend, flow: &Flow) -> bool {
+    backend.via.is_some() && flow.snat.is_none()
 }
