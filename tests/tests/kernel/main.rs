@@ -66,8 +66,11 @@ const WAYS: [Way; 3] = [
     },
 ];
 
+/// A case by its name.
+type Case = (&'static str, fn() -> Result<(), Failed>);
+
 /// All other cases; those that share an agent one after the other.
-const CASES: [(&str, fn() -> Result<(), Failed>); 8] = [
+const CASES: [Case; 8] = [
     (
         "the verifier accepts every program with room to spare",
         verifier::counts,
