@@ -32,8 +32,7 @@ pub(crate) enum Tier {
     Packet,
     /// Scenarios with real sockets in the lab
     Lan,
-    /// The packet tier, and traffic by cards, VLANs, bonds and SCTP, in virtual machines of
-    /// several kernels
+    /// The packet tier and native XDP on network cards, in virtual machines of several kernels
     Kernel,
 }
 
