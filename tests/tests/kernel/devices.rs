@@ -74,7 +74,9 @@ pub(crate) fn cut() -> Result<(), Failed> {
     let machine = crate::machine();
     let _agent = node_agent::on_all(machine);
     let (direct, port) = (Ipv4Addr::new(10, 245, 1, 3), 3000);
-    let way = format!("{direct}/32 via 192.168.59.101");
+    // From another address: the server tells connections apart by that and the port alone,
+    // whatever way they came.
+    let way = format!("{direct}/32 via 192.168.59.101 src 192.168.59.102");
     machine.client.ip(&format!("route add {way}"));
     let balanced = format!("http://{}/", site::BOND.vip);
     let plain = format!("http://{direct}:{port}/");

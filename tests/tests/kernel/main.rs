@@ -66,8 +66,11 @@ const WAYS: [Way; 3] = [
     },
 ];
 
+/// A case by its name.
+type Case = (&'static str, fn() -> Result<(), Failed>);
+
 /// All other cases; those that share an agent one after the other.
-const CASES: [(&str, fn() -> Result<(), Failed>); 7] = [
+const CASES: [Case; 8] = [
     (
         "the verifier accepts every program with room to spare",
         verifier::counts,
@@ -83,9 +86,10 @@ const CASES: [(&str, fn() -> Result<(), Failed>); 7] = [
         devices::cut,
     ),
     (
-        "associations over SCTP, their checksum as it was sent",
-        sctp::associations,
+        "associations over SCTP by a card, their checksum as it was sent",
+        sctp::by_card,
     ),
+    ("associations over SCTP by a bond", sctp::by_bond),
     (
         "clients on the node and in its pods are served at their sockets",
         sockets::clients_on_the_node,

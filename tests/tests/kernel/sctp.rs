@@ -16,45 +16,60 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::{
     machine::{Machine, inside},
     node_agent, requests,
-    site::{self, SCTP_PORT, SCTP_SERVERS},
+    site::{self, SCTP_PORT, SCTP_SERVERS, Site},
 };
 
 /// The number of the protocol.
 const SCTP: i32 = 132;
-/// The client's own address: bound to it alone, it tells the server of no other.
-const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 168, 57, 1);
+/// The client's own address by the card: bound to it alone, it tells the server of no other.
+const BY_CARD: Ipv4Addr = Ipv4Addr::new(192, 168, 57, 1);
+/// The same by the bond.
+const BY_BOND: Ipv4Addr = Ipv4Addr::new(192, 168, 59, 1);
 /// What is sent: more than fits into a packet.
 const LENGTH: usize = 20_000;
 
-pub(crate) fn associations() -> Result<(), Failed> {
+pub(crate) fn by_card() -> Result<(), Failed> {
     let machine = crate::machine();
+    associate(machine, BY_CARD, &site::CARD, "xdp");
+    let before = checksum_errors(machine);
+    // So these kernels do check: what is wrong when it is sent is wrong when it arrives.
+    inside(&machine.client, || (0..2).for_each(send_broken));
+    let deadline = std::time::Instant::now() + requests::PATIENCE;
+    let expected = before.map(|count| count + 1);
+    while checksum_errors(machine) != expected {
+        let late = std::time::Instant::now() > deadline;
+        assert!(!late, "errors: {:?}", checksum_errors(machine));
+        thread::sleep(std::time::Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+pub(crate) fn by_bond() -> Result<(), Failed> {
+    associate(crate::machine(), BY_BOND, &site::BOND, "tc-ingress");
+    Ok(())
+}
+
+/// Four associations by a way, of which a hook forwards those to the server elsewhere.
+fn associate(machine: &'static Machine, client: Ipv4Addr, site: &Site, hook: &str) {
     let agent = node_agent::on_all(machine);
     serve(machine);
+    let errors = checksum_errors(machine);
     let count = |hook, verdict| agent.packets(hook, verdict);
     let before = [
-        count("xdp", "forward_nat"),
+        count(hook, "forward_nat"),
         count("tc-egress", "reply_local"),
     ];
-    let answers: Vec<_> = inside(&machine.client, || (0..4).map(|_| ask()).collect());
+    let ask = |_| ask(client, site.vip);
+    let answers: Vec<_> = inside(&machine.client, || (0..4).map(ask).collect());
     let names = SCTP_SERVERS.map(|(name, _)| name.to_owned());
     assert_eq!(answers[..2], answers[2..], "{answers:?}");
     assert!(
         names.iter().all(|name| answers.contains(name)),
         "{answers:?}"
     );
-    assert!(count("xdp", "forward_nat") > before[0] + 8);
+    assert!(count(hook, "forward_nat") > before[0] + 8);
     assert!(count("tc-egress", "reply_local") > before[1] + 8);
-    assert_eq!(checksum_errors(machine), [0, 0]);
-
-    // So these kernels do check: what is wrong when it is sent is wrong when it arrives.
-    inside(&machine.client, || (0..2).for_each(send_broken));
-    let deadline = std::time::Instant::now() + requests::PATIENCE;
-    while checksum_errors(machine) != [1, 1] {
-        let late = std::time::Instant::now() > deadline;
-        assert!(!late, "errors: {:?}", checksum_errors(machine));
-        thread::sleep(std::time::Duration::from_millis(50));
-    }
-    Ok(())
+    assert_eq!(checksum_errors(machine), errors);
 }
 
 /// Starts the servers; they run until the machine ends.
@@ -94,13 +109,12 @@ fn answer(mut socket: Socket, name: &str) -> std::io::Result<()> {
 }
 
 /// One association: who answered.
-fn ask() -> String {
+fn ask(client: Ipv4Addr, vip: Ipv4Addr) -> String {
     let mut socket = socket(Type::STREAM);
     socket.set_read_timeout(Some(requests::PATIENCE)).unwrap();
-    socket.bind(&at(CLIENT, 0)).unwrap();
-    socket
-        .connect_timeout(&at(site::CARD.vip, SCTP_PORT), requests::PATIENCE)
-        .unwrap();
+    socket.bind(&at(client, 0)).unwrap();
+    let vip = at(vip, SCTP_PORT);
+    socket.connect_timeout(&vip, requests::PATIENCE).unwrap();
     let sent: Vec<u8> = (0..LENGTH).map(|index| (index * 7 % 251) as u8).collect();
     socket.write_all(&sent).unwrap();
     let mut name = Vec::new();
@@ -129,7 +143,7 @@ fn send_broken(number: u16) {
     // Tag, window, streams out and in, first number.
     packet.extend([0, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
     let socket = socket(Type::RAW);
-    socket.bind(&at(CLIENT, 0)).unwrap();
+    socket.bind(&at(BY_CARD, 0)).unwrap();
     socket.send_to(&packet, &at(site::CARD.vip, 0)).unwrap();
 }
 

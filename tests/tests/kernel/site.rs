@@ -35,9 +35,10 @@ pub(crate) const TUNNEL: Site = site(
 );
 pub(crate) const ALL: [&Site; 4] = [&CARD, &VLAN, &BOND, &TUNNEL];
 
-/// The port of a service over SCTP at [`CARD`]'s address, and of its servers.
+/// The port of services over SCTP at the addresses of [`CARD`] and [`BOND`], and of their
+/// servers.
 pub(crate) const SCTP_PORT: u16 = 90;
-/// The servers of it.
+/// The servers of them.
 pub(crate) const SCTP_SERVERS: [(&str, Ipv4Addr); 2] = [
     ("a", Ipv4Addr::new(10, 245, 1, 2)),
     ("far", Ipv4Addr::new(192, 168, 57, 102)),
@@ -64,11 +65,12 @@ pub(crate) fn configuration() -> String {
         }
     }
     let backends = SCTP_SERVERS.map(|(_, address)| format!("{address}:{SCTP_PORT}"));
-    let vip = CARD.vip;
     let backends = backends.join(", ");
-    let _ = writeln!(
-        text,
-        "  - {{frontend: \"{vip}:{SCTP_PORT}/sctp\", backends: [{backends}]}}"
-    );
+    for Site { vip, .. } in [CARD, BOND] {
+        let _ = writeln!(
+            text,
+            "  - {{frontend: \"{vip}:{SCTP_PORT}/sctp\", backends: [{backends}]}}"
+        );
+    }
     text
 }

@@ -72,9 +72,13 @@ fn what_is_behind_the_tunnel_is_shown_with_the_tunnel_s_own_address() {
         snat.is_some_and(|snat| snat.starts_with(&format!("{TUNNEL_ADDRESS}:")))
     });
     assert_eq!(by_tunnel.count(), 3, "{flows:?}");
+
+    only_behind_the_tunnel(&scene);
     let explained = scene.explain("192.168.56.1:40000", "192.168.56.11:80");
+    assert_eq!(explained["mode"], "nat", "{explained}");
+    assert_eq!(explained["egress"], TUNNEL, "{explained}");
     assert!(
-        [UPLINK, TUNNEL].contains(&explained["egress"].as_str().unwrap_or(UPLINK)),
+        text(&explained, "source").starts_with("10.244.1.0:"),
         "{explained}"
     );
 }

@@ -1,5 +1,5 @@
-//! The tier `kernel`: the packet tier, and real traffic through native XDP on network
-//! cards, in virtual machines with the kernels of [`series::ALL`].
+//! The tier `kernel`: the packet tier, and real traffic by devices that the host's kernel
+//! may not have, in virtual machines with the kernels of [`series::ALL`].
 //!
 //! The processor is emulated, so that this runs wherever QEMU does and needs no rights:
 //! root is only who is root inside.
