@@ -49,7 +49,8 @@ impl<'a> Packet<'a> {
                 dst: ip.header().destination_addr().into(),
                 len: 40 + usize::from(ip.header().payload_length()),
                 ttl: ip.header().hop_limit(),
-                plain: plain(ip.header().next_header()),
+                // Without a length, etherparse takes all that there is (RFC 2675).
+                plain: ip.header().payload_length() != 0 && plain(ip.header().next_header()),
                 transport,
                 header: true,
             }),
