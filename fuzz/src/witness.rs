@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use etherparse::{NetSlice, SlicedPacket, TransportSlice, checksum::Sum16BitWords};
+use etherparse::{
+    IpNumber, LinkExtSlice, NetSlice, SlicedPacket, TransportSlice, checksum::Sum16BitWords,
+};
 
 use crate::headers::Headers;
 
@@ -16,6 +18,8 @@ pub(crate) struct Packet<'a> {
     pub(crate) transport: Option<TransportSlice<'a>>,
     /// The checksum of the network header is right; IPv6 has none.
     header: bool,
+    /// TCP or UDP follows at once, behind no more tags than the kernel part reads.
+    plain: bool,
 }
 
 impl<'a> Packet<'a> {
@@ -23,12 +27,20 @@ impl<'a> Packet<'a> {
     pub(crate) fn read(bytes: &'a [u8]) -> Option<Self> {
         let packet = SlicedPacket::from_ethernet(bytes).ok()?;
         let transport = packet.transport;
+        let tag = |ext: &LinkExtSlice<'_>| matches!(ext, LinkExtSlice::Vlan(_));
+        let tagged = packet.link_exts.len() <= 2 && packet.link_exts.iter().all(tag);
+        // Not a tag that the kernel part knows.
+        let old = [12, 16]
+            .iter()
+            .any(|&at| bytes.get(at..at + 2) == Some(&[0x91, 0x00]));
+        let plain = |protocol| tagged && !old && [IpNumber::TCP, IpNumber::UDP].contains(&protocol);
         match packet.net? {
             NetSlice::Ipv4(ip) => Some(Self {
                 src: ip.header().source_addr().into(),
                 dst: ip.header().destination_addr().into(),
                 len: ip.header().total_len().into(),
                 ttl: ip.header().ttl(),
+                plain: plain(ip.header().protocol()),
                 transport,
                 header: sum_is_right(Sum16BitWords::new().add_slice(ip.header().slice())),
             }),
@@ -37,11 +49,24 @@ impl<'a> Packet<'a> {
                 dst: ip.header().destination_addr().into(),
                 len: 40 + usize::from(ip.header().payload_length()),
                 ttl: ip.header().hop_limit(),
+                // Without a length, etherparse takes all that there is (RFC 2675).
+                plain: ip.header().payload_length() != 0 && plain(ip.header().next_header()),
                 transport,
                 header: true,
             }),
             NetSlice::Arp(_) => None,
         }
+    }
+
+    /// Whether the kernel part must read it: TCP or UDP without anything beside it, and no
+    /// IPv4 address in an IPv6 header.
+    pub(crate) fn must_be_read(&self) -> bool {
+        let mapped = |ip| matches!(ip, IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some());
+        let transport = matches!(
+            self.transport,
+            Some(TransportSlice::Tcp(_) | TransportSlice::Udp(_))
+        );
+        self.plain && transport && !mapped(self.src) && !mapped(self.dst)
     }
 
     /// Whether addresses and ports are those that the kernel part reads; also where

@@ -305,7 +305,9 @@ fn judge(text: &str, green: bool) -> Outcome {
 
 /// The test of which this line says that it failed.
 fn failed(line: &str) -> Option<&str> {
-    line.strip_prefix("test ")?.strip_suffix(" ... FAILED")
+    let name = line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?;
+    // Padded to the longest.
+    Some(name.trim_end())
 }
 
 #[cfg(test)]

@@ -117,7 +117,7 @@ pub(crate) fn account(lines: &[Line]) -> ExitCode {
     for Line { name, count, took } in lines {
         total += *count;
         println!(
-            "{name:<8}{:>5} passed{:>5} failed{:>5} skipped{:>8.1} s",
+            "{name:<10}{:>4} passed{:>5} failed{:>5} skipped{:>8.1} s",
             count.passed,
             count.failed,
             count.skipped,
