@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use lb_common::config::DEFAULT_SNAT_PORTS;
 use libfuzzer_sys::fuzz_target;
 use naru::{
     compile::{
@@ -10,7 +11,7 @@ use naru::{
         image::{InUse, MapImage},
         render::Dump,
     },
-    desired::{Desired, DeviceFacts, Surroundings},
+    desired::{Desired, DeviceFacts, Snat, Surroundings},
     source::manifest,
 };
 

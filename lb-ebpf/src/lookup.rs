@@ -301,8 +301,8 @@ fn comes_by(
 ) -> Result<bool, Verdict> {
     work.to = headers.tuple;
     work.hop = backend.via;
-    // Else the link address is an earlier packet's.
-    let known = route::lookup(ctx, headers, work, 0)? == Way::Resolved;
+    // Else the link address is an earlier packet's. One that is too big to go is no worse.
+    let known = route::lookup(ctx, headers, work, 0)? != Way::NotByXdp;
     Ok(known && ctx.view.load::<[u8; 6]>(6) == Some(work.fib.dmac))
 }
 

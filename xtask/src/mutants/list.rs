@@ -102,6 +102,20 @@ pub(super) const FAULTS: &[Fault] = &[
         caught_by: Packet("round robin: ten flows over five pods are two each, in turn"),
     },
     Fault {
+        name: "what a peer handed over is sent on",
+        file: "lb-ebpf/src/lookup.rs",
+        good: "work.handed = ctx.is_handover().into();",
+        bad: "work.handed = 0;",
+        caught_by: Packet("dsr: what a peer handed over is never sent on"),
+    },
+    Fault {
+        name: "a client on the backend's node is handed over",
+        file: "lb-ebpf/src/lookup.rs",
+        good: "    Ok(known && ctx.view",
+        bad: "    Ok(known && false && ctx.view",
+        caught_by: Packet("dsr: a client on the backend's own node is served by nat, and keeps it"),
+    },
+    Fault {
         name: "EtherType read at the VLAN tag's own place",
         file: "lb-ebpf/src/parse.rs",
         good: "view.load(l3 + 2)",
