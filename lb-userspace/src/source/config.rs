@@ -392,10 +392,10 @@ services:
     fn an_unknown_field_is_refused() {
         let text = "services:\n- frontend: 192.168.56.11:80\n  backend: []\n  backends: []\n";
         let error = read("naru.yaml", text).expect_err("refused").to_string();
-        insta::assert_snapshot!(error, @"naru.yaml:3: unknown field `backend`, expected one of name, frontend, algorithm, maglev_slots, session_affinity, source_ranges, healthCheck, health_check, backends, in `backend: []`; below `services:` write `- {frontend: 192.168.56.11:80, backends: [10.0.0.11:8080]}`");
+        insta::assert_snapshot!(error, @"naru.yaml:3: unknown field `backend`, expected one of name, frontend, algorithm, maglev_slots, session_affinity, source_ranges, healthCheck, health_check, mode, backends, in `backend: []`; below `services:` write `- {frontend: 192.168.56.11:80, backends: [10.0.0.11:8080]}`");
         let text = "services:\n- frontend: 192.168.56.11:80\n  backends:\n  - {adress: x}\n";
         let error = read("naru.yaml", text).expect_err("refused").to_string();
-        insta::assert_snapshot!(error, @"naru.yaml:4: unknown field `adress`, expected one of address, weight, in `- {adress: x}`; below `services:` write `- {frontend: 192.168.56.11:80, backends: [10.0.0.11:8080]}`");
+        insta::assert_snapshot!(error, @"naru.yaml:4: unknown field `adress`, expected one of address, weight, node, in `- {adress: x}`; below `services:` write `- {frontend: 192.168.56.11:80, backends: [10.0.0.11:8080]}`");
     }
 
     proptest::proptest! {

@@ -30,7 +30,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "stale generation accepted",
         file: "lb-common/src/backend.rs",
-        good: "self.alive != 0 && self.id.0 == id.0",
+        good: "self.alive != 0 && self.is(id)",
         bad: "self.alive != 0 && self.id.index() == id.index()",
         caught_by: Packet("a pod that comes back does not inherit the flows of its former life"),
     },
