@@ -61,7 +61,7 @@ impl FlowState {
     pub const fn after_client_alone(self, tcp_flags: u8) -> Self {
         let state = self.after_client(tcp_flags);
         let opens = tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN;
-        Self(state.0 | !opens as u8 * Self::REPLIED.0)
+        Self(state.0 | (!opens as u8 * Self::REPLIED.0))
     }
 
     #[inline(always)]

@@ -167,7 +167,11 @@ pub fn create_dsr(
     work: &mut Work,
 ) -> Result<(), Verdict> {
     prepare(headers, service, backend, &SnatSource::NONE, now, work);
-    work.flow.refresh(now, seen(work.flow.state, headers, Mode::Dsr), headers.is_tcp());
+    work.flow.refresh(
+        now,
+        seen(work.flow.state, headers, Mode::Dsr),
+        headers.is_tcp(),
+    );
     record(headers, work)
 }
 
@@ -191,13 +195,7 @@ pub fn create_nat(
     work.port_offset = hash::reduce(hash, work.port_count);
     // Steps of up to half the range: the tries of two flows part after a collision.
     work.port_step = hash::reduce(hash << 32, work.port_count >> 1) | 1;
-    translate(
-        &mut work.to,
-        &headers.tuple,
-        backend,
-        &work.flow,
-        Mode::Nat,
-    );
+    translate(&mut work.to, &headers.tuple, backend, &work.flow, Mode::Nat);
     for attempt in 0..PORT_TRIES {
         // SCTP's checksum covers the ports: there is one to try.
         work.flow.snat_port = if headers.tuple.protocol == Protocol::Sctp as u8 {
