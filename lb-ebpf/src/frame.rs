@@ -64,7 +64,7 @@ pub trait Frame {
 
     /// Sends the packet as it is to the link addresses `link` (destination, source) by the
     /// interface `egress`; gives the action.
-    fn hand_over(&mut self, egress: u32, link: [[u8; 6]; 2]) -> Result<i32, Verdict>;
+    fn hand_over(&mut self, egress: u32, link: &[[u8; 6]; 2]) -> Result<i32, Verdict>;
 
     /// Sends the frame out by the interface it came in by, link header as it stands.
     fn send_back(&mut self) -> i32;

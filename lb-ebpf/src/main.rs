@@ -144,8 +144,8 @@ fn process<F: Frame>(
         }
         Step::HandOver => {
             frame.untag(headers)?;
-            let link = [work.fib.dmac, work.fib.smac];
-            *action = frame.hand_over(work.fib.ifindex, link)?;
+            work.link = [work.fib.dmac, work.fib.smac];
+            *action = frame.hand_over(work.fib.ifindex, &work.link)?;
             return Ok(plan.verdict);
         }
         Step::Echo => icmp::echo(frame, headers)?,

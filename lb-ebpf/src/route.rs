@@ -7,7 +7,7 @@ use aya_ebpf::{
     },
     helpers::generated::bpf_fib_lookup,
 };
-use lb_common::{Addr, Family, Hook, Verdict, device::is_handover};
+use lb_common::{Family, Hook, Verdict, device::is_handover};
 
 use crate::{
     frame::Context,
@@ -40,12 +40,9 @@ pub fn lookup(
     len: u16,
 ) -> Result<Way, Verdict> {
     let Work { fib, to, hop, .. } = work;
-    // A packet may be handed over to a peer that is known by its other family's address.
-    let src = if to.family() == hop.family() {
-        to.src
-    } else {
-        Addr::UNSPECIFIED
-    };
+    // A packet may be handed over to a peer that is known by its other family's address;
+    // then the source, which only policy rules look at, is none.
+    let same = to.family() == hop.family();
     fib.l4_protocol = to.protocol;
     fib.sport = to.src_port.word();
     fib.dport = to.dst_port.word();
@@ -56,13 +53,16 @@ pub fn lookup(
             fib.family = 2;
             fib.__bindgen_anon_2.rt_metric = 0;
             fib.__bindgen_anon_2.tos = headers.tos;
-            fib.__bindgen_anon_3.ipv4_src = src.v4_word();
+            fib.__bindgen_anon_3.ipv4_src = if same { to.src.v4_word() } else { 0 };
             fib.__bindgen_anon_4.ipv4_dst = hop.v4_word();
         }
         Family::V6 => {
             fib.family = 10;
             fib.__bindgen_anon_2.flowinfo = 0;
-            fib.__bindgen_anon_3.ipv6_src = src.words();
+            fib.__bindgen_anon_3.ipv6_src = [0; 4];
+            if same {
+                fib.__bindgen_anon_3.ipv6_src = to.src.words();
+            }
             fib.__bindgen_anon_4.ipv6_dst = hop.words();
         }
     }

@@ -62,13 +62,13 @@ impl<const EGRESS: bool> TcFrame<EGRESS> {
     }
 
     #[inline(always)]
-    fn write<T: Wire>(&mut self, offset: usize, value: T, flags: u64) -> Result<(), Verdict> {
-        // SAFETY: a helper on this run's context and a local of the size passed.
+    fn write<T: Wire>(&mut self, offset: usize, value: &T, flags: u64) -> Result<(), Verdict> {
+        // SAFETY: a helper on this run's context and a value of the size passed.
         ok(unsafe {
             bpf_skb_store_bytes(
                 self.raw(),
                 offset as u32,
-                (&raw const value).cast(),
+                core::ptr::from_ref(value).cast(),
                 size_of::<T>() as u32,
                 flags,
             )
@@ -198,12 +198,12 @@ impl<const EGRESS: bool> Frame for TcFrame<EGRESS> {
 
     #[inline(always)]
     fn store<T: Wire>(&mut self, offset: usize, value: T) -> Result<(), Verdict> {
-        self.write(offset, value, 0)
+        self.write(offset, &value, 0)
     }
 
     #[inline(always)]
     fn overwrite<T: Wire>(&mut self, offset: usize, value: T) -> Result<(), Verdict> {
-        self.write(offset, value, BPF_F_RECOMPUTE_CSUM.into())
+        self.write(offset, &value, BPF_F_RECOMPUTE_CSUM.into())
     }
 
     #[inline(always)]
@@ -272,9 +272,9 @@ impl<const EGRESS: bool> Frame for TcFrame<EGRESS> {
     }
 
     #[inline(always)]
-    fn hand_over(&mut self, egress: u32, link: [[u8; 6]; 2]) -> Result<i32, Verdict> {
+    fn hand_over(&mut self, egress: u32, link: &[[u8; 6]; 2]) -> Result<i32, Verdict> {
         // The helper that resolves neighbours would put its own source there.
-        self.store(0, link)?;
+        self.write(0, link, 0)?;
         // SAFETY: a helper on plain numbers.
         Ok(unsafe { bpf_redirect(egress, 0) } as i32)
     }

@@ -38,6 +38,8 @@ pub struct Work {
     pub port_count: u32,
     /// The first of them.
     pub port_first: u32,
+    /// Destination and source of a frame that is handed over: on the stack there is no room.
+    pub link: [[u8; 6]; 2],
     /// Question to the kernel's routing table, and its answer.
     pub fib: bpf_fib_lookup,
 }

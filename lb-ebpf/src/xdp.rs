@@ -164,8 +164,8 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
-    fn hand_over(&mut self, egress: u32, link: [[u8; 6]; 2]) -> Result<i32, Verdict> {
-        self.send(egress, link)
+    fn hand_over(&mut self, egress: u32, link: &[[u8; 6]; 2]) -> Result<i32, Verdict> {
+        self.send(egress, *link)
     }
 
     #[inline(always)]
