@@ -102,4 +102,34 @@ pub(crate) const CASES: &[Case] = &[
             ),
         ],
     },
+    Case {
+        name: "dsr: a peer's link address is known also where the packet is too big to go",
+        lines: &[
+            Services(&["rr tcp 192.168.56.11:53 dsr > 10.5.0.9:3001"]),
+            TcIngress(
+                "uplink",
+                "0200000000650200000105090800450005480000400040064355c0a838ffc0a8380b9c400035\
+                 00000000000000005002082a 00*1316 ",
+            ),
+        ],
+    },
+    Case {
+        name: "dsr: a peer without a link address does not have the last one that was looked up",
+        lines: &[
+            Services(&[
+                "rr tcp 192.168.56.11:53 dsr > 192.168.56.102:3000",
+                "maglev tcp 10.7.0.1:53 dsr > 203.0.113.9:3000",
+            ]),
+            TcIngress(
+                "uplink",
+                "0200000000650200000000010800450000280000400040060000c0a83802c0a8380b9c400035\
+                 00000000000000005002000000000000",
+            ),
+            TcIngress(
+                "uplink",
+                "020000000065020000010066080045000028000040004006381ec0a838020a0700019c400035\
+                 00000000000000005018798400000000",
+            ),
+        ],
+    },
 ];
