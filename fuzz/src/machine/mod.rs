@@ -1,7 +1,9 @@
 //! What the kernel part needs of aya and of the kernel, in an ordinary process.
 
-// The kernel part uses some of them in stages that never run here.
-#[allow(dead_code)]
+#[allow(
+    dead_code,
+    reason = "the kernel part uses some of them in stages that never run here"
+)]
 pub mod btf_maps;
 pub mod helpers;
 pub mod programs;

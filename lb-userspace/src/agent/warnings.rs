@@ -81,10 +81,8 @@ fn forwarding(
 fn snat(options: &Options, snapshot: &Snapshot, warnings: &mut BTreeSet<String>) {
     let host = snapshot.host_addresses();
     for addr in &options.snat.addresses {
-        let mut links = snapshot.links.values();
-        let mut attached = links
-            .by_ref()
-            .filter(|it| options.interfaces.contains(&it.name));
+        let links = snapshot.links.values();
+        let mut attached = links.filter(|it| options.interfaces.contains(&it.name));
         if host.contains(addr) {
             warnings.insert(format!(
                 "--snat-address {addr} is an address of this host, whose own connections use its \
