@@ -33,8 +33,8 @@ impl State {
             return Ok(peers);
         }
         let others = wanted.nodes.iter();
-        for (name, addresses) in others.filter(|(name, _)| **name != self.options.node) {
-            for &addr in addresses {
+        for (name, node) in others.filter(|(name, _)| **name != self.options.node) {
+            for &addr in &node.addresses {
                 let route = self.network.route_to(addr).await?;
                 let direct = route.kind == RouteKind::Unicast && route.gateway.is_none();
                 let by = route.egress.filter(|egress| attached.contains(egress));

@@ -26,7 +26,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::IpAddr,
     path::Path,
     sync::Arc,
 };
@@ -39,7 +38,7 @@ use serde::{
 use serde_saphyr::Spanned;
 
 use super::{Findings, Origin, Outcome, health, manifest, plain, rules, yaml};
-use crate::desired::{Desired, HealthCheck};
+use crate::desired::{Desired, HealthCheck, Node};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -200,12 +199,16 @@ fn nodes(
     file: &Arc<str>,
     entries: &BTreeMap<String, Spanned<String>>,
     findings: &mut Findings,
-) -> BTreeMap<String, BTreeSet<IpAddr>> {
+) -> BTreeMap<String, Node> {
     let mut nodes = BTreeMap::new();
     for (name, address) in entries {
         match address.value.trim().parse() {
             Ok(ip) => {
-                nodes.insert(name.clone(), BTreeSet::from([ip]));
+                let node = Node {
+                    addresses: BTreeSet::from([ip]),
+                    ..Node::default()
+                };
+                nodes.insert(name.clone(), node);
             }
             Err(_) => {
                 let origin = Origin::line(file, address.referenced.line());

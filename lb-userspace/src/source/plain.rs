@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     time::Duration,
 };
 
@@ -10,7 +10,9 @@ use ipnet::IpNet;
 use lb_common::{Algorithm, Mode, Protocol};
 
 use super::{Findings, Origin, Outcome, rules};
-use crate::desired::{Condition, Desired, Endpoint, Frontend, HealthCheck, Service, ServiceName};
+use crate::desired::{
+    Condition, Desired, Endpoint, Frontend, HealthCheck, Node, Service, ServiceName,
+};
 
 /// One service as its author wrote it, the addresses already read.
 #[derive(Clone, Debug)]
@@ -54,7 +56,7 @@ impl Entry {
 /// Works out what the entries ask for.
 pub(super) fn translate(
     entries: Vec<Entry>,
-    nodes: BTreeMap<String, BTreeSet<IpAddr>>,
+    nodes: BTreeMap<String, Node>,
     mut findings: Findings,
 ) -> Outcome {
     let mut desired = Desired {

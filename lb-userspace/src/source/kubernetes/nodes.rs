@@ -1,4 +1,4 @@
-//! Nodes → their names and addresses.
+//! Nodes → their names, addresses and labels.
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
@@ -8,13 +8,16 @@ use std::{
 use k8s_openapi::api::core::v1::Node;
 
 use super::Sourced;
-use crate::source::{Findings, Origin};
+use crate::{
+    desired,
+    source::{Findings, Origin},
+};
 
-/// The addresses by which each node is known in the cluster, by its name.
+/// What each node is known by in the cluster, by its name.
 pub(super) fn read(
     nodes: &[Sourced<Node>],
     findings: &mut Findings,
-) -> BTreeMap<String, BTreeSet<IpAddr>> {
+) -> BTreeMap<String, desired::Node> {
     let mut read = BTreeMap::new();
     let mut origins: BTreeMap<&str, &Origin> = BTreeMap::new();
     for Sourced { origin, object } in nodes {
@@ -41,7 +44,7 @@ pub(super) fn read(
             .into_iter()
             .flatten()
             .filter(|address| address.type_ == "InternalIP");
-        let mut known = BTreeSet::new();
+        let mut known: BTreeSet<IpAddr> = BTreeSet::new();
         for address in internal {
             match address.address.parse() {
                 Ok(ip) => {
@@ -57,7 +60,16 @@ pub(super) fn read(
             let what = "no InternalIP among status.addresses: nothing can be handed over to it";
             findings.note(origin, &label, what);
         }
-        read.insert(name.to_owned(), known);
+        let mut conditions = status
+            .into_iter()
+            .flat_map(|it| it.conditions.iter().flatten());
+        let node = desired::Node {
+            addresses: known,
+            labels: object.metadata.labels.clone().unwrap_or_default(),
+            network_unavailable: conditions
+                .any(|it| it.type_ == "NetworkUnavailable" && it.status == "True"),
+        };
+        read.insert(name.to_owned(), node);
     }
     read
 }

@@ -3,6 +3,8 @@
 //! Every source (manifests, flags, a config file, a cluster) ends here, and nothing
 //! behind this point knows where a service came from. No I/O, no kernel types.
 
+mod lan;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
@@ -13,13 +15,26 @@ use std::{
 use ipnet::IpNet;
 use lb_common::{Algorithm, Mode, Protocol, config, maglev};
 
+pub use self::lan::{
+    AddressRange, Advertisement, Balancer, BalancerName, Labels, Node, Pool, ServiceAllocation,
+};
+
 /// All services that should be in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {
     /// By name, so that equal input gives equal order.
     pub services: BTreeMap<ServiceName, Service>,
-    /// The nodes that [`Endpoint::node`] may name, with their own addresses.
-    pub nodes: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// The nodes that [`Endpoint::node`] may name, by name.
+    pub nodes: BTreeMap<String, Node>,
+    /// The Services that [`Self::services`] are ports of, where those take addresses of
+    /// [`Self::pools`] or are announced by [`Self::advertisements`].
+    pub balancers: BTreeMap<BalancerName, Balancer>,
+    /// Where addresses come from, by name. Without any, services have the addresses that
+    /// they ask for.
+    pub pools: BTreeMap<String, Pool>,
+    /// How those addresses are announced, by name. What is of no pool is announced by every
+    /// node on every interface.
+    pub advertisements: BTreeMap<String, Advertisement>,
 }
 
 /// One port of one service: `namespace/name:port`.
