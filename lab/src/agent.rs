@@ -19,7 +19,9 @@ use crate::pod::signal;
 use crate::tool::{not_started, run};
 use crate::topology::UPLINK;
 
-/// How long the agent may take to be ready, and to stop.
+/// How long the agent may take to be ready: seconds of one core, which others may want.
+const START: Duration = Duration::from_secs(60);
+/// How long it may take to stop.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// How to run the agent.
@@ -29,6 +31,7 @@ pub struct AgentOptions {
     manifests: Option<PathBuf>,
     interfaces: Vec<String>,
     args: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
 }
 
 impl AgentOptions {
@@ -40,6 +43,7 @@ impl AgentOptions {
             manifests: None,
             interfaces: Vec::new(),
             args: Vec::new(),
+            environment: Vec::new(),
         }
     }
 
@@ -61,6 +65,13 @@ impl AgentOptions {
     #[must_use]
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
         self.args.push(arg.into());
+        self
+    }
+
+    /// A variable of the agent's environment.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.into(), value.into()));
         self
     }
 
@@ -164,6 +175,23 @@ impl Agent {
         Ok(())
     }
 
+    /// Holds it where it is, as a machine that hangs would: SIGSTOP.
+    pub fn pause(&self) -> Result<()> {
+        self.send(Signal::SIGSTOP)
+    }
+
+    /// Lets it go on: SIGCONT.
+    pub fn resume(&self) -> Result<()> {
+        self.send(Signal::SIGCONT)
+    }
+
+    fn send(&self, which: Signal) -> Result<()> {
+        match self.process().as_ref() {
+            Some(child) => signal(child, which).map_err(|errno| self.error(errno)),
+            None => Err(self.error("does not run")),
+        }
+    }
+
     /// Starts it again, after stopping it where it runs; returns when it is ready.
     pub fn restart(&self) -> Result<()> {
         self.stop()?;
@@ -209,12 +237,19 @@ impl Agent {
         self.cli(&["detach"]).map(drop)
     }
 
+    /// Takes its programs, links, maps and pins away, as a machine without power forgets
+    /// them. It must not run.
+    pub fn forget(&self) -> Result<()> {
+        self.cli(&["detach"]).map(drop)
+    }
+
     /// What it has logged so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_file()).unwrap_or_default()
     }
 
-    fn log_file(&self) -> PathBuf {
+    /// Where it logs to.
+    pub fn log_file(&self) -> PathBuf {
         self.state.with_extension("agent.log")
     }
 
@@ -239,6 +274,7 @@ impl Agent {
             }
         }
         command.args(&self.options.args).stdin(Stdio::null());
+        command.envs(self.options.environment.iter().cloned());
         command
             .stdout(log.try_clone().map_err(|error| self.error(error))?)
             .stderr(log);
@@ -253,7 +289,7 @@ impl Agent {
 
     /// Ready is when the agent itself says so.
     fn wait_ready(&self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + START;
         loop {
             let answer = self.json(&["status"]);
             let Err(error) = answer else { return Ok(()) };
@@ -262,7 +298,7 @@ impl Agent {
             }
             if Instant::now() > deadline {
                 let log = self.log_tail();
-                return Err(self.error(format!("not ready in 15 s: {error}; its log:\n{log}")));
+                return Err(self.error(format!("not ready in 60 s: {error}; its log:\n{log}")));
             }
             sleep(Duration::from_millis(50));
         }

@@ -62,7 +62,7 @@ impl Lab {
     }
 
     /// Who has an uplink, in the order of the switch's ports.
-    fn lan_hosts(&self) -> Vec<(&str, Ipv4Addr)> {
+    pub(crate) fn lan_hosts(&self) -> Vec<(&str, Ipv4Addr)> {
         let topology = self.topology();
         let nodes = topology.nodes.iter().map(|it| (&*it.name, it.address));
         let clients = topology.clients.iter().map(|it| (&*it.name, it.address));

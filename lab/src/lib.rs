@@ -29,29 +29,48 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod burn;
 mod client;
+mod cluster;
 mod error;
+mod fault;
+mod faults;
+mod held;
 pub mod interrupt;
 mod lab;
 mod lan;
 mod load;
 mod manifests;
 mod netns;
+mod owner;
 mod ownership;
 mod pass;
 mod pod;
+mod prober;
+mod timeline;
 mod tool;
 mod topology;
+mod trial;
 mod vxlan;
 
 pub use agent::{Agent, AgentOptions};
+pub use burn::Burners;
 pub use client::{Answer, Client, Http, http_get};
+pub use cluster::{
+    Cluster, ClusterOptions, Condition, OwnerChoice, can_fake_clocks, tutorial_services,
+};
 pub use error::{Error, Result};
+pub use fault::Fault;
+pub use held::{Connection, HeldOpen};
 pub use interrupt::Catch;
 pub use lab::{Lab, LabOptions};
 pub use load::{Load, LoadOptions, LongLived, Tally};
 pub use manifests::{Algorithm, Endpoint, Manifests, Protocol, ServiceSpec};
 pub use netns::NetNs;
+pub use owner::OwnerWatch;
 pub use ownership::{left_of, sweep};
 pub use pod::Pod;
+pub use prober::{MARK, Ports, Prober};
+pub use timeline::{Asked, Ownership, Probe, Requests};
 pub use topology::{ClientSpec, Node, PodKind, PodRoutes, PodSpec, Role, TUNNEL, Topology, UPLINK};
+pub use trial::{Fate, Outcome, Plan, Seen};

@@ -288,6 +288,11 @@ impl Manifests {
 
     /// Writes the Nodes of a topology.
     pub fn nodes(&self, topology: &Topology) -> Result<()> {
+        self.nodes_but(topology, &[])
+    }
+
+    /// The same without some of them.
+    pub fn nodes_but(&self, topology: &Topology, without: &[&str]) -> Result<()> {
         let node = |node: &Node| {
             format!(
                 "apiVersion: v1\nkind: Node\nmetadata:\n  name: {}\nstatus:\n  addresses:\n    \
@@ -295,7 +300,9 @@ impl Manifests {
                 node.name, node.address, node.name
             )
         };
-        let nodes: Vec<_> = topology.nodes.iter().map(node).collect();
+        let listed = topology.nodes.iter();
+        let listed = listed.filter(|it| !without.contains(&&*it.name));
+        let nodes: Vec<_> = listed.map(node).collect();
         self.write("nodes.yaml", &nodes.join("---\n"))
     }
 

@@ -73,11 +73,23 @@ impl Pod {
     /// Asks it to end, as Kubernetes does: SIGTERM. It serves for two more seconds and
     /// finishes what it has begun; [`wait_stopped`](Self::wait_stopped) sees it out.
     pub fn stop(&self) -> Result<()> {
+        self.send(Signal::SIGTERM)
+    }
+
+    /// Holds it where it is: SIGSTOP. Nothing happens where it does not run.
+    pub fn pause(&self) -> Result<()> {
+        self.send(Signal::SIGSTOP)
+    }
+
+    /// Lets it go on: SIGCONT.
+    pub fn resume(&self) -> Result<()> {
+        self.send(Signal::SIGCONT)
+    }
+
+    fn send(&self, which: Signal) -> Result<()> {
         let process = self.process();
-        let Some(child) = process.as_ref() else {
-            return Ok(());
-        };
-        signal(child, Signal::SIGTERM).map_err(|errno| self.error(errno))
+        let sent = process.as_ref().map_or(Ok(()), |it| signal(it, which));
+        sent.map_err(|errno| self.error(errno))
     }
 
     /// Waits until it has ended after a [`stop`](Self::stop).

@@ -112,6 +112,11 @@ impl Topology {
 
     /// The class room before anybody has deployed anything.
     pub fn nuc_without_pods() -> Self {
+        Self::nuc_of(3)
+    }
+
+    /// The same with so many nodes; 50 at most fit between the other addresses.
+    pub fn nuc_of(nodes: u8) -> Self {
         let node = |number: u8| Node {
             name: format!("nuc{number:02}"),
             role: if number == 1 {
@@ -127,7 +132,7 @@ impl Topology {
             name: "nuc".to_owned(),
             lan: Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 56, 0), 24),
             cluster: Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 16),
-            nodes: vec![node(1), node(2), node(3)],
+            nodes: (1..=nodes.min(50)).map(node).collect(),
             clients: vec![ClientSpec {
                 name: "client".to_owned(),
                 address: Ipv4Addr::new(192, 168, 56, 1),
@@ -151,6 +156,27 @@ impl Topology {
     pub fn with_vxlan(mut self) -> Self {
         self.pod_routes = PodRoutes::Vxlan;
         self
+    }
+
+    /// Adds a machine that only asks, beside the first one.
+    #[must_use]
+    pub fn with_client(mut self, name: &str) -> Self {
+        let next = 1 + self.clients.len() as u32;
+        self.clients.push(ClientSpec {
+            name: name.to_owned(),
+            address: (u32::from(self.lan.network()) + next).into(),
+        });
+        self
+    }
+
+    /// The address on the LAN of a node or a client.
+    pub fn address_of(&self, machine: &str) -> Result<Ipv4Addr> {
+        let nodes = self.nodes.iter().map(|it| (&it.name, it.address));
+        let mut all = nodes.chain(self.clients.iter().map(|it| (&it.name, it.address)));
+        let found = all.find(|(name, _)| *name == machine);
+        found
+            .map(|(_, address)| address)
+            .ok_or_else(|| Error::Topology(format!("{machine} is no machine of the LAN")))
     }
 
     /// Adds pods of an app, dealt out to the nodes in turn.

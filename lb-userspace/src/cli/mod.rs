@@ -45,10 +45,12 @@ pub struct Cli {
     #[command(subcommand)]
     command: Command,
     /// Directory of the agent's control socket
-    #[arg(long, global = true, value_name = "DIR", default_value = control::DEFAULT_STATE_DIR)]
+    #[arg(long, global = true, value_name = "DIR", env = "NARU_STATE_DIR",
+          default_value = control::DEFAULT_STATE_DIR)]
     state_dir: PathBuf,
     /// Directory on a BPF file system where programs and maps are pinned
-    #[arg(long, global = true, value_name = "DIR", default_value = datapath::DEFAULT_PIN_DIR)]
+    #[arg(long, global = true, value_name = "DIR", env = "NARU_PIN_DIR",
+          default_value = datapath::DEFAULT_PIN_DIR)]
     pin_dir: PathBuf,
 }
 

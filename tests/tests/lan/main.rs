@@ -27,6 +27,7 @@ mod dsr;
 mod endpoints;
 mod errors;
 mod every_way;
+mod failover;
 mod health;
 mod host_address;
 mod interfaces;

@@ -8,7 +8,7 @@
 //! | `GET /stream` | a line every 100 ms, until somebody hangs up |
 //! | `POST /echo` | what was sent |
 //! | a UDP datagram | the pod's name |
-//! | one of over 1,000 bytes | the name, a line feed, and what was sent |
+//! | one of over 1,000 bytes, or that begins with `probe ` | the name, a line feed, and what was sent |
 //!
 //! After SIGTERM it serves for two more seconds, so that a balancer has the time to send
 //! new connections elsewhere, then finishes what it has begun.
@@ -27,6 +27,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use axum::serve::ListenerExt;
 use futures_util::stream;
+use naru_lab::MARK;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -108,7 +109,7 @@ async fn answer_datagrams(socket: UdpSocket, name: &'static str) {
         // Errors are those of earlier answers (port unreachable); the next one is new.
         if let Ok((length, from)) = socket.recv_from(&mut buffer).await {
             let mut answer = name.as_bytes().to_vec();
-            if length > LONG {
+            if length > LONG || buffer[..length].starts_with(MARK.as_bytes()) {
                 answer.push(b'\n');
                 answer.extend_from_slice(&buffer[..length]);
             }
