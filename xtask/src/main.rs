@@ -1,10 +1,12 @@
 //! The chores of Naru's developers. `cargo xtask --help` lists them.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod check;
 mod docs;
 mod fuzz;
 mod host;
+mod lab;
 mod mutants;
 mod run;
 mod setup;
@@ -22,6 +24,7 @@ use clap::{Parser, Subcommand};
     bin_name = "cargo xtask",
     after_help = "Examples:
   cargo xtask run                   show the balancer at work, in network namespaces
+  cargo xtask lab up nuc            leave a LAN to play in
   cargo xtask test                  set up and run every tier of the tests
   cargo xtask test lint unit        only those that need no rights
   cargo xtask check                 the fast inner loop while writing code"
@@ -39,6 +42,12 @@ enum Command {
     /// Show the balancer at work in a LAN of network namespaces, or run the agent here
     #[command(after_help = run::HELP)]
     Run(run::Args),
+    /// Leave a LAN to play in, with an agent on every node
+    #[command(after_help = lab::HELP)]
+    Lab(lab::Args),
+    /// Measure
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Run the tests, by tier
     #[command(after_help = test::HELP)]
     Test(test::Args),
@@ -62,6 +71,8 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Setup => setup::all(),
         Command::Run(args) => run::run(&args),
+        Command::Lab(args) => lab::run(&args),
+        Command::Bench(bench) => bench::run(&bench),
         Command::Test(args) => test::run(&args),
         Command::Check => check::run(),
         Command::Fuzz(args) => fuzz::run(&args),

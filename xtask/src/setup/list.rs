@@ -112,6 +112,16 @@ pub(super) const ITEMS: &[Item] = &[
         "run commands on the lab's nodes",
     ),
     Item {
+        name: "libfaketime",
+        purpose: "let the clock of a lab's node jump",
+        needs: LAB,
+        probe: Probe::Call(|| {
+            let path = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+            Path::new(path).is_file().then(|| path.to_owned())
+        }),
+        get: Get::Packages(&["libfaketime"]),
+    },
+    Item {
         name: "BPF file system",
         purpose: "keep programs and maps while the agent restarts",
         needs: LAB,

@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 mod demo;
+mod failover;
+mod play;
 mod server;
 
 use std::net::SocketAddr;
@@ -32,6 +34,16 @@ enum Command {
         #[arg(long)]
         once: bool,
     },
+    /// A LAN to play in, which stays until it is taken down.
+    Lab(play::Args),
+    /// Measures what faults of nodes, cables and agents cost.
+    ///
+    /// Needs root. Builds a LAN with an agent on every node, lets each fault happen many
+    /// times to the node that owns the address, and shows what clients saw.
+    Failover(failover::Args),
+    /// Keeps a lab that is up.
+    #[command(hide = true)]
+    Keep(play::KeeperArgs),
     /// Serves as a pod.
     #[command(hide = true)]
     Pod {
@@ -47,6 +59,9 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo { naru, once } => demo::run(&naru, once),
+        Command::Lab(args) => play::run(&args),
+        Command::Failover(args) => failover::run(&args),
+        Command::Keep(args) => play::keep(&args).map(|()| true),
         Command::Pod { name, listen } => server::run(&name, listen).map(|()| true),
     };
     match result {

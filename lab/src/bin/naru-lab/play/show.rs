@@ -1,0 +1,88 @@
+//! How a lab is, for people.
+
+use comfy_table::{Table, presets::NOTHING};
+use naru_lab::{Cluster, Condition, Role, ServiceSpec};
+
+use super::record::Record;
+
+/// Machines, and addresses with their owners.
+pub(super) fn status(cluster: &Cluster) -> naru_lab::Result<String> {
+    let (lab, topology) = (cluster.lab(), cluster.lab().topology());
+    let mut machines = table(&["MACHINE", "ADDRESS", "CABLE", "AGENT", "PODS"]);
+    for node in &topology.nodes {
+        let agent = cluster.agent(&node.name)?;
+        let doing = match (cluster.condition(&node.name), agent.pid()) {
+            (Condition::Off, _) => "no power".to_owned(),
+            (_, Some(pid)) => format!("runs, pid {pid}"),
+            (_, None) => "has ended".to_owned(),
+        };
+        let pods = lab.pods().iter().filter(|it| it.spec().node == node.name);
+        let pods = pods.filter(|it| it.is_running()).map(|it| it.name());
+        let role = match node.role {
+            Role::ControlPlane => " (control plane)",
+            Role::Worker => "",
+        };
+        machines.add_row([
+            format!("{}{role}", node.name),
+            node.address.to_string(),
+            cable(lab.is_cabled(&node.name)?),
+            doing,
+            pods.collect::<Vec<_>>().join(" "),
+        ]);
+    }
+    for client in &topology.clients {
+        machines.add_row([
+            client.name.clone(),
+            client.address.to_string(),
+            cable(lab.is_cabled(&client.name)?),
+            String::new(),
+            String::new(),
+        ]);
+    }
+    let mut addresses = table(&["SERVICE", "ADDRESS", "OWNER"]);
+    for service in cluster.services() {
+        let owners = cluster.owners(service.address)?;
+        let owners = match owners.is_empty() {
+            true => "nobody".to_owned(),
+            false => owners.join(" and "),
+        };
+        addresses.add_row([service.name.clone(), frontend(service), owners]);
+    }
+    Ok(format!("{machines}\n\n{addresses}"))
+}
+
+/// What to try in a lab that has just come up.
+pub(super) fn hints(record: &Record) -> String {
+    let url = record.served.first().map_or("", String::as_str);
+    let address = url.split(':').next().unwrap_or_default();
+    format!(
+        "\
+Try:
+  cargo xtask lab exec client curl -s {url}       a pod's name, another one each time
+  cargo xtask lab exec nuc01 naru status          the agent of nuc01
+  cargo xtask lab exec client arping -c 3 {address}
+                                                  who owns the address
+  cargo xtask lab off nuc02                       a node without power; `lab on nuc02`
+  cargo xtask lab cut nuc03                       a cable that is pulled; `lab heal nuc03`
+  cargo xtask lab status                          how it is now
+  cargo xtask lab down                            removes everything"
+    )
+}
+
+fn table(head: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header(head);
+    table
+}
+
+fn cable(plugged: bool) -> String {
+    if plugged { "in" } else { "out" }.to_owned()
+}
+
+fn frontend(service: &ServiceSpec) -> String {
+    let udp = match service.protocol {
+        naru_lab::Protocol::Tcp => "",
+        naru_lab::Protocol::Udp => "/udp",
+    };
+    format!("{}:{}{udp}", service.address, service.port)
+}
