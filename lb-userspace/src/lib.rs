@@ -11,6 +11,8 @@ pub mod compile;
 pub mod control;
 pub mod datapath;
 pub mod desired;
+pub mod election;
 pub mod health;
+pub mod membership;
 pub mod net;
 pub mod source;
