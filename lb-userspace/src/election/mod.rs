@@ -15,7 +15,7 @@ use std::{
 use sha2::{Digest, Sha256};
 
 pub use self::subject::{Advertised, Subject, subjects};
-use crate::desired::{Labels, Node, TrafficPolicy};
+use crate::desired::{Node, TrafficPolicy};
 
 /// The label by which a node asks to be left out.
 pub const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::desired::{
     AddressRange, Advertisement, Balancer, BalancerName, Condition, Desired, Endpoint, Frontend,
-    Pool, Service, ServiceName,
+    Labels, Pool, Service, ServiceName,
 };
 
 const VIP: &str = "192.168.56.11";

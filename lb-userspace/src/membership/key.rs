@@ -131,9 +131,18 @@ mod tests {
         assert!(load(secret, 0o600).is_ok());
         assert!(load(secret, 0o400).is_ok());
         assert!(load(secret, 0o640).unwrap_err().contains("chmod 600"));
-        assert!(load("short\n\n\n\n\n\n\n\n\n\n\n\n\n", 0o600).unwrap_err().contains("has 5 bytes"));
+        assert!(
+            load("short\n\n\n\n\n\n\n\n\n\n\n\n\n", 0o600)
+                .unwrap_err()
+                .contains("has 5 bytes")
+        );
         fs::remove_file(&path).unwrap();
-        assert!(Key::load(&path).unwrap_err().to_string().contains("openssl rand"));
+        assert!(
+            Key::load(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("openssl rand")
+        );
     }
 
     #[test]

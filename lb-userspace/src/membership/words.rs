@@ -112,7 +112,11 @@ mod tests {
 
     fn read(words: &Words) -> Words {
         let pairs = words.pairs();
-        Words::read(pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())))
+        Words::read(
+            pairs
+                .iter()
+                .map(|(key, value)| (key.as_str(), value.as_str())),
+        )
     }
 
     fn addresses() -> impl Strategy<Value = BTreeSet<IpAddr>> {
