@@ -12,5 +12,6 @@ pub mod control;
 pub mod datapath;
 pub mod desired;
 pub mod health;
+pub mod ipam;
 pub mod net;
 pub mod source;
