@@ -14,5 +14,6 @@ pub mod desired;
 pub mod election;
 pub mod health;
 pub mod membership;
+pub mod ipam;
 pub mod net;
 pub mod source;

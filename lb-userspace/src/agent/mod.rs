@@ -3,6 +3,7 @@
 //! One task owns all state and reacts to five things: the source, the network, the
 //! health checks, the control socket, the clock. Nothing else writes to the kernel.
 
+mod addresses;
 mod drain;
 mod health;
 mod memory;
@@ -93,8 +94,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut events = network.events()?;
     let announcer = Announcer::start(network.clone())?;
     let mut source = options.source.clone().watch();
-    let memory = Memory::load(&options.state_dir)
-        .context("what an earlier agent has drained is not known; mend the file or remove it")?;
+    let memory = Memory::load(&options.state_dir).context(
+        "what an earlier agent has drained and which addresses it gave out is not known; mend the \
+                  file or remove it",
+    )?;
     let (checker, mut observations) = Checker::new();
     let mut state = State::new(options, datapath, network, announcer, memory, checker);
 

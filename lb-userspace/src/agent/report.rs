@@ -21,6 +21,10 @@ impl State {
             Request::Status => self.status().map(|status| Reply::Status(Box::new(status))),
             Request::Services => self.services().map(Reply::Services),
             Request::Backends => self.backends().map(Reply::Backends),
+            Request::Pools => {
+                let pools = self.pools();
+                return pools.map_or_else(|error| Reply::Failed(error.to_string()), Reply::Pools);
+            }
             Request::Flows(limit) => self.flows(limit).map(Reply::Flows),
             Request::Explain(question) => return self.explain(&question),
             Request::Drain { backend, undo } => {
@@ -129,9 +133,11 @@ impl State {
                     .iter()
                     .map(ToString::to_string)
                     .collect(),
+                without_address: None,
                 traffic: self.datapath.service_stats(index)?.into(),
             });
         }
+        self.tell_without_address(&mut services);
         let key = |it: &Service| (it.name.clone(), it.frontends.clone(), it.internal.clone());
         services.sort_by_cached_key(key);
         Ok(services)
