@@ -13,7 +13,7 @@ pub mod datapath;
 pub mod desired;
 pub mod election;
 pub mod health;
-pub mod membership;
 pub mod ipam;
+pub mod membership;
 pub mod net;
 pub mod source;

@@ -6,7 +6,7 @@ use super::state::State;
 use crate::{
     control::{Pools, Service},
     desired::{Balancer, BalancerName, ServiceName},
-    ipam::{self, Assignment, Authority},
+    ipam::{self, Assignment},
 };
 
 /// What was assigned last, and whether it is written down.
@@ -25,7 +25,8 @@ impl State {
         let Some(wanted) = &self.wanted else {
             return;
         };
-        let assignment = ipam::assign(wanted, &self.memory.addresses, Authority::This);
+        let known = self.merged_ledger();
+        let assignment = ipam::assign(wanted, &known, self.authority());
         for change in &assignment.changes {
             tracing::info!("{change}");
         }

@@ -25,6 +25,9 @@ impl State {
                 let pools = self.pools();
                 return pools.map_or_else(|error| Reply::Failed(error.to_string()), Reply::Pools);
             }
+            Request::Owner { ip, nodes } => {
+                return Reply::Owner(self.owner(ip, nodes.as_deref()));
+            }
             Request::Flows(limit) => self.flows(limit).map(Reply::Flows),
             Request::Explain(question) => return self.explain(&question),
             Request::Drain { backend, undo } => {
@@ -53,6 +56,7 @@ impl State {
             source,
             services: self.image.service_count(),
             backends: self.image.backends.len(),
+            gossip: self.gossip_status(),
             announced: self.announced(),
             drained: self
                 .memory
@@ -199,6 +203,10 @@ impl State {
         let mut drained = self.memory.drained.iter();
         if drained.any(|it| it.names(service, address, endpoint)) {
             return "drained";
+        }
+        let lost = &self.cluster.view.lost;
+        if endpoint.node.as_ref().is_some_and(|it| lost.contains(it)) {
+            return "lost";
         }
         match endpoint.condition {
             Condition::Ready => "ready",

@@ -9,7 +9,10 @@ use std::{
 use anyhow::Context;
 use lb_common::AddressUse;
 
-use super::{Options, addresses::Addresses, memory::Memory, mode, peers::Peer, warnings};
+use super::{
+    Options, addresses::Addresses, cluster::Cluster, memory::Memory, mode, ownership::Ownership,
+    peers::Peer, warnings,
+};
 use crate::{
     announce::{Announcer, Claims},
     compile::{self, image::MapImage},
@@ -32,6 +35,10 @@ pub(super) struct State {
     pub(super) wanted: Option<Desired>,
     /// Who has which address of the pools.
     pub(super) addresses: Addresses,
+    /// The other nodes.
+    pub(super) cluster: Cluster,
+    /// What this node announces.
+    pub(super) ownership: Ownership,
     /// What is in force: [`Self::effective`] as of the last reconcile that succeeded.
     pub(super) desired: Desired,
     /// What outlives the agent beside the kernel side.
@@ -78,6 +85,8 @@ impl State {
             started: Instant::now(),
             wanted: None,
             addresses: Addresses::default(),
+            cluster: Cluster::default(),
+            ownership: Ownership::default(),
             desired: Desired::default(),
             memory,
             checker,
@@ -167,6 +176,7 @@ impl State {
     fn want(&mut self, desired: Desired) {
         self.follow_health(&desired);
         self.wanted = Some(desired);
+        self.seek();
         self.assign();
     }
 

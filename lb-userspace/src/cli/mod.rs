@@ -1,6 +1,7 @@
 //! The command line: what `naru` understands, and what people get to see.
 
 mod agent;
+mod owner;
 mod pools;
 mod show;
 
@@ -143,6 +144,8 @@ Examples:
         #[command(flatten)]
         output: Output,
     },
+    /// Who announces a virtual IP, in which order the others would, and why
+    Owner(owner::Args),
     /// Turn the ConfigMap of MetalLB up to 0.12 into the custom resources of later ones
     #[command(after_help = "\
 Prints IPAddressPools, L2Advertisements and the resources that are about BGP as YAML. The
@@ -175,6 +178,7 @@ pub fn run(cli: Cli) -> ExitCode {
             output,
         } => pools::offline(dir, output.output),
         Command::Pools { output, .. } => ask(&cli.state_dir, &Request::Pools, output.output),
+        Command::Owner(args) => owner::run(args, &cli.state_dir),
         Command::Convert { file } => pools::convert(&file),
         Command::Detach => detach(&cli.state_dir, &cli.pin_dir),
         Command::Completions { shell } => {

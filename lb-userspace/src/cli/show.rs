@@ -2,10 +2,11 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::Format;
+use super::{Format, owner};
 use crate::{
     control::{
-        Backend, Drained, Explanation, Flows, Health, Pools, Reply, Service, Status, Traffic,
+        Backend, Drained, Explanation, Flows, Health, Members, Pools, Reply, Service, Status,
+        Traffic,
     },
     ipam::{Count, PoolUse},
 };
@@ -18,6 +19,7 @@ pub(super) fn reply(reply: &Reply, format: Format) -> anyhow::Result<()> {
             Reply::Services(services) => serde_json::to_string_pretty(services),
             Reply::Backends(backends) => serde_json::to_string_pretty(backends),
             Reply::Pools(pools) => serde_json::to_string_pretty(pools),
+            Reply::Owner(owner) => serde_json::to_string_pretty(owner),
             Reply::Flows(flows) => serde_json::to_string_pretty(flows),
             Reply::Explain(explanation) => serde_json::to_string_pretty(explanation),
             Reply::Drained(drained) => serde_json::to_string_pretty(drained),
@@ -31,6 +33,7 @@ pub(super) fn reply(reply: &Reply, format: Format) -> anyhow::Result<()> {
         Reply::Services(services) => print_services(services),
         Reply::Backends(backends) => print_backends(backends),
         Reply::Pools(pools) => print_pools(pools),
+        Reply::Owner(it) => owner::print(it),
         Reply::Flows(flows) => print_flows(flows),
         Reply::Explain(explanation) => print_explanation(explanation),
         Reply::Drained(drained) => print_drained(drained),
@@ -41,7 +44,7 @@ pub(super) fn reply(reply: &Reply, format: Format) -> anyhow::Result<()> {
 
 /// A table as kubectl prints them: capitals on top, no lines. Columns from `numbers` on
 /// are flush right.
-fn table(head: &[&str], numbers: usize) -> Table {
+pub(super) fn table(head: &[&str], numbers: usize) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(head);
     for (index, column) in table.column_iter_mut().enumerate() {
@@ -53,7 +56,8 @@ fn table(head: &[&str], numbers: usize) -> Table {
     table
 }
 
-fn print(table: &Table) {
+/// Prints a table without the space at the ends of its lines.
+pub(super) fn print(table: &Table) {
     println!("{}", table.trim_fmt());
 }
 
@@ -105,6 +109,9 @@ fn print_status(status: &Status) {
         interfaces.add_row([&it.interface, &index, kind, it.tc.name()]);
     }
     print(&interfaces);
+    if let Some(gossip) = &status.gossip {
+        print_members(gossip);
+    }
     if !status.announced.is_empty() {
         println!();
         let head = &[
@@ -226,6 +233,31 @@ fn print_backends(backends: &[Backend]) {
         table.add_row(row.into_iter().chain(traffic(&it.traffic)));
     }
     print(&table);
+}
+
+fn print_members(gossip: &Members) {
+    println!();
+    let mut members = table(&["NODE", "GOSSIP", "STATE", "ANNOUNCES"], 9);
+    for (name, it) in &gossip.members {
+        let announces: Vec<_> = it.announces.iter().map(ToString::to_string).collect();
+        let address = it.address.to_string();
+        members.add_row([name, &address, &it.state, &announces.join(" ")]);
+    }
+    for name in &gossip.lost {
+        members.add_row([name, "-", "LOST", ""]);
+    }
+    print(&members);
+    if !gossip.running {
+        println!("WARNING: gossip has ended; restart the agent");
+    } else if !gossip.settled {
+        println!("looking for other nodes; nothing is announced until then");
+    }
+    if gossip.rejected > 0 {
+        println!(
+            "{} datagrams were ignored: nodes with another gossip key, or forgers",
+            gossip.rejected
+        );
+    }
 }
 
 fn print_pools(it: &Pools) {

@@ -5,6 +5,7 @@
 //! what `-o json` prints, so programs may rely on their fields.
 
 pub mod client;
+mod owner;
 pub mod server;
 
 use std::{
@@ -16,6 +17,7 @@ use std::{
 use lb_common::Protocol;
 use serde::{Deserialize, Serialize};
 
+pub use self::owner::{MemberStatus, Members, Owner, Place};
 use crate::{
     datapath::Attachment,
     desired::{self, BalancerName, ServiceName},
@@ -43,6 +45,13 @@ pub enum Request {
     Pools,
     /// Flows, at most so many.
     Flows(usize),
+    /// Who announces an address.
+    Owner {
+        /// The address.
+        ip: IpAddr,
+        /// Among these nodes; none: among those that are there.
+        nodes: Option<Vec<String>>,
+    },
     /// What would become of a packet.
     Explain(Question),
     /// Take a backend out of all services, or back in.
@@ -68,6 +77,8 @@ pub enum Reply {
     Pools(Pools),
     /// To [`Request::Flows`].
     Flows(Flows),
+    /// To [`Request::Owner`].
+    Owner(Owner),
     /// To [`Request::Explain`].
     Explain(Box<Explanation>),
     /// To [`Request::Drain`].
@@ -118,6 +129,9 @@ pub struct Status {
     pub services: usize,
     /// How many backends are in force.
     pub backends: usize,
+    /// The nodes that share virtual IPs; none where this one is alone on purpose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gossip: Option<Members>,
     /// Addresses that the agent answers ARP for.
     pub announced: Vec<Announced>,
     /// Backends that were taken out by hand.

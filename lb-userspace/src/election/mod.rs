@@ -9,6 +9,7 @@ mod subject;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     net::IpAddr,
 };
 
@@ -134,11 +135,46 @@ pub fn elect(subject: &Subject<'_>, field: &Field<'_>) -> Outcome {
     Outcome { order, winner }
 }
 
-/// Nodes in the order in which they would announce an address, all else being equal.
-pub fn ranking(ip: IpAddr, nodes: impl IntoIterator<Item = String>) -> Vec<String> {
+/// Nodes in the order in which they would announce an address, all else being equal, with
+/// what decides it.
+pub fn ranking(
+    ip: IpAddr,
+    nodes: impl IntoIterator<Item = String>,
+) -> impl Iterator<Item = (String, [u8; 32])> {
     let mut nodes: Vec<_> = nodes.into_iter().map(|it| (digest(&it, ip), it)).collect();
     nodes.sort();
-    nodes.into_iter().map(|(_, node)| node).collect()
+    nodes.into_iter().map(|(digest, node)| (node, digest))
+}
+
+impl fmt::Display for Nobody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoEndpoint => "no endpoint of its services is ready or serving",
+            Self::NotAdvertised => {
+                "no L2Advertisement names its pool and selects its service; add one"
+            }
+            Self::NoCandidate => "no node can, for the reasons below",
+        })
+    }
+}
+
+impl fmt::Display for Objection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotLive => "not there: its agent does not run, or gossip does not reach it",
+            Self::Leaving => "about to stop",
+            Self::NetworkUnavailable => "its Node has the condition NetworkUnavailable",
+            Self::Excluded => {
+                "its Node has the label node.kubernetes.io/exclude-from-external-load-balancers"
+            }
+            Self::NotSelected => "no L2Advertisement of the pool selects it",
+            Self::NoLocalEndpoint => {
+                "externalTrafficPolicy is Local, and no endpoint that serves is on it"
+            }
+            Self::Withheld => "it cannot serve the address; ask it: `naru owner` there tells why",
+            Self::HeldDown => "held down since it came back; others can serve it",
+        })
+    }
 }
 
 fn key(place: &Place, sticky: bool) -> impl Ord + use<> {

@@ -171,6 +171,20 @@ impl<'a> Subject<'a> {
         }
     }
 
+    /// An address of which nothing is known but that it is served.
+    pub fn bare(ip: IpAddr) -> Self {
+        Self {
+            key: ip,
+            addresses: BTreeSet::from([ip]),
+            services: BTreeSet::new(),
+            advertised: Advertised::Everywhere,
+            policy: TrafficPolicy::Cluster,
+            usable: true,
+            nodes: BTreeSet::new(),
+            somewhere: true,
+        }
+    }
+
     fn join(&mut self, other: Self) {
         self.addresses.extend(other.addresses);
         self.services.extend(other.services);

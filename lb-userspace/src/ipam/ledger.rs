@@ -43,6 +43,14 @@ pub struct Entry {
     pub released: bool,
 }
 
+/// Another node's word that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("what it says of the addresses of {name} cannot be read: {source}")]
+pub struct NoEntry {
+    name: String,
+    source: serde_json::Error,
+}
+
 impl Entry {
     /// A change that was made knowing of another is the newer one. Where two authorities
     /// changed the same without knowing of each other, what is in use wins, then what was
@@ -76,6 +84,31 @@ impl Ledger {
             }
         }
         changed
+    }
+
+    /// What gossip carries of it: for each balancer its entry as JSON.
+    pub fn to_words(&self) -> BTreeMap<String, String> {
+        let entries = self.entries.iter();
+        entries
+            .filter_map(|(name, it)| Some((name.0.clone(), serde_json::to_string(it).ok()?)))
+            .collect()
+    }
+
+    /// The ledger that another node's words make.
+    ///
+    /// # Errors
+    /// Where one of them is no entry; it names the balancer.
+    pub fn from_words(words: &BTreeMap<String, String>) -> Result<Self, NoEntry> {
+        let mut ledger = Self::default();
+        for (name, text) in words {
+            let entry: Entry = serde_json::from_str(text).map_err(|source| NoEntry {
+                name: name.clone(),
+                source,
+            })?;
+            ledger.clock = ledger.clock.max(entry.stamp);
+            ledger.entries.insert(BalancerName(name.clone()), entry);
+        }
+        Ok(ledger)
     }
 
     /// The entries, by name.

@@ -19,7 +19,7 @@ use std::{
 
 use self::{choose::Chooser, holdings::Holdings};
 pub use self::{
-    ledger::{Entry, Ledger, REMEMBERED},
+    ledger::{Entry, Ledger, NoEntry, REMEMBERED},
     refusal::Refusal,
     usage::{Count, PoolUse, usage},
 };

@@ -13,6 +13,7 @@ use crate::election::{Standing, Withheld};
 /// More addresses than these that a member cannot serve are all of them.
 const MOST_WITHHELD: usize = 256;
 
+const READY: &str = "ready";
 const LEAVING: &str = "leaving";
 const HELD: &str = "held";
 const WITHHELD: &str = "withheld";
@@ -25,6 +26,8 @@ const ALLOCATION: &str = "allocation/";
 pub struct Words {
     /// For elections.
     pub standing: Standing,
+    /// Whether it has listened long enough, and knows what is wanted, to give addresses out.
+    pub ready: bool,
     /// Addresses given to services, as the ledger writes each; by the one that gives them.
     pub allocations: BTreeMap<String, String>,
 }
@@ -35,6 +38,9 @@ impl Words {
     /// As keys and values.
     fn pairs(&self) -> BTreeMap<String, String> {
         let mut pairs = BTreeMap::new();
+        if self.ready {
+            pairs.insert(READY.to_owned(), String::new());
+        }
         if self.standing.leaving {
             pairs.insert(LEAVING.to_owned(), String::new());
         }
@@ -80,9 +86,10 @@ impl Words {
     /// not know, and values that it cannot read: they say nothing.
     pub(super) fn read<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
         let mut words = Self::default();
-        let standing = &mut words.standing;
         for (key, value) in pairs {
+            let standing = &mut words.standing;
             match key {
+                READY => words.ready = true,
                 LEAVING => standing.leaving = true,
                 HELD => standing.held_down = true,
                 WITHHELD if value == ALL => standing.withheld = Withheld::All,
@@ -126,7 +133,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_written_is_read(
-            (leaving, held_down) in any::<(bool, bool)>(),
+            (leaving, held_down, ready) in any::<(bool, bool, bool)>(),
             claims in addresses(),
             withheld in prop_oneof![
                 Just(Withheld::None),
@@ -136,7 +143,7 @@ mod tests {
             allocations in prop::collection::btree_map("[a-z]{1,5}/[a-z]{1,5}", ".{0,20}", 0..5),
         ) {
             let standing = Standing { leaving, held_down, withheld, claims };
-            let words = Words { standing, allocations };
+            let words = Words { standing, ready, allocations };
             prop_assert_eq!(read(&words), words);
         }
 
