@@ -12,15 +12,25 @@ use naru::{
         render::Dump,
     },
     desired::{Desired, DeviceFacts, Snat, Surroundings},
+    ipam::{self, Authority, Ledger},
     source::manifest,
 };
 
 fuzz_target!(|text: &str| {
     match manifest::parse("fuzz.yaml", text) {
-        Ok(loaded) => compiled(&loaded.desired),
+        Ok(loaded) => compiled(&assigned(&loaded.desired)),
         Err(rejected) => assert!(!rejected.problems.is_empty()),
     }
 });
+
+/// Addresses are given once: a second run with what the first one knows changes nothing.
+fn assigned(desired: &Desired) -> Desired {
+    let first = ipam::assign(desired, &Ledger::default(), Authority::This);
+    let second = ipam::assign(desired, &first.ledger, Authority::This);
+    assert_eq!(first.addresses, second.addresses);
+    assert_eq!(first.ledger, second.ledger);
+    first.desired
+}
 
 /// Compiling is pure, and nothing that is in use changes its number.
 fn compiled(desired: &Desired) {

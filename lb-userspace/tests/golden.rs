@@ -16,6 +16,7 @@ use lb_common::config::DEFAULT_SNAT_PORTS;
 use naru::{
     compile::{compile, image::InUse, render::Dump},
     desired::{DeviceFacts, Snat, Surroundings},
+    ipam::{self, Authority, Ledger},
     source::Source,
 };
 
@@ -60,7 +61,14 @@ fn show(dir: &Path) -> String {
             for note in &loaded.notes {
                 writeln!(text, "note: {note}").expect("strings take all");
             }
-            match compile(&loaded.desired, &nuc01(), &InUse::default()) {
+            let assigned = ipam::assign(&loaded.desired, &Ledger::default(), Authority::This);
+            for (name, why) in &assigned.refused {
+                writeln!(text, "without an address: {name}: {why}").expect("strings take all");
+            }
+            for displaced in &assigned.displaced {
+                writeln!(text, "displaced: {displaced}").expect("strings take all");
+            }
+            match compile(&assigned.desired, &nuc01(), &InUse::default()) {
                 Ok(image) => write!(text, "{}", Dump(&image)).expect("strings take all"),
                 Err(error) => writeln!(text, "does not fit: {error}").expect("strings take all"),
             }

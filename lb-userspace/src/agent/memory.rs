@@ -1,5 +1,5 @@
 //! What the agent remembers over its own restart: who was drained by hand, who was
-//! healthy.
+//! healthy, who was given which address.
 //!
 //! One small file of JSON in the state directory, replaced as a whole.
 
@@ -14,7 +14,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::drain::Target;
-use crate::desired::ServiceName;
+use crate::{desired::ServiceName, ipam::Ledger};
 
 /// Name of the file in the state directory.
 const FILE: &str = "state.json";
@@ -28,6 +28,8 @@ pub(super) struct Memory {
     /// What was found of those that are checked: after a restart nobody is taken for
     /// healthy, or for new, who is not.
     pub(super) health: Vec<Remembered>,
+    /// What was given out of pools, so that no address moves because of a restart.
+    pub(super) addresses: Ledger,
 }
 
 /// An endpoint of a service, and whether it was healthy.
@@ -94,6 +96,11 @@ mod tests {
                 endpoint: "10.0.0.1:80".parse().expect("address"),
                 healthy: false,
             }],
+            addresses: serde_json::from_str(
+                r#"{"clock": 2, "entries": {"default/web": {"generation": 1, "stamp": 2,
+                    "addresses": ["10.0.0.9"], "pool": "first", "released": false}}}"#,
+            )
+            .expect("ledger"),
         };
         memory.save(dir.path()).expect("saved");
         memory.save(dir.path()).expect("saved again");

@@ -1,13 +1,17 @@
 //! The agent: keeps the kernel at what the source wants, claims its VIPs, answers the CLI.
 //!
-//! One task owns all state and reacts to five things: the source, the network, the
-//! health checks, the control socket, the clock. Nothing else writes to the kernel.
+//! One task owns all state and reacts to six things: the source, the network, the other
+//! nodes, the health checks, the control socket, the clock. Nothing else writes to the kernel.
 
+mod addresses;
+mod cluster;
 mod drain;
 mod health;
 mod memory;
 mod mode;
 mod overlay;
+mod owner;
+mod ownership;
 mod peers;
 mod report;
 mod state;
@@ -24,12 +28,14 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
 
+pub use self::cluster::Gossip;
 use self::{memory::Memory, state::State};
 use crate::{
     announce::Announcer,
     control::server::StateDir,
     datapath::{self, AttachMode, Datapath, Sweeper, Swept},
     health::Checker,
+    membership::Membership,
     net::{Network, SnatChoice},
     source::{Outcome, Source},
 };
@@ -61,6 +67,12 @@ pub struct Options {
     pub node_port_addresses: Vec<IpNet>,
     /// Whether to answer ARP for the VIPs.
     pub announce: bool,
+    /// How it finds the nodes that it shares virtual IPs with; none: it is alone.
+    pub gossip: Option<Gossip>,
+    /// Addresses stay where they are while that node can serve them, and a node that comes
+    /// back takes none for so long unless nobody else can; none: the elected node takes its
+    /// addresses back at once.
+    pub hold_down: Option<Duration>,
     /// What flows to backends elsewhere come from.
     pub snat: SnatChoice,
     /// The kernel side.
@@ -93,13 +105,16 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut events = network.events()?;
     let announcer = Announcer::start(network.clone())?;
     let mut source = options.source.clone().watch();
-    let memory = Memory::load(&options.state_dir)
-        .context("what an earlier agent has drained is not known; mend the file or remove it")?;
+    let memory = Memory::load(&options.state_dir).context(
+        "what an earlier agent has drained and which addresses it gave out is not known; mend the \
+                  file or remove it",
+    )?;
     let (checker, mut observations) = Checker::new();
     let mut state = State::new(options, datapath, network, announcer, memory, checker);
 
     let first = source.recv().await.context("the source ended")?;
     state.start(first).await?;
+    state.join().await?;
     let mut calls = state_dir.serve()?;
     tokio::spawn(sweep(state.datapath.sweeper()?));
     let mut tick = interval(TICK);
@@ -115,6 +130,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                 changes.context("following the network's changes")?;
                 network_changed_at.get_or_insert_with(Instant::now);
             }
+            () = others_changed(&mut state.cluster.membership) => state.view_changed().await,
             () = calm(network_changed_at), if network_changed_at.is_some() => {
                 network_changed_at = None;
                 state.reconcile().await;
@@ -139,6 +155,14 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         "stopping; the datapath stays in force without ARP answers: `naru detach` takes it away"
     );
     Ok(())
+}
+
+/// Until somebody of the other nodes came, went or says something else.
+async fn others_changed(membership: &mut Option<Membership>) {
+    match membership {
+        Some(membership) => membership.changed().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Until changes of the network that began at `since` have been gathered.

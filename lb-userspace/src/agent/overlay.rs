@@ -10,10 +10,12 @@ use super::{
 use crate::{control::Drained, desired::Desired, health};
 
 impl State {
-    /// What the source wants, less who is not healthy and whom the operator has taken out.
+    /// What the source wants, with the addresses that were given, less who is not healthy
+    /// or on a lost node, and whom the operator has taken out.
     pub(super) fn effective(&self) -> Option<Desired> {
-        let mut desired = self.wanted.clone()?;
+        let mut desired = self.addresses.assignment.as_ref()?.desired.clone();
         health::apply(&mut desired, &self.ledger);
+        self.without_lost(&mut desired);
         drain::apply(&mut desired, &self.memory.drained);
         Some(desired)
     }

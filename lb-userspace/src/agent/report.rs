@@ -21,6 +21,13 @@ impl State {
             Request::Status => self.status().map(|status| Reply::Status(Box::new(status))),
             Request::Services => self.services().map(Reply::Services),
             Request::Backends => self.backends().map(Reply::Backends),
+            Request::Pools => {
+                let pools = self.pools();
+                return pools.map_or_else(|error| Reply::Failed(error.to_string()), Reply::Pools);
+            }
+            Request::Owner { ip, nodes } => {
+                return Reply::Owner(self.owner(ip, nodes.as_deref()));
+            }
             Request::Flows(limit) => self.flows(limit).map(Reply::Flows),
             Request::Explain(question) => return self.explain(&question),
             Request::Drain { backend, undo } => {
@@ -49,6 +56,7 @@ impl State {
             source,
             services: self.image.service_count(),
             backends: self.image.backends.len(),
+            gossip: self.gossip_status(),
             announced: self.announced(),
             drained: self
                 .memory
@@ -129,9 +137,11 @@ impl State {
                     .iter()
                     .map(ToString::to_string)
                     .collect(),
+                without_address: None,
                 traffic: self.datapath.service_stats(index)?.into(),
             });
         }
+        self.tell_without_address(&mut services);
         let key = |it: &Service| (it.name.clone(), it.frontends.clone(), it.internal.clone());
         services.sort_by_cached_key(key);
         Ok(services)
@@ -193,6 +203,10 @@ impl State {
         let mut drained = self.memory.drained.iter();
         if drained.any(|it| it.names(service, address, endpoint)) {
             return "drained";
+        }
+        let lost = &self.cluster.view.lost;
+        if endpoint.node.as_ref().is_some_and(|it| lost.contains(it)) {
+            return "lost";
         }
         match endpoint.condition {
             Condition::Ready => "ready",

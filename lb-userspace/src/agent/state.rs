@@ -9,7 +9,10 @@ use std::{
 use anyhow::Context;
 use lb_common::AddressUse;
 
-use super::{Options, memory::Memory, mode, peers::Peer, warnings};
+use super::{
+    Options, addresses::Addresses, cluster::Cluster, memory::Memory, mode, ownership::Ownership,
+    peers::Peer, warnings,
+};
 use crate::{
     announce::{Announcer, Claims},
     compile::{self, image::MapImage},
@@ -30,6 +33,12 @@ pub(super) struct State {
     pub(super) started: Instant,
     /// What the newest valid source wants; none before the first.
     pub(super) wanted: Option<Desired>,
+    /// Who has which address of the pools.
+    pub(super) addresses: Addresses,
+    /// The other nodes.
+    pub(super) cluster: Cluster,
+    /// What this node announces.
+    pub(super) ownership: Ownership,
     /// What is in force: [`Self::effective`] as of the last reconcile that succeeded.
     pub(super) desired: Desired,
     /// What outlives the agent beside the kernel side.
@@ -75,6 +84,9 @@ impl State {
             network,
             started: Instant::now(),
             wanted: None,
+            addresses: Addresses::default(),
+            cluster: Cluster::default(),
+            ownership: Ownership::default(),
             desired: Desired::default(),
             memory,
             checker,
@@ -164,6 +176,8 @@ impl State {
     fn want(&mut self, desired: Desired) {
         self.follow_health(&desired);
         self.wanted = Some(desired);
+        self.seek();
+        self.assign();
     }
 
     fn refuse(&mut self, problems: &[Problem]) {
@@ -174,6 +188,7 @@ impl State {
     /// What a clock's tick is for: what failed is tried again, and attachments that
     /// somebody took away are noticed.
     pub(super) async fn tick(&mut self) {
+        self.retry_addresses();
         let datapath = &self.datapath;
         let before = self.attachments.len();
         self.attachments.retain(|name, it| {
@@ -392,6 +407,7 @@ impl State {
 
     pub(super) fn warnings(&self) -> Vec<String> {
         let failures = self.failures.iter().chain(&self.routing_warnings).cloned();
-        failures.chain(self.drained_and_gone()).collect()
+        let more = self.address_warnings().chain(self.drained_and_gone());
+        failures.chain(more).collect()
     }
 }

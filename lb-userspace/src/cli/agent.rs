@@ -1,6 +1,12 @@
 //! `naru agent`: from flags to the agent's options.
 
-use std::{net::IpAddr, ops::RangeInclusive, path::PathBuf, process::ExitCode};
+use std::{
+    net::{AddrParseError, IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::Context;
 use ipnet::IpNet;
@@ -8,8 +14,9 @@ use lb_common::{Algorithm, config};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    agent::{self, Options},
+    agent::{self, Gossip, Options},
     datapath::{self, AttachMode, GoneFlows, TcMode},
+    membership,
     net::SnatChoice,
     source::{
         Source,
@@ -23,6 +30,9 @@ Examples:
   naru agent --vip 192.168.56.11:53/udp --backend 10.0.0.53:53 --algorithm maglev --interface eth0
   naru agent --manifests /etc/naru/manifests --interface eth0 --interface flannel.1
   naru agent --config /etc/naru/naru.yaml --interface bond0 --attach generic
+On a LAN of nodes, with the same manifests and the same key on each:
+  openssl rand -base64 32 > /etc/naru/gossip.key; chmod 600 /etc/naru/gossip.key
+  naru agent --manifests /etc/naru/manifests --interface eth0 --gossip-key /etc/naru/gossip.key
 
 The kernel side outlives the agent: stopped or killed, it goes on balancing, and the next
 agent takes over without losing a packet. `naru detach` takes it away.
@@ -76,6 +86,30 @@ pub(super) struct Args {
     /// Do not answer ARP for the virtual IPs: they are routed here, or the host has them
     #[arg(long)]
     no_announce: bool,
+    /// Share the virtual IPs with other nodes: the file with the key that all of them have.
+    /// Without it this node is alone
+    #[arg(long, value_name = "FILE")]
+    gossip_key: Option<PathBuf>,
+    /// Where this node takes part in gossip, over UDP [default: its InternalIP by the Node
+    /// objects, or the first address of the first --interface; port 7947]
+    #[arg(long, value_name = "IP[:PORT]", requires = "gossip_key", value_parser = gossip_address)]
+    gossip_address: Option<SocketAddr>,
+    /// Where another node is; repeatable [default: the other Node objects]
+    #[arg(long, value_name = "IP[:PORT]", requires = "gossip_key", value_parser = gossip_address)]
+    join: Vec<SocketAddr>,
+    /// Leave an address on the node that announces it while that can serve it, rather than move
+    /// it back when the elected node returns
+    #[arg(long)]
+    no_preempt: bool,
+    /// With --no-preempt: for so many seconds a node that comes back takes only what nobody else
+    /// can
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 60,
+        requires = "no_preempt"
+    )]
+    hold_down: u64,
     /// Capacity of the flow table; takes effect when the table is made
     #[arg(long, value_name = "N", default_value_t = config::DEFAULT_MAX_FLOWS as u32,
           value_parser = clap::value_parser!(u32).range(1024..=16_777_216))]
@@ -148,6 +182,15 @@ impl Args {
             state_dir,
             node_port_addresses: self.node_port_addresses,
             announce: !self.no_announce,
+            gossip: self.gossip_key.map(|key| Gossip {
+                key,
+                address: self.gossip_address.map(|it| it.ip()),
+                port: self
+                    .gossip_address
+                    .map_or(membership::DEFAULT_PORT, |it| it.port()),
+                join: self.join,
+            }),
+            hold_down: self.no_preempt.then(|| Duration::from_secs(self.hold_down)),
             snat: SnatChoice {
                 addresses: self.snat_address,
                 ports: self.snat_ports,
@@ -169,6 +212,21 @@ fn algorithm(text: &str) -> Result<Algorithm, String> {
         .into_iter()
         .find(|it| it.name() == text)
         .ok_or_else(|| "write round-robin or maglev".to_owned())
+}
+
+fn gossip_address(text: &str) -> Result<SocketAddr, String> {
+    let address = text.parse::<SocketAddr>();
+    address
+        .or_else(|_| {
+            Ok(SocketAddr::new(
+                text.parse::<IpAddr>()?,
+                membership::DEFAULT_PORT,
+            ))
+        })
+        .map_err(|_: AddrParseError| {
+            "write an address such as 192.168.56.101, 192.168.56.101:7947 or [fd00::1]:7947"
+                .to_owned()
+        })
 }
 
 fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {

@@ -1,6 +1,8 @@
 //! The command line: what `naru` understands, and what people get to see.
 
 mod agent;
+mod owner;
+mod pools;
 mod show;
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
@@ -132,6 +134,32 @@ Examples:
         #[command(flatten)]
         output: Output,
     },
+    /// The pools of addresses: how full they are, and who has which
+    #[command(after_help = "\
+Examples:
+  naru pools                                  those of the running agent
+  naru pools --manifests /etc/naru/manifests  those in a directory, and what they would give")]
+    Pools {
+        /// Look at a directory of Kubernetes YAML instead of asking the agent
+        #[arg(long, value_name = "DIR")]
+        manifests: Option<PathBuf>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Who announces a virtual IP, in which order the others would, and why
+    Owner(owner::Args),
+    /// Turn the ConfigMap of MetalLB up to 0.12 into the custom resources of later ones
+    #[command(after_help = "\
+Prints IPAddressPools, L2Advertisements and the resources that are about BGP as YAML. The
+ConfigMap itself may also stay among the manifests: it is read as what it is turned into.
+
+Examples:
+  naru convert metallb-config.yaml > pools.yaml
+  kubectl -n metallb-system get configmap config -o yaml | naru convert - | kubectl apply -f -")]
+    Convert {
+        /// A file with the ConfigMap, or with its `config` text alone; - for standard input
+        file: PathBuf,
+    },
     /// Remove programs, maps and pins from the kernel
     Detach,
     /// Print completions for a shell
@@ -147,6 +175,13 @@ pub fn run(cli: Cli) -> ExitCode {
     let outcome = match cli.command {
         Command::Agent(args) => agent::run(*args, cli.state_dir, cli.pin_dir),
         Command::Check { path, output } => Ok(check(path, output.output)),
+        Command::Pools {
+            manifests: Some(dir),
+            output,
+        } => pools::offline(dir, output.output),
+        Command::Pools { output, .. } => ask(&cli.state_dir, &Request::Pools, output.output),
+        Command::Owner(args) => owner::run(args, &cli.state_dir),
+        Command::Convert { file } => pools::convert(&file),
         Command::Detach => detach(&cli.state_dir, &cli.pin_dir),
         Command::Completions { shell } => {
             clap_complete::generate(

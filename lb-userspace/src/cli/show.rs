@@ -2,9 +2,13 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::Format;
-use crate::control::{
-    Backend, Drained, Explanation, Flows, Health, Reply, Service, Status, Traffic,
+use super::{Format, owner};
+use crate::{
+    control::{
+        Backend, Drained, Explanation, Flows, Health, Members, Pools, Reply, Service, Status,
+        Traffic,
+    },
+    ipam::{Count, PoolUse},
 };
 
 /// Prints a reply.
@@ -14,6 +18,8 @@ pub(super) fn reply(reply: &Reply, format: Format) -> anyhow::Result<()> {
             Reply::Status(status) => serde_json::to_string_pretty(status),
             Reply::Services(services) => serde_json::to_string_pretty(services),
             Reply::Backends(backends) => serde_json::to_string_pretty(backends),
+            Reply::Pools(pools) => serde_json::to_string_pretty(pools),
+            Reply::Owner(owner) => serde_json::to_string_pretty(owner),
             Reply::Flows(flows) => serde_json::to_string_pretty(flows),
             Reply::Explain(explanation) => serde_json::to_string_pretty(explanation),
             Reply::Drained(drained) => serde_json::to_string_pretty(drained),
@@ -26,6 +32,8 @@ pub(super) fn reply(reply: &Reply, format: Format) -> anyhow::Result<()> {
         Reply::Status(status) => print_status(status),
         Reply::Services(services) => print_services(services),
         Reply::Backends(backends) => print_backends(backends),
+        Reply::Pools(pools) => print_pools(pools),
+        Reply::Owner(it) => owner::print(it),
         Reply::Flows(flows) => print_flows(flows),
         Reply::Explain(explanation) => print_explanation(explanation),
         Reply::Drained(drained) => print_drained(drained),
@@ -36,7 +44,7 @@ pub(super) fn reply(reply: &Reply, format: Format) -> anyhow::Result<()> {
 
 /// A table as kubectl prints them: capitals on top, no lines. Columns from `numbers` on
 /// are flush right.
-fn table(head: &[&str], numbers: usize) -> Table {
+pub(super) fn table(head: &[&str], numbers: usize) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(head);
     for (index, column) in table.column_iter_mut().enumerate() {
@@ -48,7 +56,8 @@ fn table(head: &[&str], numbers: usize) -> Table {
     table
 }
 
-fn print(table: &Table) {
+/// Prints a table without the space at the ends of its lines.
+pub(super) fn print(table: &Table) {
     println!("{}", table.trim_fmt());
 }
 
@@ -100,6 +109,9 @@ fn print_status(status: &Status) {
         interfaces.add_row([&it.interface, &index, kind, it.tc.name()]);
     }
     print(&interfaces);
+    if let Some(gossip) = &status.gossip {
+        print_members(gossip);
+    }
     if !status.announced.is_empty() {
         println!();
         let head = &[
@@ -175,12 +187,20 @@ fn print_services(services: &[Service]) {
         table.add_row(row.into_iter().chain(traffic(&it.traffic)));
     }
     print(&table);
+    for it in services {
+        if let Some(why) = &it.without_address {
+            println!("{} has no address: {why}", it.name);
+        }
+    }
 }
 
 fn frontends(it: &Service) -> String {
     let internal = it.internal.iter().map(|it| format!("{it} (internal)"));
     let all: Vec<_> = it.frontends.iter().cloned().chain(internal).collect();
-    all.join(", ")
+    match all.as_slice() {
+        [] => "-".to_owned(),
+        all => all.join(", "),
+    }
 }
 
 fn print_backends(backends: &[Backend]) {
@@ -213,6 +233,111 @@ fn print_backends(backends: &[Backend]) {
         table.add_row(row.into_iter().chain(traffic(&it.traffic)));
     }
     print(&table);
+}
+
+fn print_members(gossip: &Members) {
+    println!();
+    let mut members = table(&["NODE", "GOSSIP", "STATE", "ANNOUNCES"], 9);
+    for (name, it) in &gossip.members {
+        let announces: Vec<_> = it.announces.iter().map(ToString::to_string).collect();
+        let address = it.address.to_string();
+        members.add_row([name, &address, &it.state, &announces.join(" ")]);
+    }
+    for name in &gossip.lost {
+        members.add_row([name, "-", "LOST", ""]);
+    }
+    print(&members);
+    if !gossip.running {
+        println!("WARNING: gossip has ended; restart the agent");
+    } else if !gossip.settled {
+        println!("looking for other nodes; nothing is announced until then");
+    }
+    if gossip.rejected > 0 {
+        println!(
+            "{} datagrams were ignored: nodes with another gossip key, or forgers",
+            gossip.rejected
+        );
+    }
+}
+
+fn print_pools(it: &Pools) {
+    if it.pools.is_empty() {
+        println!("no pools");
+    } else {
+        let head = [
+            "POOL",
+            "AUTO",
+            "ANNOUNCED",
+            "ADDRESSES",
+            "SIZE",
+            "IN-USE",
+            "FREE",
+        ];
+        let mut table = table(&head, 4);
+        for it in &it.pools {
+            let auto = match (it.auto_assign, it.restricted) {
+                (true, false) => "yes",
+                (true, true) => "for some",
+                (false, _) => "no",
+            };
+            let announced = match it.advertisements.as_slice() {
+                [] => "no".to_owned(),
+                by => by.join(", "),
+            };
+            table.add_row([
+                it.name.clone(),
+                auto.to_owned(),
+                announced,
+                it.ranges.join(", "),
+                count(it, it.size),
+                count(it, it.in_use),
+                count(it, it.free),
+            ]);
+        }
+        print(&table);
+    }
+    let given = it.pools.iter().flat_map(|pool| {
+        let given = pool.given.iter();
+        given.map(|(ip, names)| (pool.name.clone(), ip, names))
+    });
+    let mut given = given.peekable();
+    if given.peek().is_some() {
+        println!();
+        let mut table = table(&["ADDRESS", "POOL", "SERVICES"], 3);
+        for (pool, ip, names) in given {
+            let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+            table.add_row([ip.to_string(), pool, names.join(", ")]);
+        }
+        print(&table);
+    }
+    if !it.without_address.is_empty() {
+        println!();
+    }
+    for (name, why) in &it.without_address {
+        println!("{name} has no address: {why}");
+    }
+}
+
+/// A count by family: the families that a pool has.
+fn count(pool: &PoolUse, of: Count) -> String {
+    let families = [(pool.size.v4, of.v4, "v4"), (pool.size.v6, of.v6, "v6")];
+    let there: Vec<_> = families.iter().filter(|(size, ..)| *size > 0).collect();
+    match there.as_slice() {
+        [(_, count, _)] => number(*count),
+        several => {
+            let several = several
+                .iter()
+                .map(|(_, count, name)| format!("{name} {}", number(*count)));
+            several.collect::<Vec<_>>().join(", ")
+        }
+    }
+}
+
+fn number(count: u64) -> String {
+    match count {
+        u64::MAX => "≥2^64".to_owned(),
+        count => count.to_string(),
+    }
 }
 
 fn health(health: &Health) -> String {

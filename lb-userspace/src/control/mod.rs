@@ -5,9 +5,11 @@
 //! what `-o json` prints, so programs may rely on their fields.
 
 pub mod client;
+mod owner;
 pub mod server;
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
 };
@@ -15,7 +17,12 @@ use std::{
 use lb_common::Protocol;
 use serde::{Deserialize, Serialize};
 
-use crate::datapath::Attachment;
+pub use self::owner::{MemberStatus, Members, Owner, Place};
+use crate::{
+    datapath::Attachment,
+    desired::{self, BalancerName, ServiceName},
+    ipam::{self, Assignment, PoolUse},
+};
 
 /// Where the socket and the lock are unless told otherwise.
 pub const DEFAULT_STATE_DIR: &str = "/run/naru";
@@ -34,8 +41,17 @@ pub enum Request {
     Services,
     /// All backends.
     Backends,
+    /// All pools of addresses.
+    Pools,
     /// Flows, at most so many.
     Flows(usize),
+    /// Who announces an address.
+    Owner {
+        /// The address.
+        ip: IpAddr,
+        /// Among these nodes; none: among those that are there.
+        nodes: Option<Vec<String>>,
+    },
     /// What would become of a packet.
     Explain(Question),
     /// Take a backend out of all services, or back in.
@@ -57,8 +73,12 @@ pub enum Reply {
     Services(Vec<Service>),
     /// To [`Request::Backends`].
     Backends(Vec<Backend>),
+    /// To [`Request::Pools`].
+    Pools(Pools),
     /// To [`Request::Flows`].
     Flows(Flows),
+    /// To [`Request::Owner`].
+    Owner(Owner),
     /// To [`Request::Explain`].
     Explain(Box<Explanation>),
     /// To [`Request::Drain`].
@@ -109,6 +129,9 @@ pub struct Status {
     pub services: usize,
     /// How many backends are in force.
     pub backends: usize,
+    /// The nodes that share virtual IPs; none where this one is alone on purpose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gossip: Option<Members>,
     /// Addresses that the agent answers ARP for.
     pub announced: Vec<Announced>,
     /// Backends that were taken out by hand.
@@ -237,9 +260,38 @@ pub struct Service {
     pub health_check: Option<String>,
     /// The networks that may use it; none: all.
     pub source_ranges: Vec<String>,
+    /// Why it has no address of a pool, where it should have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub without_address: Option<String>,
     /// Counters.
     #[serde(flatten)]
     pub traffic: Traffic,
+}
+
+impl Service {
+    /// A service that is not in force, for the lack of an address.
+    pub(crate) fn idle(name: &ServiceName, service: &desired::Service, why: String) -> Self {
+        Self {
+            name: name.to_string(),
+            frontends: Vec::new(),
+            internal: Vec::new(),
+            node_port: None,
+            algorithm: service.algorithm.name().to_owned(),
+            slots: 0,
+            backends: 0,
+            external_policy: service.external_policy.name().to_owned(),
+            internal_policy: service.internal_policy.name().to_owned(),
+            session_affinity: service.affinity.map(|it| it.as_secs()),
+            health_check: service.health_check.as_ref().map(ToString::to_string),
+            source_ranges: service
+                .source_ranges
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            without_address: Some(why),
+            traffic: Traffic::default(),
+        }
+    }
 }
 
 /// An endpoint of a service.
@@ -278,6 +330,27 @@ pub struct Health {
     pub since: u64,
     /// Why the last check failed; none where it did not.
     pub error: Option<String>,
+}
+
+/// The pools, and who has nothing of them.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Pools {
+    /// By name.
+    pub pools: Vec<PoolUse>,
+    /// Services of type LoadBalancer without an address, with the reason and the remedy.
+    pub without_address: BTreeMap<BalancerName, String>,
+}
+
+impl From<&Assignment> for Pools {
+    fn from(assignment: &Assignment) -> Self {
+        let refused = assignment.refused.iter();
+        Self {
+            pools: ipam::usage(assignment),
+            without_address: refused
+                .map(|(name, why)| (name.clone(), why.to_string()))
+                .collect(),
+        }
+    }
 }
 
 /// Flows in the table.

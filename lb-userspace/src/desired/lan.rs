@@ -43,6 +43,12 @@ impl AddressRange {
     }
 }
 
+impl std::fmt::Display for AddressRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
 /// Addresses that Services of type LoadBalancer are given (IPAddressPool).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
@@ -114,7 +120,7 @@ pub struct Balancer {
     pub pool: Option<String>,
     /// The addresses that it had when the source was written (`status.loadBalancer`).
     pub given: Vec<IpAddr>,
-    /// The families that it needs addresses of.
+    /// The families that it needs addresses of; none: one of either, IPv4 rather than IPv6.
     pub families: BTreeSet<Family>,
     /// Whether one address of [`Self::families`] will do (PreferDualStack).
     pub one_family_will_do: bool,

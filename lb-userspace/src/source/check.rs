@@ -1,11 +1,12 @@
 //! `naru check`: is a source valid, and what is there to know about it?
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use super::{Outcome, Source};
 use crate::{
     compile::{self, CompileError, image},
-    desired::{Desired, Surroundings},
+    desired::{BalancerName, Desired, Surroundings},
+    ipam::{self, Assignment, Authority, Ledger},
 };
 
 /// The answer of a check, for people.
@@ -13,6 +14,8 @@ use crate::{
 pub struct Report {
     /// What reading the source gave.
     pub outcome: Outcome,
+    /// A valid source with the addresses that its pools would give, if none had any.
+    pub assignment: Option<Assignment>,
     /// Why a valid source does not fit into the kernel's maps, if so.
     pub misfit: Option<CompileError>,
 }
@@ -20,19 +23,27 @@ pub struct Report {
 /// Reads `source` and compiles it as on an empty machine; the kernel is not touched.
 pub fn check(source: &Source) -> Report {
     let outcome = source.load();
-    let misfit = outcome.as_ref().ok().and_then(|loaded| {
+    let loaded = outcome.as_ref().ok();
+    let assignment =
+        loaded.map(|it| ipam::assign(&it.desired, &Ledger::default(), Authority::This));
+    let misfit = assignment.as_ref().and_then(|assignment| {
         let nothing = image::InUse::default();
         let surroundings = Surroundings {
             sockets: true,
             ..Surroundings::default()
         };
-        compile::compile(&loaded.desired, &surroundings, &nothing).err()
+        compile::compile(&assignment.desired, &surroundings, &nothing).err()
     });
-    Report { outcome, misfit }
+    Report {
+        outcome,
+        assignment,
+        misfit,
+    }
 }
 
 impl Report {
-    /// The report for programs: `valid`, `services`, `problems`, `notes`.
+    /// The report for programs: `valid`, `services`, `problems`, `notes`, and by the names of
+    /// Services of type LoadBalancer `addresses` or the reason in `without_address`.
     pub fn json(&self) -> serde_json::Value {
         let (services, notes, mut problems) = match &self.outcome {
             Ok(loaded) => (
@@ -52,7 +63,15 @@ impl Report {
             "services": services,
             "problems": problems,
             "notes": notes,
+            "addresses": self.assignment.as_ref().map(|it| &it.addresses),
+            "without_address": self.without_address().collect::<BTreeMap<_, _>>(),
         })
+    }
+
+    /// Who would have no address, and why.
+    fn without_address(&self) -> impl Iterator<Item = (&BalancerName, String)> {
+        let refused = self.assignment.iter().flat_map(|it| &it.refused);
+        refused.map(|(name, why)| (name, why.to_string()))
     }
 
     /// Whether the agent would take it.
@@ -72,7 +91,11 @@ impl fmt::Display for Report {
                     writeln!(f, "problem: {misfit}")?;
                     return writeln!(f, "refused: 1 problem");
                 }
-                summary(f, &loaded.desired)
+                for (name, why) in self.without_address() {
+                    writeln!(f, "note: {name} has no address: {why}")?;
+                }
+                let assigned = self.assignment.as_ref().map(|it| &it.desired);
+                summary(f, assigned.unwrap_or(&loaded.desired))
             }
             Err(rejected) => {
                 for problem in &rejected.problems {

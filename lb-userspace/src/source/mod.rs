@@ -10,6 +10,7 @@ pub mod flags;
 mod health;
 pub mod kubernetes;
 pub mod manifest;
+pub mod metallb;
 mod plain;
 mod rules;
 pub mod watch;

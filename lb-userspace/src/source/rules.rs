@@ -274,8 +274,17 @@ pub(crate) fn behind(endpoint: SocketAddr, frontend: &Frontend) -> Result<(), Ob
             "give the endpoint another address or port",
         ));
     }
-    let (from, to) = (frontend.addr.port(), endpoint.port());
-    if same_port(frontend.protocol, from, to) {
+    on_port(endpoint, frontend.addr.port(), frontend.protocol)
+}
+
+/// Refuses an endpoint that a port over SCTP cannot lead to.
+pub(crate) fn on_port(
+    endpoint: SocketAddr,
+    from: u16,
+    protocol: Protocol,
+) -> Result<(), Objection> {
+    let to = endpoint.port();
+    if same_port(protocol, from, to) {
         return Ok(());
     }
     Err(Objection::new(

@@ -5,17 +5,15 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 
-use super::{LOAD_BALANCER_CLASS, Sourced, service::Port};
+use super::{
+    LOAD_BALANCER_CLASS, Sourced,
+    balancer::{self, Wish},
+    service::Port,
+};
 use crate::{
     desired::Family,
     source::{Findings, Origin, rules},
 };
-
-/// A Service's request for addresses; the deprecated prefix is still read.
-const ADDRESS_ANNOTATIONS: [&str; 2] = [
-    "metallb.io/loadBalancerIPs",
-    "metallb.universe.tf/loadBalancerIPs",
-];
 
 /// In the place of a cluster IP: clients find the endpoints by DNS.
 const HEADLESS: &str = "None";
@@ -25,6 +23,10 @@ const HEADLESS: &str = "None";
 pub(super) struct Addresses {
     /// Given to this Service, to be claimed on the LAN.
     pub(super) load_balancer: BTreeSet<IpAddr>,
+    /// What it asks of a load balancer, if naru is that.
+    pub(super) wish: Option<Wish>,
+    /// Whether its addresses on the LAN come from a pool, later.
+    pub(super) pooled: bool,
     /// `spec.externalIPs`: somebody else brings their packets to the node.
     pub(super) external: BTreeSet<IpAddr>,
     /// `spec.clusterIPs`: for sockets of the node and its pods alone.
@@ -46,7 +48,7 @@ impl Addresses {
     /// Whether there is a way in to a port from outside.
     pub(super) fn take_packets(&self, port: &Port) -> bool {
         let named = !self.load_balancer.is_empty() || !self.external.is_empty();
-        named || self.node_ports && port.on_node.is_some()
+        named || self.pooled || self.node_ports && port.on_node.is_some()
     }
 }
 
@@ -55,6 +57,7 @@ pub(super) fn read(
     object: &str,
     service: &Sourced<Service>,
     spec: &ServiceSpec,
+    pooled: bool,
     findings: &mut Findings,
 ) -> Option<Addresses> {
     let origin = &service.origin;
@@ -62,15 +65,20 @@ pub(super) fn read(
     let declared = declared(object, origin, spec, findings);
     let mut external = spec.external_ips.as_deref().unwrap_or_default();
     let cluster = cluster_addresses(spec);
-    let mut asked: Vec<&str> = Vec::new();
     match spec.type_.as_deref().unwrap_or("ClusterIP") {
         "LoadBalancer" => match spec.load_balancer_class.as_deref() {
             None | Some(LOAD_BALANCER_CLASS) => {
-                asked = load_balancer_addresses(object, service, spec, findings);
-                if asked.is_empty() {
-                    let what = "no address (pools are not supported yet): set spec.loadBalancerIP";
-                    findings.note(origin, object, what);
+                let wish = balancer::wish(object, service, spec, pooled, findings);
+                found.pooled = pooled;
+                if !pooled {
+                    found.load_balancer = wish.without_pools();
+                    if found.load_balancer.is_empty() {
+                        let what = "no address, and no pool to take one from: set \
+                                    spec.loadBalancerIP, or define an IPAddressPool";
+                        findings.note(origin, object, what);
+                    }
                 }
+                found.wish = Some(wish);
                 found.node_ports = spec.allocate_load_balancer_node_ports != Some(false);
                 if !found.node_ports && writes_node_ports(spec) {
                     let what = "its node ports are not served: allocateLoadBalancerNodePorts is \
@@ -124,13 +132,13 @@ pub(super) fn read(
         }
         ips
     };
-    found.load_balancer = ips(&asked, findings);
     let texts: Vec<&str> = external.iter().map(String::as_str).collect();
     found.external = &ips(&texts, findings) - &found.load_balancer;
     found.cluster = ips(&cluster, findings);
 
     let undeclared = |ip: &&IpAddr| !declared.is_empty() && !declared.contains(&Family::of(**ip));
-    for ip in found.load_balancer.iter().filter(undeclared) {
+    let asked = found.wish.iter().flat_map(|wish| &wish.requested);
+    for ip in asked.chain(&found.load_balancer).filter(undeclared) {
         let what = format!("{ip} is of a family that spec.ipFamilies does not name");
         let remedy = "name both families there, with ipFamilyPolicy PreferDualStack, or remove it";
         findings.problem(origin, object, what, remedy);
@@ -142,10 +150,13 @@ pub(super) fn read(
         let what = format!("external IP {ip} is of a family that spec.ipFamilies does not name");
         findings.note(origin, object, what);
     }
+    if let Some(wish) = &mut found.wish {
+        wish.families = balancer::families(&declared, spec, wish);
+    }
     found.families = families(declared, spec, &found);
     let on_node = found.wants_node_ports || found.node_ports && writes_node_ports(spec);
     let named = [&found.load_balancer, &found.external, &found.cluster];
-    let reachable = on_node || named.iter().any(|addresses| !addresses.is_empty());
+    let reachable = on_node || found.pooled || named.iter().any(|addresses| !addresses.is_empty());
     reachable.then_some(found)
 }
 
@@ -230,39 +241,4 @@ fn families(
     let cluster = cluster.filter_map(|ip| ip.parse::<IpAddr>().ok());
     let given = addresses.load_balancer.union(&addresses.external).copied();
     given.chain(cluster).map(Family::of).collect()
-}
-
-/// What a Service of type LoadBalancer asks for or, failing that, was given already.
-fn load_balancer_addresses<'a>(
-    object: &str,
-    service: &'a Sourced<Service>,
-    spec: &'a ServiceSpec,
-    findings: &mut Findings,
-) -> Vec<&'a str> {
-    let annotations = service.object.metadata.annotations.as_ref();
-    let annotated = ADDRESS_ANNOTATIONS
-        .iter()
-        .find_map(|&key| Some((key, annotations?.get(key)?)));
-    let field = spec.load_balancer_ip.as_deref().filter(|ip| !ip.is_empty());
-    match (field, annotated) {
-        (Some(_), Some((key, _))) => {
-            findings.problem(
-                &service.origin,
-                object,
-                format!("both spec.loadBalancerIP and annotation {key} ask for an address"),
-                "keep one of them",
-            );
-            Vec::new()
-        }
-        (Some(ip), None) => vec![ip],
-        (None, Some((_, list))) => list.split(',').map(str::trim).collect(),
-        (None, None) => service
-            .object
-            .status
-            .iter()
-            .filter_map(|status| status.load_balancer.as_ref()?.ingress.as_ref())
-            .flatten()
-            .filter_map(|ingress| ingress.ip.as_deref())
-            .collect(),
-    }
 }

@@ -1,10 +1,12 @@
-//! Services, EndpointSlices, Endpoints and Nodes → [`Desired`], whoever read the objects.
+//! Services, EndpointSlices, Endpoints, Nodes and MetalLB's kinds → [`Desired`], whoever read
+//! the objects.
 //!
 //! Manifests hand their objects in today; a cluster's watches can hand in the same
 //! kinds. Follows kube-proxy where Kubernetes leaves a choice.
 
 mod addresses;
 mod annotations;
+mod balancer;
 mod endpoints;
 mod nodes;
 mod policies;
@@ -14,14 +16,20 @@ use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use k8s_openapi::{
     api::{
-        core::v1::{Endpoints, Node, Service},
+        core::v1::{Endpoints, Namespace, Node, Service},
         discovery::v1::EndpointSlice,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-use super::{Findings, Origin, Outcome};
-use crate::desired::Desired;
+use super::{
+    Findings, Origin, Outcome,
+    metallb::{
+        self,
+        types::{IpAddressPool, L2Advertisement},
+    },
+};
+use crate::desired::{BalancerName, Desired};
 
 /// The [`Service::spec`]'s `loadBalancerClass` that names naru.
 pub const LOAD_BALANCER_CLASS: &str = "naru.dev/naru";
@@ -46,6 +54,13 @@ pub struct Objects {
     pub slices: Vec<Sourced<EndpointSlice>>,
     /// `v1` Node.
     pub nodes: Vec<Sourced<Node>>,
+    /// `v1` Namespace, for its labels.
+    pub namespaces: Vec<Sourced<Namespace>>,
+    /// `metallb.io/v1beta1` IPAddressPool. Where there is any, Services of type LoadBalancer
+    /// have their addresses from pools alone.
+    pub pools: Vec<Sourced<IpAddressPool>>,
+    /// `metallb.io/v1beta1` L2Advertisement.
+    pub advertisements: Vec<Sourced<L2Advertisement>>,
 }
 
 /// Namespace and name.
@@ -95,6 +110,12 @@ pub fn translate(objects: &Objects) -> Outcome {
     );
     let endpoints = endpoints::Index::new(slices, endpoints, &services, &mut findings);
 
+    let lan = metallb::read(
+        &objects.pools,
+        &objects.advertisements,
+        &objects.namespaces,
+        &mut findings,
+    );
     let mut desired = Desired {
         nodes: nodes::read(&objects.nodes, &mut findings),
         ..Desired::default()
@@ -102,8 +123,14 @@ pub fn translate(objects: &Objects) -> Outcome {
     let mut owners: BTreeMap<String, (String, &Origin)> = BTreeMap::new();
     for (key, service) in &services {
         let object = format!("Service {key}");
-        let ports = service::ports(key, &object, service, &endpoints, &mut findings);
-        for (name, port) in ports {
+        let pooled = lan.has_pools();
+        let found = service::ports(key, &object, service, &endpoints, pooled, &mut findings);
+        if let Some(mut balancer) = found.balancer {
+            balancer.namespace_labels = lan.namespace_labels(&key.namespace);
+            let name = BalancerName(key.to_string());
+            desired.balancers.insert(name, balancer);
+        }
+        for (name, port) in found.ports {
             // An external IP may be the cluster IP of the same Service.
             let frontends: BTreeSet<_> = port.named().collect();
             let frontends = frontends.into_iter().map(|it| format!("frontend {it}"));
@@ -126,6 +153,8 @@ pub fn translate(objects: &Objects) -> Outcome {
             desired.services.insert(name, port);
         }
     }
+    desired.pools = lan.pools;
+    desired.advertisements = lan.advertisements;
     findings.outcome(desired)
 }
 
@@ -169,7 +198,7 @@ fn index<'a, T>(
 
 /// Whether Kubernetes would take it as a name, as far as naru depends on it: without
 /// `/` and `:`, `namespace/name:port` names one port only.
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
     !text.is_empty() && text.chars().all(allowed)
 }

@@ -35,14 +35,25 @@ pub(super) struct Port {
     pub(super) protocol: Protocol,
 }
 
-/// The services that one Kubernetes Service makes; none where it has no address.
+/// What one Kubernetes Service comes to.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// A service for each port; none where nobody reaches it. Those that take their address
+    /// from a pool may have no frontend yet.
+    pub(super) ports: Vec<(ServiceName, desired::Service)>,
+    /// It as a load balancer, where naru is that.
+    pub(super) balancer: Option<desired::Balancer>,
+}
+
+/// Reads it; `pooled` says that addresses come from pools.
 pub(super) fn ports(
     key: &Key,
     object: &str,
     service: &Sourced<Service>,
     endpoints: &endpoints::Index<'_>,
+    pooled: bool,
     findings: &mut Findings,
-) -> Vec<(ServiceName, desired::Service)> {
+) -> Found {
     let origin = &service.origin;
     let metadata = &service.object.metadata;
     let Some(spec) = &service.object.spec else {
@@ -52,11 +63,11 @@ pub(super) fn ports(
             "spec is missing",
             "write its ports and type",
         );
-        return Vec::new();
+        return Found::default();
     };
     let choices = annotations::choices(metadata.annotations.as_ref(), origin, object, findings);
-    let Some(addresses) = addresses::read(object, service, spec, findings) else {
-        return Vec::new();
+    let Some(addresses) = addresses::read(object, service, spec, pooled, findings) else {
+        return Found::default();
     };
     let policies = policies::read(object, service, spec, findings);
 
@@ -71,6 +82,7 @@ pub(super) fn ports(
     }
     let mut named = BTreeSet::new();
     let mut services = Vec::new();
+    let mut balanced = BTreeMap::new();
     for port in ports {
         let port = match read_port(port) {
             Ok(port) => port,
@@ -155,7 +167,7 @@ pub(super) fn ports(
             );
             findings.note(origin, object, what);
         }
-        if served.protocol().is_none() {
+        if served.protocol().is_none() && !addresses.pooled {
             continue;
         }
         if let Some(check) = &choices.health_check
@@ -165,14 +177,42 @@ pub(super) fn ports(
             findings.problem(origin, object, what, objection.remedy);
         }
         examine(&served, origin, object, &choices, findings);
+        let at = (port.number, port.protocol);
+        if addresses.pooled {
+            on_those_ports(&served, at, origin, object, findings);
+        }
         let label = if port.name.is_empty() {
             port.number.to_string()
         } else {
             port.name
         };
-        services.push((ServiceName(format!("{key}:{label}")), served));
+        let name = ServiceName(format!("{key}:{label}"));
+        balanced.insert(name.clone(), at);
+        services.push((name, served));
     }
-    services
+    let balancer = addresses
+        .wish
+        .filter(|_| !balanced.is_empty())
+        .map(|wish| wish.balancer(key, &service.object, spec, &policies, balanced));
+    Found {
+        ports: services,
+        balancer,
+    }
+}
+
+/// Looks at the endpoints of a port whose address is not known yet.
+fn on_those_ports(
+    service: &desired::Service,
+    (number, protocol): (u16, Protocol),
+    origin: &Origin,
+    object: &str,
+    findings: &mut Findings,
+) {
+    for &endpoint in service.endpoints.keys() {
+        if let Err(objection) = rules::on_port(endpoint, number, protocol) {
+            findings.problem(origin, object, objection.what, objection.remedy);
+        }
+    }
 }
 
 /// The node port of a port, and the families in which it is served.

@@ -9,18 +9,26 @@ use serde_saphyr::Spanned;
 use crate::source::{
     Findings, Origin,
     kubernetes::{Objects, Sourced},
+    metallb::{
+        self, bgp,
+        convert::{self, Resources},
+        legacy::{self, Written},
+    },
     yaml::{self, YamlError},
 };
+
+/// What becomes of the kinds that are about BGP.
+const NO_BGP: &str = "not used: Naru speaks no BGP";
 
 /// A document as it stands in its file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Document<'a> {
     /// Its text, the `---` before it included.
-    text: &'a str,
+    pub(crate) text: &'a str,
     /// Line of the file, from 1, on which `text` begins.
-    line: u64,
+    pub(crate) line: u64,
     /// Line of the file on which its content begins.
-    content: u64,
+    pub(crate) content: u64,
 }
 
 /// Splits a file at YAML's document markers and leaves out what is empty.
@@ -130,9 +138,11 @@ impl Object<'_> {
                 self.items(objects, findings);
             }
             ("v1", "Node") => self.take(&name, &mut objects.nodes, findings),
+            ("v1", "Namespace") => self.take(&name, &mut objects.namespaces, findings),
+            ("v1", "ConfigMap") if self.is_legacy() => self.convert(&name, objects, findings),
             ("v1", "Secret") => findings.note(&origin, &name, "not used by naru yet"),
             _ if version.starts_with("metallb.io/") => {
-                findings.note(&origin, &name, "not used by naru yet");
+                self.metallb(&name, (version, kind), objects, findings);
             }
             _ => findings.note(&origin, &name, "not used by naru"),
         }
@@ -148,6 +158,77 @@ impl Object<'_> {
             (None, name) => format!("default/{}", name.unwrap_or("?")),
             (Some(namespace), name) => format!("{namespace}/{}", name.unwrap_or("?")),
         }
+    }
+
+    /// Reads an object of one of MetalLB's own kinds.
+    fn metallb(
+        &self,
+        name: &str,
+        (version, kind): (&str, &str),
+        objects: &mut Objects,
+        findings: &mut Findings,
+    ) {
+        let origin = Origin::line(self.file, self.line);
+        match (version, kind) {
+            ("metallb.io/v1beta1", "IPAddressPool") => {
+                return self.take(name, &mut objects.pools, findings);
+            }
+            ("metallb.io/v1beta1", "L2Advertisement") => {
+                return self.take(name, &mut objects.advertisements, findings);
+            }
+            (_, "IPAddressPool" | "L2Advertisement") => {
+                let what = format!("apiVersion {version} of this kind is not known");
+                return findings.problem(&origin, name, what, "write metallb.io/v1beta1");
+            }
+            ("metallb.io/v1beta1", "AddressPool") => {
+                let what = "this kind is not served by MetalLB any more";
+                let remedy = "write an IPAddressPool and an L2Advertisement";
+                return findings.problem(&origin, name, what, remedy);
+            }
+            // Read, so that what is mistaken in them is told.
+            (_, "BGPPeer") => self.take::<bgp::BgpPeer>(name, &mut Vec::new(), findings),
+            (_, "BGPAdvertisement") => {
+                self.take::<bgp::BgpAdvertisement>(name, &mut Vec::new(), findings);
+            }
+            (_, "Community") => self.take::<bgp::Community>(name, &mut Vec::new(), findings),
+            (_, "BFDProfile") => self.take::<bgp::BfdProfile>(name, &mut Vec::new(), findings),
+            _ => return findings.note(&origin, name, "not used by naru"),
+        }
+        findings.note(&origin, name, NO_BGP);
+    }
+
+    /// Whether it is the ConfigMap that MetalLB was configured by.
+    fn is_legacy(&self) -> bool {
+        self.name() == format!("{}/{}", metallb::NAMESPACE, legacy::CONFIG_MAP)
+    }
+
+    /// Reads a legacy ConfigMap as the objects that it stands for.
+    fn convert(&self, name: &str, objects: &mut Objects, findings: &mut Findings) {
+        let json;
+        let text = match self.body {
+            Body::Text(document) => (document.text, document.line),
+            Body::Item => {
+                // Its lines are lost; all of it is at the item's.
+                json = self.raw.to_string();
+                (json.as_str(), self.line)
+            }
+        };
+        let Some(written) = Written::in_config_map(self.file, name, text, findings) else {
+            return;
+        };
+        let Resources {
+            peers,
+            pools,
+            bgp_advertisements: _,
+            l2_advertisements,
+            bfd_profiles: _,
+            communities: _,
+        } = convert::convert(&written, metallb::NAMESPACE, findings);
+        for peer in peers {
+            findings.note(&peer.origin, name, format!("peers: {NO_BGP}"));
+        }
+        objects.pools.extend(pools);
+        objects.advertisements.extend(l2_advertisements);
     }
 
     /// Reads the object as what it says that it is.

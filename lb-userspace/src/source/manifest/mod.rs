@@ -5,7 +5,7 @@
 //! ConfigMap (`web.yaml → ..data/web.yaml`, `..data → ..2026_01_01`) reads as the
 //! files it shows.
 
-mod document;
+pub(crate) mod document;
 
 use std::{
     ffi::OsStr,

@@ -1,0 +1,289 @@
+//! The other nodes, as the agent's state has them: who is there, what this one tells them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::Context;
+use tokio::time::{Instant, timeout_at};
+
+use super::state::State;
+use crate::{
+    desired::{Condition, Desired},
+    election::Standing,
+    ipam::{Authority, Ledger},
+    membership::{self, Key, LEASE, Member, Membership, View, Words},
+};
+
+/// How long others may take to announce what a node that stops hands over.
+const HAND_OVER: Duration = Duration::from_millis(1500);
+
+/// How nodes that share virtual IPs find and trust each other.
+#[derive(Clone, Debug)]
+pub struct Gossip {
+    /// The file with the key that all share.
+    pub key: PathBuf,
+    /// Where this node listens; none: its InternalIP, or else the first address of its
+    /// first interface.
+    pub address: Option<IpAddr>,
+    /// The port, of this node and of those that the source knows.
+    pub port: u16,
+    /// Where others are found, beside the nodes that the source knows.
+    pub join: Vec<SocketAddr>,
+}
+
+/// What is known of the others.
+#[derive(Default)]
+pub(super) struct Cluster {
+    /// None for a node that is alone on purpose.
+    pub(super) membership: Option<Membership>,
+    /// As of the last change.
+    pub(super) view: View,
+    /// This node is about to stop.
+    pub(super) leaving: bool,
+}
+
+impl State {
+    /// Joins the others, where the options say so. Before that, and for a moment after,
+    /// nothing is announced.
+    pub(super) async fn join(&mut self) -> anyhow::Result<()> {
+        let Some(gossip) = self.options.gossip.clone() else {
+            return Ok(());
+        };
+        let key = Key::load(&gossip.key)?;
+        let ip = match gossip.address.or_else(|| self.own_address()) {
+            Some(ip) => ip,
+            None => self.first_address().await?,
+        };
+        let options = membership::Options {
+            node: self.options.node.clone(),
+            address: SocketAddr::new(ip, gossip.port),
+            key,
+            hold_down: self.options.hold_down.unwrap_or_default(),
+            state_dir: self.options.state_dir.clone(),
+        };
+        let lease = self.datapath.lease()?;
+        let mut broken = false;
+        let renew = move || {
+            let renewed = lease.renew(LEASE);
+            if let Err(error) = &renewed
+                && !broken
+            {
+                tracing::error!("{error}; claimed addresses will not be answered for");
+            }
+            broken = renewed.is_err();
+        };
+        self.cluster.membership = Some(Membership::start(options, renew)?);
+        tracing::info!("gossip on {ip}, port {}", gossip.port);
+        self.seek();
+        Ok(())
+    }
+
+    /// The InternalIP of this node, of the family of the others' where there are two.
+    fn own_address(&self) -> Option<IpAddr> {
+        let node = self.wanted.as_ref()?.nodes.get(&self.options.node)?;
+        node.addresses.first().copied()
+    }
+
+    async fn first_address(&self) -> anyhow::Result<IpAddr> {
+        let snapshot = self.network.snapshot().await?;
+        let mut attached = self.attachments.values();
+        let found = attached.find_map(|it| {
+            let v4 = snapshot.first_global(it.ifindex, false);
+            v4.or_else(|| snapshot.first_global(it.ifindex, true))
+        });
+        found.context("no interface has an address to gossip from; give --gossip-address")
+    }
+
+    /// Tells gossip where the others may be.
+    pub(super) fn seek(&self) {
+        let (Some(membership), Some(gossip)) = (&self.cluster.membership, &self.options.gossip)
+        else {
+            return;
+        };
+        let nodes = self.wanted.iter().flat_map(|it| &it.nodes);
+        let others = nodes.filter(|(name, _)| **name != self.options.node);
+        let known = others
+            .flat_map(|(_, node)| &node.addresses)
+            .map(|&ip| SocketAddr::new(ip, gossip.port));
+        membership.seek(known.chain(gossip.join.iter().copied()).collect());
+    }
+
+    /// Takes over who is there. Claims come first: clients wait for them.
+    pub(super) async fn view_changed(&mut self) {
+        let Some(membership) = &self.cluster.membership else {
+            return;
+        };
+        let view = membership.view();
+        let before = std::mem::replace(&mut self.cluster.view, view);
+        self.tell_of(&before);
+        let lost = before.lost != self.cluster.view.lost;
+        let settled = before.settled != self.cluster.view.settled;
+        let gave = |view: &View| Self::allocations(view);
+        let reassign = settled
+            || gave(&before) != gave(&self.cluster.view)
+            || self.authority_in(&before) != self.authority();
+        self.claim();
+        if reassign {
+            self.assign();
+        }
+        if lost || reassign {
+            self.reconcile().await;
+        }
+    }
+
+    fn tell_of(&self, before: &View) {
+        let now = &self.cluster.view;
+        for name in now.members.keys() {
+            if !before.members.contains_key(name) && *name != self.options.node {
+                tracing::info!("node {name} is there");
+            }
+        }
+        for name in before.members.keys() {
+            if now.lost.contains(name) {
+                tracing::warn!(
+                    "node {name} is gone without a word: its backends take no new flows"
+                );
+            } else if !now.members.contains_key(name) {
+                tracing::info!("node {name} has left");
+            }
+        }
+    }
+
+    /// Takes endpoints on lost nodes out of what is wanted.
+    pub(super) fn without_lost(&self, desired: &mut Desired) {
+        let lost = &self.cluster.view.lost;
+        if lost.is_empty() {
+            return;
+        }
+        let services = desired.services.values_mut();
+        for endpoint in services.flat_map(|it| it.endpoints.values_mut()) {
+            if endpoint.node.as_ref().is_some_and(|it| lost.contains(it)) {
+                endpoint.condition = Condition::Unhealthy;
+            }
+        }
+    }
+
+    /// Everybody that stands for election, this node by what it knows of itself.
+    pub(super) fn members(&self) -> BTreeMap<String, Standing> {
+        let members = self.cluster.view.members.iter();
+        let mut members: BTreeMap<String, Standing> = members
+            .map(|(name, it)| (name.clone(), it.words.standing.clone()))
+            .collect();
+        let held_down = members
+            .get(&self.options.node)
+            .is_some_and(|it| it.held_down);
+        let own = Standing {
+            leaving: self.cluster.leaving,
+            held_down,
+            withheld: self.ownership.withheld(),
+            claims: self.ownership.claims.keys().copied().collect(),
+        };
+        members.insert(self.options.node.clone(), own);
+        members
+    }
+
+    /// Who gives addresses out: the first by name of those that stay.
+    pub(super) fn authority(&self) -> Authority<'_> {
+        self.authority_in(&self.cluster.view)
+    }
+
+    fn authority_in<'a>(&'a self, view: &'a View) -> Authority<'a> {
+        if self.cluster.membership.is_none() {
+            return Authority::This;
+        }
+        let stays = |name: &str, it: &Member| {
+            if name == self.options.node {
+                self.is_ready() && !self.cluster.leaving
+            } else {
+                it.words.ready && !it.words.standing.leaving
+            }
+        };
+        match view.members.iter().find(|(name, it)| stays(name, it)) {
+            Some((name, _)) if *name == self.options.node => Authority::This,
+            Some((name, _)) => Authority::Other(name),
+            None => Authority::Other("the nodes to find each other"),
+        }
+    }
+
+    /// Whether this node could give addresses out.
+    fn is_ready(&self) -> bool {
+        self.cluster.view.settled && self.wanted.is_some()
+    }
+
+    /// What the members say was given, by whom.
+    fn allocations(view: &View) -> BTreeMap<&str, &BTreeMap<String, String>> {
+        let members = view.members.iter();
+        let giving = members.filter(|(_, it)| !it.words.allocations.is_empty());
+        giving
+            .map(|(name, it)| (name.as_str(), &it.words.allocations))
+            .collect()
+    }
+
+    /// All that is known of addresses that were given, by this node and the others.
+    pub(super) fn merged_ledger(&self) -> Ledger {
+        let mut ledger = self.memory.addresses.clone();
+        for (node, words) in Self::allocations(&self.cluster.view) {
+            match Ledger::from_words(words) {
+                Ok(theirs) => {
+                    ledger.merge(&theirs);
+                }
+                Err(error) => tracing::warn!("node {node}: {error}"),
+            }
+        }
+        ledger
+    }
+
+    /// Tells the others how this node stands, and lets the lease go on.
+    pub(super) fn speak(&self) {
+        let Some(membership) = &self.cluster.membership else {
+            return;
+        };
+        let standing = self.members().remove(&self.options.node);
+        let allocations = match self.authority() {
+            Authority::This => self.memory.addresses.to_words(),
+            Authority::Other(_) => BTreeMap::new(),
+        };
+        membership.say(Words {
+            standing: standing.unwrap_or_default(),
+            ready: self.is_ready(),
+            allocations,
+        });
+        membership.confirm(self.cluster.view.number);
+    }
+
+    /// Hands over what this node announces, then leaves the others.
+    pub(super) async fn leave(&mut self) {
+        let owned: BTreeSet<IpAddr> = self.ownership.claims.keys().copied().collect();
+        self.cluster.leaving = true;
+        self.claim();
+        let deadline = Instant::now() + HAND_OVER;
+        while !self.handed_over(&owned) {
+            let Some(membership) = &mut self.cluster.membership else {
+                break;
+            };
+            if timeout_at(deadline, membership.changed()).await.is_err() {
+                tracing::warn!("not all addresses were taken over by other nodes in time");
+                break;
+            }
+            self.cluster.view = membership.view();
+            self.claim();
+        }
+        if let Some(membership) = self.cluster.membership.take() {
+            membership.stop();
+        }
+    }
+
+    /// Whether others announce all of these that any of them may.
+    fn handed_over(&self, owned: &BTreeSet<IpAddr>) -> bool {
+        let members = self.members();
+        let successors = self.winners(&self.subjects(), &members);
+        owned.iter().all(|ip| {
+            let successor = successors.get(ip).and_then(|it| members.get(it));
+            successor.is_none_or(|it| it.claims.contains(ip))
+        })
+    }
+}

@@ -1,0 +1,327 @@
+//! Which addresses this node announces, and why not the others.
+//!
+//! An address is claimed by the node that is elected for it, once the datapath behind it was
+//! seen to work there, and once no other node announces it any more. It is given up at once
+//! when another node is elected, or when the datapath has failed for [`FAILURES`] checks.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use lb_common::{AddressUse, Verdict, verdict::Fate};
+
+use super::state::State;
+use crate::{
+    announce::Claims,
+    datapath::Probe,
+    desired::{Desired, Family, Frontend, Labels, Node, Service},
+    election::{self, Field, Standing, Subject, Withheld},
+};
+
+/// Checks in a row that fail before an address is given up: what one slot's backend lacks
+/// for a moment is no reason.
+const FAILURES: u8 = 3;
+/// Addresses checked on each tick.
+const CHECKED: usize = 64;
+/// How long another node that announces an address may take to let go of it.
+const YIELD: Duration = Duration::from_secs(1);
+
+/// What this node announces, and what it could.
+#[derive(Debug, Default)]
+pub(super) struct Ownership {
+    /// In force.
+    pub(super) claims: Claims,
+    /// What checks of the datapath have found, by address.
+    proofs: BTreeMap<IpAddr, Proof>,
+    /// The last address that was checked in turn.
+    checked: Option<IpAddr>,
+    /// Addresses that another node has still to let go of, and since when.
+    awaited: BTreeMap<IpAddr, Instant>,
+    /// Addresses that another node announces beside this one.
+    rivals: BTreeSet<IpAddr>,
+}
+
+/// The outcome of all elections for this node.
+#[derive(Debug, Default)]
+struct Elected {
+    claims: Claims,
+    awaited: BTreeMap<IpAddr, Instant>,
+    rivals: BTreeSet<IpAddr>,
+}
+
+/// Of a source that knows no nodes.
+static NO_NODES: BTreeMap<String, Node> = BTreeMap::new();
+/// Of a node that no source knows.
+static NO_LABELS: Labels = Labels::new();
+
+/// Whether the datapath behind an address works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Proof {
+    works: bool,
+    /// In a row.
+    failures: u8,
+    /// What the last check found, where it failed.
+    reason: Option<String>,
+}
+
+impl Ownership {
+    /// The addresses that this node cannot serve.
+    pub(super) fn withheld(&self) -> Withheld {
+        let failing = self.proofs.iter().filter(|(_, it)| !it.works);
+        let failing: BTreeSet<IpAddr> = failing.map(|(ip, _)| *ip).collect();
+        if failing.is_empty() {
+            Withheld::None
+        } else {
+            Withheld::Some(failing)
+        }
+    }
+
+    /// Why this node does not announce an address although it was to.
+    pub(super) fn reason(&self, ip: IpAddr) -> Option<&str> {
+        let proof = self.proofs.get(&ip).filter(|it| !it.works)?;
+        proof.reason.as_deref()
+    }
+}
+
+impl State {
+    /// What services have as addresses, before anything that only this node knows.
+    fn assigned(&self) -> Option<&Desired> {
+        self.addresses.assignment.as_ref().map(|it| &it.desired)
+    }
+
+    /// The addresses that this node may announce as far as its maps say.
+    fn announceable(&self) -> BTreeSet<IpAddr> {
+        let all = self.datapath.addresses();
+        all.filter(|(_, usage)| usage.contains(AddressUse::ANNOUNCED))
+            .map(|(addr, _)| addr.to_ip())
+            .collect()
+    }
+
+    /// Works out anew what this node announces. Gives it with the addresses that are to be
+    /// announced once more, because another node announced them as well.
+    pub(super) fn elect(&mut self) -> (Claims, BTreeSet<IpAddr>) {
+        let candidates = self.announceable();
+        self.prove_new(&candidates);
+        let alone = self.cluster.membership.is_none();
+        if !self.options.announce || !(alone || self.cluster.view.settled) {
+            return Default::default();
+        }
+        let Elected {
+            claims,
+            awaited,
+            rivals,
+        } = self.elected(candidates, Instant::now());
+        let again = self.ownership.rivals.difference(&rivals);
+        let again = again
+            .filter(|ip| claims.contains_key(ip))
+            .copied()
+            .collect();
+        self.ownership.awaited = awaited;
+        self.ownership.rivals = rivals;
+        (claims, again)
+    }
+
+    fn elected(&self, candidates: BTreeSet<IpAddr>, now: Instant) -> Elected {
+        let members = self.members();
+        let subjects = self.subjects();
+        let winners = self.winners(&subjects, &members);
+        let me = &self.options.node;
+        let mut elected = Elected::default();
+        for ip in candidates {
+            let interfaces = self.interfaces_for(subjects.get(&ip));
+            if self.options.snat.addresses.contains(&ip) {
+                elected.claims.insert(ip, interfaces);
+                continue;
+            }
+            let proven = self.ownership.proofs.get(&ip).is_some_and(|it| it.works);
+            if winners.get(&ip) != Some(me) || !proven {
+                continue;
+            }
+            let mut others = members.iter().filter(|(name, _)| *name != me);
+            if others.any(|(_, standing)| standing.claims.contains(&ip)) {
+                let since = self.ownership.awaited.get(&ip).copied().unwrap_or(now);
+                let mine = self.ownership.claims.contains_key(&ip);
+                if !mine && now - since < YIELD {
+                    elected.awaited.insert(ip, since);
+                    continue;
+                }
+                elected.rivals.insert(ip);
+            }
+            elected.claims.insert(ip, interfaces);
+        }
+        elected
+    }
+
+    /// Whether an election is to be looked at again although nothing has changed.
+    pub(super) fn awaits(&self) -> bool {
+        !self.ownership.awaited.is_empty()
+    }
+
+    /// What elections are about. Without a valid source what an earlier agent left is
+    /// announced by somebody, too.
+    pub(super) fn subjects(&self) -> BTreeMap<IpAddr, Subject<'_>> {
+        let mut subjects = self.assigned().map(election::subjects).unwrap_or_default();
+        for ip in self.announceable() {
+            subjects.entry(ip).or_insert_with(|| Subject::bare(ip));
+        }
+        subjects
+    }
+
+    /// Who announces each address.
+    pub(super) fn winners(
+        &self,
+        subjects: &BTreeMap<IpAddr, Subject<'_>>,
+        members: &BTreeMap<String, Standing>,
+    ) -> BTreeMap<IpAddr, String> {
+        let field = self.field(members);
+        let elect = |(&ip, subject): (&IpAddr, &Subject<'_>)| {
+            let winner = election::elect(subject, &field).winner.ok()?;
+            Some((ip, winner))
+        };
+        subjects.iter().filter_map(elect).collect()
+    }
+
+    /// What an election goes by, with these members.
+    pub(super) fn field<'a>(&'a self, members: &'a BTreeMap<String, Standing>) -> Field<'a> {
+        Field {
+            members,
+            nodes: self.assigned().map_or(&NO_NODES, |it| &it.nodes),
+            sticky: self.options.hold_down.is_some(),
+        }
+    }
+
+    /// The attached interfaces on which an address is announced.
+    fn interfaces_for(&self, subject: Option<&Subject<'_>>) -> BTreeSet<u32> {
+        let node = self
+            .assigned()
+            .and_then(|it| it.nodes.get(&self.options.node));
+        let labels = node.map_or(&NO_LABELS, |it| &it.labels);
+        let announced = |interface: &str| {
+            subject.is_none_or(|subject| subject.advertised.on_interface(labels, interface))
+        };
+        let attached = self.attachments.values();
+        attached
+            .filter(|it| announced(&it.interface))
+            .map(|it| it.ifindex)
+            .collect()
+    }
+
+    /// Checks those that were never seen to work, and forgets those that are gone.
+    fn prove_new(&mut self, candidates: &BTreeSet<IpAddr>) {
+        self.ownership
+            .proofs
+            .retain(|ip, _| candidates.contains(ip));
+        for &ip in candidates {
+            let known = self.ownership.proofs.get(&ip);
+            if known.is_none_or(|it| !it.works) {
+                self.prove(ip);
+            }
+        }
+    }
+
+    /// Checks some of the others in turn. True where one is no more what it was.
+    pub(super) fn prove_in_turn(&mut self) -> bool {
+        let proofs = &self.ownership.proofs;
+        let after = self.ownership.checked;
+        let later = proofs.keys().filter(|ip| Some(**ip) > after);
+        let earlier = proofs.keys().filter(|ip| Some(**ip) <= after);
+        let turn: Vec<IpAddr> = later.chain(earlier).copied().take(CHECKED).collect();
+        let works = |state: &Self| state.ownership.withheld();
+        let before = works(self);
+        for ip in turn {
+            self.prove(ip);
+            self.ownership.checked = Some(ip);
+        }
+        works(self) != before
+    }
+
+    /// Runs the datapath on packets to an address.
+    fn prove(&mut self, ip: IpAddr) {
+        let found = self.check(ip);
+        let proof = self.ownership.proofs.entry(ip).or_insert(Proof {
+            works: false,
+            failures: 0,
+            reason: None,
+        });
+        let worked = proof.works;
+        match found {
+            Ok(()) => {
+                *proof = Proof {
+                    works: true,
+                    failures: 0,
+                    reason: None,
+                }
+            }
+            Err(reason) => {
+                proof.failures = proof.failures.saturating_add(1);
+                proof.works &= proof.failures < FAILURES;
+                if !proof.works && (worked || proof.reason.as_ref() != Some(&reason)) {
+                    tracing::warn!("{ip} is not announced from here: {reason}");
+                }
+                proof.reason = Some(reason);
+            }
+        }
+    }
+
+    /// Whether a packet to the address reaches a backend, by whatever service and interface.
+    fn check(&mut self, ip: IpAddr) -> Result<(), String> {
+        let Some(desired) = self.assigned() else {
+            // What an earlier agent left, and had checked.
+            return Ok(());
+        };
+        let on_it = |service: &Service| {
+            let mut frontends = service.frontends.iter();
+            let frontend = frontends.find(|it| it.addr.ip() == ip)?;
+            Some((*frontend, client(service, ip)))
+        };
+        let probes: Vec<(Frontend, SocketAddr)> =
+            desired.services.values().filter_map(on_it).collect();
+        let interfaces: Vec<(u32, [u8; 6])> = self
+            .attachments
+            .values()
+            .filter_map(|it| Some((it.ifindex, self.image.devices.get(&it.ifindex)?.mac)))
+            .collect();
+        let mut reason = "no service has it, or no interface is attached".to_owned();
+        for (frontend, client) in probes {
+            for &(ifindex, mac) in &interfaces {
+                let probe = Probe {
+                    client,
+                    frontend: frontend.addr,
+                    protocol: frontend.protocol,
+                    ifindex,
+                    mac,
+                };
+                match self.datapath.explain(&probe) {
+                    Ok(found) if found.backend.is_some() && goes_on(found.verdict) => return Ok(()),
+                    Ok(found) => {
+                        let verdict = found.verdict;
+                        reason = format!("a packet to {frontend} is {verdict}: {}", verdict.text());
+                    }
+                    Err(error) => reason = error.to_string(),
+                }
+            }
+        }
+        Err(reason)
+    }
+}
+
+/// Whether a packet that a backend was found for gets on its way.
+fn goes_on(verdict: Verdict) -> bool {
+    verdict.fate() == Fate::Forward || verdict == Verdict::LeftToTc
+}
+
+/// A client whom the service admits; of networks that are for documentation otherwise
+/// (RFC 5737, RFC 3849), which no neighbour has.
+fn client(service: &Service, vip: IpAddr) -> SocketAddr {
+    let of_family = |it: &&ipnet::IpNet| Family::of(it.addr()) == Family::of(vip);
+    let admitted = service.source_ranges.iter().find(of_family);
+    let ip = match (admitted, vip) {
+        (Some(net), _) => net.hosts().next().unwrap_or(net.addr()),
+        (None, IpAddr::V4(_)) => Ipv4Addr::new(192, 0, 2, 1).into(),
+        (None, IpAddr::V6(_)) => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
+    };
+    // The port of the service `discard`.
+    SocketAddr::new(ip, 9)
+}

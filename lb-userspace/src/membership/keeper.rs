@@ -1,0 +1,352 @@
+//! The thread of gossip: keeps the view, and the lease.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use chitchat::{
+    Chitchat, ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, spawn_chitchat,
+};
+use nix::time::{ClockId, clock_gettime};
+use tokio::{
+    runtime,
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, sleep},
+};
+
+use super::{
+    Counters, DETECTION, LEASE, Member, MembershipError, Options, Pulse, View, Words,
+    transport::Sealed,
+};
+
+/// Between rounds of gossip.
+const ROUND: Duration = Duration::from_millis(50);
+/// Between looks at what gossip has brought.
+const TICK: Duration = Duration::from_millis(25);
+/// How long to listen before the view counts: after the start, and after this process or
+/// the machine stood still.
+const SETTLING: Duration = Duration::from_millis(1000);
+/// Between calls on those that are not there.
+const CALL: Duration = Duration::from_millis(500);
+/// How long the agent may take to bring claims in line with a new view.
+const ANSWER: Duration = Duration::from_millis(250);
+/// How long a turn of the agent's loop may take, with no new view to answer.
+const TURN: Duration = Duration::from_secs(10);
+/// A member that is gone is remembered for so long, so that late words of others do not
+/// bring it back.
+const MEMORY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Keys that were taken back are remembered for so long.
+const TOMBSTONES: Duration = Duration::from_secs(60 * 60);
+/// Starts of this node, in its state directory.
+const GENERATION: &str = "generation";
+
+/// The thread's ends of all channels.
+pub(super) struct Keeper {
+    pub(super) view: watch::Sender<View>,
+    pub(super) words: watch::Receiver<Words>,
+    pub(super) seeds: watch::Receiver<BTreeSet<SocketAddr>>,
+    pub(super) pulse: watch::Receiver<Pulse>,
+    pub(super) renew: Box<dyn FnMut() + Send>,
+}
+
+/// What the keeper remembers from turn to turn.
+struct Watch {
+    me: ChitchatId,
+    /// What the last view was made of: live members with the versions of their words.
+    known: BTreeMap<ChitchatId, u64>,
+    /// Those that have gone without a word, by name.
+    lost: BTreeSet<String>,
+    /// The last view's number, and when it was given out.
+    view: (u64, Instant),
+    settled_at: Instant,
+    /// When the last turn was, by a clock that goes on while the machine sleeps.
+    boottime: Duration,
+    /// The last turn of the agent's loop that is known, and since when.
+    turn: (u64, Instant),
+    hold_down: Duration,
+    held_until: Option<Instant>,
+    /// Whether nobody else was there at the last look.
+    alone: bool,
+    /// Another node's address that has this one's name; told once.
+    namesake: Option<SocketAddr>,
+}
+
+/// Starts the thread; returns when the socket is open.
+pub(super) fn spawn(
+    keeper: Keeper,
+    options: Options,
+    counters: Arc<Counters>,
+) -> Result<JoinHandle<()>, MembershipError> {
+    let generation = next_generation(&options.state_dir)?;
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let address = options.address;
+    let id = ChitchatId::new(options.node, generation, address);
+    let config = ChitchatConfig {
+        chitchat_id: id.clone(),
+        cluster_id: "naru".to_owned(),
+        gossip_interval: ROUND,
+        listen_addr: address,
+        seed_nodes: Vec::new(),
+        failure_detector_config: detector(),
+        marked_for_deletion_grace_period: TOMBSTONES,
+        catchup_callback: None,
+        extra_liveness_predicate: None,
+    };
+    let transport = Sealed::new(options.key, counters);
+    let chat = runtime
+        .block_on(spawn_chitchat(config, Vec::new(), &transport))
+        .map_err(|error| MembershipError::Socket {
+            address,
+            reason: format!("{error:#}"),
+        })?;
+    let watch = Watch::new(id, options.hold_down);
+    let thread = thread::Builder::new().name("gossip".to_owned());
+    Ok(thread.spawn(move || runtime.block_on(run(keeper, watch, chat)))?)
+}
+
+/// A nearly fixed limit. The detector's is `threshold × mean interval`, of which this makes
+/// `12 × (5 × 50 ms + the last interval) / 6`: 600 ms where heartbeats come one upon the
+/// other, at most 800 ms. An estimate out of many intervals would depend on how many members
+/// pass heartbeats on, and on how busy the node was minutes ago.
+fn detector() -> FailureDetectorConfig {
+    FailureDetectorConfig {
+        phi_threshold: DETECTION.as_secs_f64() / ROUND.as_secs_f64() * 1.2,
+        sampling_window_size: 1,
+        max_interval: 2 * ROUND,
+        initial_interval: ROUND,
+        dead_node_grace_period: MEMORY,
+    }
+}
+
+/// Counts this start. By the clock it would go wrong where that is set back.
+fn next_generation(state_dir: &Path) -> Result<u64, MembershipError> {
+    let path = state_dir.join(GENERATION);
+    let failed = |source| MembershipError::Generation {
+        path: path.clone(),
+        source,
+    };
+    let last = match fs::read_to_string(&path) {
+        Ok(text) => text.trim().parse().unwrap_or(0),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(failed(error)),
+    };
+    // A state directory that was lost must not bring an old number back.
+    let clock = clock_gettime(ClockId::CLOCK_REALTIME).map_or(0, |it| it.tv_sec() as u64);
+    let next = clock.max(last + 1);
+    fs::write(&path, format!("{next}\n")).map_err(failed)?;
+    Ok(next)
+}
+
+async fn run(mut keeper: Keeper, mut watch: Watch, chat: ChitchatHandle) {
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut call_at = Instant::now();
+    let mut ended = std::pin::pin!(chat.termination_watcher());
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            Ok(()) = keeper.words.changed() => {}
+            Ok(()) = keeper.seeds.changed() => call_at = Instant::now(),
+            result = &mut ended => {
+                tracing::error!("gossip has ended ({result:?}): no address is announced any more");
+                return;
+            }
+        }
+        let pulse = *keeper.pulse.borrow();
+        if pulse.stop {
+            break;
+        }
+        watch.notice_gap();
+        let mut words = keeper.words.borrow_and_update().clone();
+        words.standing.held_down = watch.is_held();
+        let write = |chat: &mut Chitchat| words.write(chat.self_node_state());
+        let said = chat.with_chitchat(write).await;
+        let look = |chat: &mut Chitchat| watch.look(chat, &words);
+        if let Some(view) = chat.with_chitchat(look).await {
+            keeper.view.send_replace(view);
+        }
+        if said {
+            call(&chat, watch.others());
+        }
+        if call_at <= Instant::now() {
+            call_at = Instant::now() + CALL;
+            let missing = keeper.seeds.borrow().clone();
+            let there: BTreeSet<_> = watch.others().collect();
+            let missing = missing.difference(&there).copied();
+            call(
+                &chat,
+                missing.filter(|it| *it != watch.me.gossip_advertise_addr),
+            );
+        }
+        if watch.may_renew(pulse) {
+            (keeper.renew)();
+        }
+    }
+    // What was said last goes out with the next round.
+    sleep(2 * ROUND).await;
+    if let Err(error) = chat.shutdown().await {
+        tracing::warn!("ending gossip: {error:#}");
+    }
+}
+
+/// Exchanges news with these now.
+fn call(chat: &ChitchatHandle, addresses: impl Iterator<Item = SocketAddr>) {
+    for address in addresses {
+        if let Err(error) = chat.gossip(address) {
+            tracing::warn!("gossip with {address}: {error:#}");
+        }
+    }
+}
+
+fn boottime() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
+}
+
+// === impl Watch ===
+
+impl Watch {
+    fn new(me: ChitchatId, hold_down: Duration) -> Self {
+        let now = Instant::now();
+        Self {
+            me,
+            known: BTreeMap::new(),
+            lost: BTreeSet::new(),
+            view: (0, now),
+            settled_at: now + SETTLING,
+            boottime: boottime(),
+            turn: (0, now),
+            hold_down,
+            held_until: None,
+            alone: true,
+            namesake: None,
+        }
+    }
+
+    /// Whoever stood still for longer than a lease does not know what has become of the
+    /// others, nor they of it: it listens first.
+    fn notice_gap(&mut self) {
+        let now = boottime();
+        let gap = now.saturating_sub(self.boottime);
+        self.boottime = now;
+        if gap > LEASE {
+            let gap = gap.as_millis();
+            tracing::warn!("this process stood still for {gap} ms; listening before answering");
+            self.settled_at = Instant::now() + SETTLING;
+            self.alone = true;
+        }
+    }
+
+    fn is_settled(&self) -> bool {
+        Instant::now() >= self.settled_at
+    }
+
+    /// Whether this node came back to others a short while ago.
+    fn is_held(&self) -> bool {
+        self.held_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Where the other members are.
+    fn others(&self) -> impl Iterator<Item = SocketAddr> {
+        let others = self.known.keys().filter(|it| **it != self.me);
+        others.map(|it| it.gossip_advertise_addr)
+    }
+
+    /// The view, where it is another one than the last. Until this node is settled the
+    /// agent goes by the last one, and nothing is answered.
+    fn look(&mut self, chat: &mut Chitchat, words: &Words) -> Option<View> {
+        let mut live: BTreeMap<&str, &ChitchatId> = BTreeMap::from([(&*self.me.node_id, &self.me)]);
+        let mut namesake = None;
+        for id in chat.live_nodes().filter(|it| **it != self.me) {
+            if id.node_id == self.me.node_id {
+                // Its former self, for a moment, or somebody else for good.
+                namesake = Some(id.gossip_advertise_addr)
+                    .filter(|it| *it != self.me.gossip_advertise_addr);
+                continue;
+            }
+            let newest = live.entry(&id.node_id).or_insert(id);
+            if newest.generation_id < id.generation_id {
+                *newest = id;
+            }
+        }
+        if let Some(address) = namesake.filter(|_| namesake != self.namesake) {
+            let name = &self.me.node_id;
+            tracing::error!("{address} calls itself {name} as well; start one with --node-name");
+        }
+        self.namesake = namesake;
+        if !self.is_settled() {
+            return None;
+        }
+        let alone = live.len() == 1;
+        if self.alone && !alone && !self.hold_down.is_zero() {
+            self.held_until = Some(Instant::now() + self.hold_down);
+        }
+        self.alone = alone;
+        let version = |id: &ChitchatId| chat.node_state(id).map_or(0, |it| it.max_version());
+        let known = live.values().map(|&id| (id.clone(), version(id)));
+        let known: BTreeMap<ChitchatId, u64> = known.collect();
+        let lost = self.lost(chat, &live);
+        if known == self.known && lost == self.lost {
+            return None;
+        }
+        self.known = known;
+        self.lost = lost;
+        self.view = (self.view.0 + 1, Instant::now());
+        let members = self.known.keys().map(|id| {
+            let words = match chat.node_state(id) {
+                _ if *id == self.me => words.clone(),
+                Some(state) => Words::read(state.key_values()),
+                None => Words::default(),
+            };
+            let address = id.gossip_advertise_addr;
+            (id.node_id.to_string(), Member { address, words })
+        });
+        Some(View {
+            number: self.view.0,
+            settled: true,
+            members: members.collect(),
+            lost: self.lost.clone(),
+        })
+    }
+
+    /// Those that have gone without a word, also of those that others tell of.
+    fn lost(&self, chat: &Chitchat, live: &BTreeMap<&str, &ChitchatId>) -> BTreeSet<String> {
+        let mut lost = self.lost.clone();
+        let mut newest: BTreeMap<&str, &ChitchatId> = BTreeMap::new();
+        for id in chat.dead_nodes() {
+            let entry = newest.entry(&id.node_id).or_insert(id);
+            if entry.generation_id < id.generation_id {
+                *entry = id;
+            }
+        }
+        for (name, id) in newest {
+            let words = chat.node_state(id).map(|it| Words::read(it.key_values()));
+            if words.is_some_and(|it| it.standing.leaving) {
+                lost.remove(name);
+            } else {
+                lost.insert(name.to_owned());
+            }
+        }
+        lost.retain(|name| !live.contains_key(name.as_str()));
+        lost
+    }
+
+    /// Whether the lease may be renewed: this node knows who is there, and the agent has
+    /// brought its claims in line with that and gets on.
+    fn may_renew(&mut self, pulse: Pulse) -> bool {
+        let now = Instant::now();
+        if pulse.turn != self.turn.0 {
+            self.turn = (pulse.turn, now);
+        }
+        let (view, since) = self.view;
+        let answered = pulse.seen == view || now - since < ANSWER;
+        self.is_settled() && answered && now - self.turn.1 < TURN
+    }
+}

@@ -1,0 +1,202 @@
+use std::{
+    net::UdpSocket,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Instant,
+};
+
+use super::*;
+use crate::election::Standing;
+
+const SECRET: &[u8] = b"a key for the tests of gossip";
+
+/// A member on loopback, with its own state directory.
+struct Node {
+    membership: Membership,
+    renewals: Arc<AtomicU64>,
+    address: SocketAddr,
+    state_dir: tempfile::TempDir,
+}
+
+impl Node {
+    fn new(name: &str, key: &[u8], seeds: &[SocketAddr]) -> Self {
+        Self::again(name, key, seeds, free(), tempfile::tempdir().unwrap())
+    }
+
+    fn again(
+        name: &str,
+        key: &[u8],
+        seeds: &[SocketAddr],
+        address: SocketAddr,
+        state_dir: tempfile::TempDir,
+    ) -> Self {
+        let renewals = Arc::<AtomicU64>::default();
+        let options = Options {
+            node: name.to_owned(),
+            address,
+            key: Key::new(key),
+            hold_down: Duration::ZERO,
+            state_dir: state_dir.path().to_path_buf(),
+        };
+        let count = Arc::clone(&renewals);
+        let renew = move || {
+            count.fetch_add(1, Ordering::Relaxed);
+        };
+        let membership = Membership::start(options, renew).unwrap();
+        membership.seek(seeds.iter().copied().collect());
+        Self {
+            membership,
+            renewals,
+            address,
+            state_dir,
+        }
+    }
+
+    fn members(&self) -> Vec<String> {
+        self.membership.view().members.into_keys().collect()
+    }
+
+    fn say(&self, change: impl FnOnce(&mut Standing)) {
+        let mut words = Words::default();
+        change(&mut words.standing);
+        self.membership.say(words);
+    }
+
+    fn wait(&self, what: &str, holds: impl Fn(&View) -> bool) -> Duration {
+        let begun = Instant::now();
+        while !holds(&self.membership.view()) {
+            let view = self.membership.view();
+            assert!(
+                begun.elapsed() < Duration::from_secs(10),
+                "{what}: {view:?}"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        begun.elapsed()
+    }
+
+    fn sees(&self, names: &[&str]) -> Duration {
+        self.wait(&format!("sees {names:?}"), |view| {
+            view.members.keys().eq(names)
+        })
+    }
+}
+
+/// A port that is free, as far as a moment ago.
+fn free() -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.local_addr().unwrap()
+}
+
+#[test]
+fn members_find_each_other_hear_and_bury_each_other() {
+    let a = Node::new("a", SECRET, &[]);
+    let b = Node::new("b", SECRET, &[a.address]);
+    let c = Node::new("c", SECRET, &[a.address]);
+    for node in [&a, &b, &c] {
+        node.sees(&["a", "b", "c"]);
+    }
+    a.say(|it| it.claims = ["192.168.56.11".parse().unwrap()].into());
+    let heard = |view: &View| view.members["a"].words.standing.claims.len() == 1;
+    let took = b.wait("a's claim", heard).max(c.wait("a's claim", heard));
+    assert!(took < Duration::from_millis(500), "{took:?}");
+
+    // A thread that ends without a word, as far as others can tell.
+    drop(c);
+    let took = a.sees(&["a", "b"]);
+    assert!(took < Duration::from_millis(1500), "{took:?}");
+    a.wait("c is lost", |view| view.lost.contains("c"));
+
+    b.say(|it| it.leaving = true);
+    a.wait("b leaves", |view| view.members["b"].words.standing.leaving);
+    drop(b);
+    a.sees(&["a"]);
+    assert_eq!(a.membership.view().lost, ["c".to_owned()].into());
+}
+
+#[test]
+fn who_comes_back_is_not_lost_and_not_its_former_self() {
+    let a = Node::new("a", SECRET, &[]);
+    let b = Node::new("b", SECRET, &[a.address]);
+    a.sees(&["a", "b"]);
+    b.say(|it| it.leaving = true);
+    a.wait("b leaves", |view| view.members["b"].words.standing.leaving);
+    let Node {
+        membership,
+        address,
+        state_dir,
+        ..
+    } = b;
+    membership.stop();
+    let b = Node::again("b", SECRET, &[a.address], address, state_dir);
+    a.wait("b is back", |view| {
+        let b = view.members.get("b");
+        b.is_some_and(|it| !it.words.standing.leaving)
+    });
+    assert_eq!(a.membership.view().lost.len(), 0);
+    assert_eq!(b.sees(&["a", "b"]).as_secs(), 0);
+}
+
+#[test]
+fn another_key_is_counted_and_ignored() {
+    let a = Node::new("a", SECRET, &[]);
+    let forger = Node::new("z", b"another key, of equal length!!", &[a.address]);
+    forger.sees(&["z"]);
+    // Junk of all lengths, too.
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for length in (0..1500).step_by(100) {
+        socket.send_to(&vec![0xa5; length], a.address).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(a.members(), ["a"]);
+    assert!(a.membership.counters().rejected() > 15);
+    assert_eq!(a.membership.counters().received(), 0);
+}
+
+#[test]
+fn the_lease_is_renewed_for_an_agent_that_gets_on() {
+    let a = Node::new("a", SECRET, &[]);
+    let renewed = |within: u64| {
+        let before = a.renewals.load(Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(within));
+        a.renewals.load(Ordering::Relaxed) - before
+    };
+    // Not before it knows who is there.
+    assert_eq!(renewed(500), 0);
+    a.wait("settled", |view| view.settled);
+    a.membership.confirm(a.membership.view().number);
+    let often = renewed(500);
+    assert!(often >= 4, "{often} times in half a second");
+
+    let b = Node::new("b", SECRET, &[a.address]);
+    a.sees(&["a", "b"]);
+    // The agent has not answered the new view.
+    std::thread::sleep(Duration::from_millis(400));
+    assert_eq!(renewed(300), 0);
+    a.membership.confirm(a.membership.view().number);
+    assert!(renewed(500) >= 4);
+    drop(b);
+}
+
+#[test]
+fn many_allocations_reach_everybody() {
+    let a = Node::new("a", SECRET, &[]);
+    let mut words = Words::default();
+    for n in 0..2000 {
+        let value = format!(
+            "{{\"pool\":\"lan\",\"ips\":[\"10.{}.{}.{}\"],\"stamp\":{n}}}",
+            n % 7,
+            n / 250,
+            n % 250
+        );
+        words
+            .allocations
+            .insert(format!("namespace-{}/service-{n}", n % 13), value);
+    }
+    a.membership.say(words.clone());
+    let b = Node::new("b", SECRET, &[a.address]);
+    b.wait("all allocations", |view| {
+        let a = view.members.get("a");
+        a.is_some_and(|it| it.words.allocations == words.allocations)
+    });
+    assert_eq!(a.membership.counters().oversized(), 0);
+}

@@ -1,0 +1,112 @@
+//! The kinds of `metallb.io` that say who gets which address and who announces it.
+//!
+//! Fields that were not written are `None`, so that an object is written back as it was
+//! read. The specs are what a derive of `kube::CustomResource` asks for.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use serde::{Deserialize, Serialize};
+
+/// An object of a custom kind.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Resource<S> {
+    /// Group and version.
+    pub api_version: String,
+    /// The kind's name.
+    pub kind: String,
+    /// Name, namespace, labels.
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+    /// What its author wants.
+    pub spec: S,
+    /// What a controller wrote back; not used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<serde_json::Value>,
+}
+
+/// Addresses for Services of type LoadBalancer.
+pub type IpAddressPool = Resource<IpAddressPoolSpec>;
+
+/// How the addresses of pools are announced on the LAN.
+pub type L2Advertisement = Resource<L2AdvertisementSpec>;
+
+/// [`IpAddressPool`]'s spec.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IpAddressPoolSpec {
+    /// Networks (`192.168.56.0/28`) and ranges (`192.168.56.11-192.168.56.13`).
+    pub addresses: Vec<String>,
+    /// Whether Services get one without asking for this pool; true unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auto_assign: Option<bool>,
+    /// Whether to leave out IPv4 addresses that end in .0 or .255; false unless said.
+    #[serde(
+        default,
+        rename = "avoidBuggyIPs",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub avoid_buggy_ips: Option<bool>,
+    /// Which Services may have one; unsaid: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_allocation: Option<ServiceAllocationSpec>,
+}
+
+/// Whom a pool is for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceAllocationSpec {
+    /// Pools with a lower one come first; 0 comes last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i64>,
+    /// Namespaces by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespaces: Option<Vec<String>>,
+    /// Namespaces by label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_selectors: Option<Vec<LabelSelector>>,
+    /// Services by label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_selectors: Option<Vec<LabelSelector>>,
+}
+
+/// [`L2Advertisement`]'s spec.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct L2AdvertisementSpec {
+    /// Pools by name; without these and selectors: all pools.
+    #[serde(
+        default,
+        rename = "ipAddressPools",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub ip_address_pools: Option<Vec<String>>,
+    /// Pools by label.
+    #[serde(
+        default,
+        rename = "ipAddressPoolSelectors",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub ip_address_pool_selectors: Option<Vec<LabelSelector>>,
+    /// The nodes that may announce; unsaid: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_selectors: Option<Vec<LabelSelector>>,
+    /// The interfaces to announce on; unsaid: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interfaces: Option<Vec<String>>,
+    /// The Services that it is about; unsaid: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_selectors: Option<Vec<LabelSelector>>,
+    /// The nodes that should rather announce than others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preferred_node_selectors: Option<Vec<PreferredNodeSelector>>,
+}
+
+/// A weight for nodes of some labels.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PreferredNodeSelector {
+    /// 1 to 100.
+    pub weight: i64,
+    /// The nodes.
+    pub preference: LabelSelector,
+}
