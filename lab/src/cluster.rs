@@ -15,7 +15,7 @@ use crate::lab::Lab;
 use crate::manifests::{Manifests, Protocol, ServiceSpec};
 use crate::owner::owners_now;
 use crate::pod::Pod;
-use crate::topology::Topology;
+use crate::topology::{PodRoutes, TUNNEL, Topology, UPLINK};
 
 /// Debian's place for the library that shows a process another time of day.
 const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
@@ -118,6 +118,11 @@ impl ClusterOptions {
             OwnerChoice::Elected => options.arg("--gossip-key").arg(key),
             OwnerChoice::First if lab.topology().nodes[0].name == node => options,
             OwnerChoice::First => options.arg("--no-announce"),
+        };
+        let options = match lab.topology().pod_routes {
+            PodRoutes::Lan => options,
+            // Pods of other nodes are behind the tunnel.
+            PodRoutes::Vxlan => options.interface(UPLINK).interface(TUNNEL),
         };
         let options = options.args(&self.args);
         if !self.clocks {

@@ -35,7 +35,7 @@ pub struct Plan {
     pub far: Option<String>,
     /// How long all is watched before anything happens.
     pub before: Duration,
-    /// How long it is watched after that, at least and at most.
+    /// How long it is watched once that is done, at least and at most.
     pub after: (Duration, Duration),
     /// It is over early when for so long every request was answered and one owner stayed.
     pub calm: Duration,
@@ -148,7 +148,7 @@ impl Plan {
         sleep(self.before);
         let fault = began.elapsed();
         act(cluster)?;
-        let calm = self.wait_calm(began, fault, &prober, &near);
+        let calm = self.wait_calm(began, &prober, &near);
         let recent = Duration::from_secs(1);
         let connections: Vec<_> = held
             .close()?
@@ -184,20 +184,15 @@ impl Plan {
     }
 
     /// Waits as the plan says; tells whether calm has come back.
-    fn wait_calm(
-        &self,
-        began: Instant,
-        fault: Duration,
-        prober: &Prober,
-        near: &OwnerWatch,
-    ) -> bool {
+    fn wait_calm(&self, began: Instant, prober: &Prober, near: &OwnerWatch) -> bool {
         let (least, most) = self.after;
+        let done = began.elapsed();
         loop {
             sleep(Duration::from_millis(100));
             let now = began.elapsed();
             let since = now.saturating_sub(self.calm + UNDER_WAY);
-            let calm = since >= fault && is_calm(&prober.requests(), &near.ownership(), since, now);
-            if (calm && now >= fault + least) || now >= fault + most {
+            let calm = since >= done && is_calm(&prober.requests(), &near.ownership(), since, now);
+            if (calm && now >= done + least) || now >= done + most {
                 return calm;
             }
         }

@@ -30,6 +30,7 @@ mod every_way;
 mod failover;
 mod health;
 mod host_address;
+mod instruments;
 mod interfaces;
 mod reply_path;
 mod sockets;

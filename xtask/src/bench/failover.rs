@@ -17,7 +17,7 @@ asks by ARP who the owner is. A run takes about 15 s. Needs root, or sudo.
 Examples:
   cargo xtask bench failover                         each fault five times, three nodes
   cargo xtask bench failover --runs 50 --fault node-off
-  cargo xtask bench failover --runs 50 --nodes 3,7 --write
+  cargo xtask bench failover --runs 50 --nodes 3,7 --busy 300 --write
                                                      what docs/failover.md was made by";
 
 /// Arguments of `bench failover`.
@@ -32,6 +32,9 @@ pub(crate) struct Args {
     /// Only these faults: node-off, agent-killed, …
     #[arg(long, value_name = "NAME,…")]
     fault: Option<String>,
+    /// Also keep all cores busy for so many seconds, and see whether the owner stays
+    #[arg(long, value_name = "SECONDS")]
+    busy: Option<u64>,
     /// Write every run to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -63,6 +66,9 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(faults) = &args.fault {
         command.args(["--fault", faults]);
     }
+    if let Some(seconds) = args.busy {
+        command.args(["--busy", &seconds.to_string()]);
+    }
     if let Some(path) = &args.json {
         command.arg("--json").arg(path);
     }
@@ -91,6 +97,9 @@ impl Args {
         words += &format!(" --nodes {}", self.nodes);
         if let Some(faults) = &self.fault {
             words += &format!(" --fault {faults}");
+        }
+        if let Some(seconds) = self.busy {
+            words += &format!(" --busy {seconds}");
         }
         if self.static_owner {
             words += " --static-owner";

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use naru_lab::{
-    Algorithm, Cluster, ClusterOptions, Fault, Outcome, OwnerChoice, Plan, PodKind, Topology,
-    can_fake_clocks, tutorial_services,
+    Algorithm, Burners, Cluster, ClusterOptions, Fault, Outcome, OwnerChoice, Plan, PodKind,
+    Topology, can_fake_clocks, tutorial_services,
 };
 use serde::Serialize;
 
@@ -38,6 +38,9 @@ pub(crate) struct Args {
     /// Connections that are held open over each fault
     #[arg(long, value_name = "N", default_value_t = 30)]
     held: usize,
+    /// Also keep all cores busy for so many seconds, and see whether the owner stays
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    busy: u64,
     /// Write every run to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -74,10 +77,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
         .into_iter()
         .partition(|it| matches!(it, Fault::ClockAhead | Fault::ClockBack));
     for &nodes in &args.nodes {
-        if !others.is_empty() || args.plot.is_some() {
+        if !others.is_empty() || args.busy > 0 || args.plot.is_some() {
             let cluster = start(args, nodes, false)?;
             for fault in &others {
                 repeat(args, &cluster, nodes, *fault, &mut runs)?;
+            }
+            if args.busy > 0 {
+                runs.push(keep_busy(&cluster, nodes, args.busy)?);
             }
             if let Some(dir) = &args.plot
                 && nodes == args.nodes[0]
@@ -188,6 +194,36 @@ fn repeat(
         }
     }
     Ok(())
+}
+
+/// Every core has something better to do for so long; nothing else happens.
+fn keep_busy(cluster: &Cluster, nodes: u8, seconds: u64) -> anyhow::Result<Run> {
+    settle(cluster)?;
+    println!("  {nodes} nodes: all cores are busy for {seconds} s …");
+    let time = Duration::from_secs(seconds);
+    let plan = Plan {
+        after: (time, time),
+        ..Plan::new(cluster)
+    };
+    let mut burners = None;
+    let seen = plan.observe(cluster, |_| {
+        burners = Some(Burners::start());
+        Ok(())
+    })?;
+    drop(burners);
+    let outcome = seen.outcome();
+    println!(
+        "  {nodes} nodes: {} changes of the owner, {}",
+        outcome.changes,
+        table::line(&outcome)
+    );
+    Ok(Run {
+        fault: "busy",
+        what: "nothing, but all cores are busy",
+        nodes,
+        run: 1,
+        outcome,
+    })
 }
 
 /// Waits until exactly one node has had the address for a while; gives its name.
