@@ -49,7 +49,7 @@ impl State {
             source,
             services: self.image.service_count(),
             backends: self.image.backends.len(),
-            announced: self.announced(),
+            announced: self.announced()?,
             drained: self
                 .memory
                 .drained
@@ -69,10 +69,10 @@ impl State {
         })
     }
 
-    fn announced(&self) -> Vec<Announced> {
-        self.announcer
-            .status()
-            .into_iter()
+    fn announced(&self) -> Result<Vec<Announced>, DatapathError> {
+        let counts = self.datapath.claim_counts()?;
+        let status = self.announcer.status(&counts);
+        let announced = status.into_iter()
             .map(|status| Announced {
                 vip: status.vip,
                 interface: status.interface,
@@ -86,8 +86,8 @@ impl State {
                 responses_sent: status.responses_sent,
                 gratuitous_sent: status.gratuitous_sent,
                 conflicts: status.conflicts,
-            })
-            .collect()
+            });
+        Ok(announced.collect())
     }
 
     fn services(&self) -> Result<Vec<Service>, DatapathError> {
