@@ -46,3 +46,5 @@ pub const MAX_AFFINE_CLIENTS: usize = 1 << 16;
 pub const MAX_INTERNAL: usize = 1 << 17;
 /// Sockets of this node that are remembered at a time.
 pub const MAX_SOCKETS: usize = 1 << 16;
+/// Entries of map `CLAIMS`: addresses times the interfaces that they are claimed on.
+pub const MAX_CLAIMS: usize = 1 << 17;

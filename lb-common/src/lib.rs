@@ -12,6 +12,7 @@
 pub mod addr;
 pub mod backend;
 pub mod checksum;
+pub mod claim;
 pub mod config;
 pub mod device;
 pub mod flow;
@@ -27,6 +28,7 @@ pub mod verdict;
 
 pub use addr::{Addr, Family, Port, Protocol, Tuple};
 pub use backend::{Backend, BackendId, Mode};
+pub use claim::{Claim, ClaimCount};
 pub use device::{Device, SnatSource};
 pub use flow::{Flow, FlowState, Reply};
 pub use service::{AddressUse, Affinity, Algorithm, Client, Entry, Frontend, Slot, SlotTable};
@@ -40,4 +42,4 @@ pub use verdict::{Hook, Verdict};
 /// Maps are pinned below a directory that carries this number; contents written
 /// under another number are never reused. Raise it with every change of a type in
 /// this crate that stands in a map.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;

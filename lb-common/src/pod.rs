@@ -1,8 +1,8 @@
 //! Marks the map types as plain old data for aya.
 
 use crate::{
-    Addr, AddressUse, Affinity, Backend, Client, Device, Entry, Flow, Frontend, Peer, Reply, Slot,
-    SlotTable, Socket, Stats, Trace, Tuple, VerdictCount,
+    Addr, AddressUse, Affinity, Backend, Claim, ClaimCount, Client, Device, Entry, Flow, Frontend,
+    Peer, Reply, Slot, SlotTable, Socket, Stats, Trace, Tuple, VerdictCount,
 };
 
 macro_rules! pod {
@@ -20,6 +20,8 @@ pod!(
     AddressUse,
     Affinity,
     Backend,
+    Claim,
+    ClaimCount,
     Client,
     Device,
     Entry,

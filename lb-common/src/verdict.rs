@@ -34,7 +34,7 @@ pub enum Fate {
     Pass,
     /// Rewritten and sent on its way.
     Forward,
-    /// Answered by the program itself: RST or ICMP.
+    /// Answered by the program itself: RST, ICMP, ARP or neighbour discovery.
     Refuse,
     /// Dropped.
     Drop,
@@ -74,7 +74,7 @@ macro_rules! verdicts {
 
 verdicts! {
     NotOurs = "not_ours", Pass, "The packet concerns no service; the stack handles it. The host's ordinary traffic.";
-    NotIp = "not_ip", Pass, "Neither IPv4 nor IPv6 (ARP, for instance); the stack handles it.";
+    NotIp = "not_ip", Pass, "Neither IPv4 nor IPv6, nor an ARP request for a claimed address; the stack handles it.";
     Unparsed = "unparsed", Pass, "More headers than the program reads (over two VLAN tags, over four IPv6 extension headers or 256 bytes of them), or an IPv4 address in an IPv6 header; the stack handles it.";
     Truncated = "truncated", Pass, "The frame ends before its network header does; left to the stack, which drops it. A steady rate points to a broken sender.";
     BadHeader = "bad_header", Pass, "A wrong version in the network header, or a header length below 20; left to the stack, which drops it. A steady rate points to a broken sender.";
@@ -91,6 +91,9 @@ verdicts! {
     RefusedReset = "refused_reset", Refuse, "TCP refused with RST: no usable backend, or a connection that nobody remembers. Check the endpoints of the service (`naru backends`).";
     RefusedUnreachable = "refused_unreachable", Refuse, "UDP or SCTP refused with ICMP port unreachable: no usable backend. Check the endpoints of the service (`naru backends`).";
     EchoReply = "echo_reply", Refuse, "A ping of a VIP that has backends, answered.";
+    ArpAnswered = "arp_answered", Refuse, "An ARP request for an address that is claimed on the interface, answered.";
+    NdpAnswered = "ndp_answered", Refuse, "A neighbour solicitation for an address that is claimed on the interface, answered.";
+    ClaimExpired = "claim_expired", Pass, "A question for a claimed address that the agent vouches for no more: it was stopped, died or hangs. Nobody answers; check that the agent runs.";
     ErrorLocal = "error_local", Forward, "An ICMP error about a reply, given to the backend on this node that had sent it. Path MTU discovery needs these.";
     ErrorNat = "error_nat", Forward, "An ICMP error about a reply, sent on to the backend elsewhere that had sent it.";
     ErrorDsr = "error_dsr", Forward, "An ICMP error about a reply, handed over to the node of the backend that had sent it.";

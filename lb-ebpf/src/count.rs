@@ -1,10 +1,12 @@
 //! Counters: plain additions to this CPU's copies.
 
-use lb_common::{BackendId, Hook, Reply, Stats, Verdict, config::REFUSALS_PER_SECOND};
+use lb_common::{
+    BackendId, Claim, ClaimCount, Hook, Reply, Stats, Verdict, config::REFUSALS_PER_SECOND,
+};
 
 use crate::{
     headers::Headers,
-    maps::{BACKEND_STATS, REFUSALS, SERVICE_STATS, VERDICTS, dry_run},
+    maps::{BACKEND_STATS, CLAIMS, REFUSALS, SERVICE_STATS, VERDICTS, dry_run},
     trace,
 };
 
@@ -59,6 +61,28 @@ pub fn reply(reply: &Reply, headers: &Headers) {
 #[inline(always)]
 pub fn flow(service: u32, backend: BackendId) {
     add(service, backend, |stats| stats.flows += 1);
+}
+
+/// Counts a question for a claimed address, in its entry of map `CLAIMS`.
+#[inline(always)]
+pub fn asked(count: *mut ClaimCount) {
+    if !dry_run() {
+        // SAFETY: a word of a map value.
+        fetch_add(unsafe { &raw mut (*count).requests }, 1);
+    }
+}
+
+/// Counts the answer to that.
+#[inline(always)]
+pub fn answered(claim: &Claim) {
+    if dry_run() {
+        return;
+    }
+    // None: it was released meanwhile.
+    if let Some(count) = CLAIMS.get_ptr_mut(claim) {
+        // SAFETY: a word of a map value.
+        fetch_add(unsafe { &raw mut (*count).responses }, 1);
+    }
 }
 
 #[inline(always)]

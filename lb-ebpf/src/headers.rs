@@ -54,7 +54,7 @@ pub enum Payload {
     Echo = 2,
     /// An ICMP or ICMPv6 error about a packet with ports.
     Error = 3,
-    /// Neighbour discovery (RFC 4861), which is the host's own business.
+    /// Neighbour discovery (RFC 4861): the host's own business, but for claimed addresses.
     Neighbour = 4,
     /// A TCP header whose length cannot be.
     BadTcp = 5,

@@ -6,7 +6,7 @@ use lb_common::{
 };
 
 use crate::{
-    client, count,
+    announce, client, count,
     flow::{self, Known},
     fragment,
     frame::Context,
@@ -42,6 +42,8 @@ pub enum Step {
     HandOver,
     /// Answer it: nobody serves it.
     Refuse,
+    /// Answer it: it asks for the link address in [`Work::link`].
+    Advertise,
     /// Answer it: it is a ping.
     Echo,
     /// Answer it: it is larger than the MTU in [`Work::fib`].
@@ -71,6 +73,9 @@ fn refusal(headers: &Headers) -> Plan {
 /// Decides over a packet that came in.
 #[inline(always)]
 pub fn ingress(ctx: Context<'_>, headers: &mut Headers, work: &mut Work) -> Result<Plan, Verdict> {
+    if headers.payload == Payload::Neighbour {
+        return announce::solicited(ctx, headers, work);
+    }
     // SAFETY: `AddressUse` is one word.
     let usage = match unsafe { ADDRESSES.get(&headers.tuple.dst) } {
         Some(usage) => *usage,
@@ -122,7 +127,6 @@ pub fn ingress(ctx: Context<'_>, headers: &mut Headers, work: &mut Work) -> Resu
                 return Ok(plan);
             }
         }
-        Payload::Neighbour => return Err(Verdict::NotOurs),
         Payload::Echo if usage.contains(AddressUse::PINGED) => {
             if !rewrites {
                 return Err(Verdict::LeftToTc);

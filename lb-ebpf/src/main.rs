@@ -6,6 +6,7 @@
 #![feature(asm_experimental_arch, core_intrinsics)]
 #![allow(internal_features)]
 
+mod announce;
 mod client;
 mod count;
 mod flow;
@@ -87,9 +88,22 @@ fn run<F: Frame>(frame: &mut F) -> i32 {
             count::verdict(F::HOOK, verdict, headers.frame_len());
             action
         }
-        Err(verdict) => {
+        Err(mut verdict) => {
+            let mut action = stop::<F>(verdict);
+            if F::HOOK == Hook::Xdp && verdict == Verdict::NotIp {
+                verdict = match announce::arp(frame) {
+                    Ok(()) => {
+                        action = frame.send_back();
+                        Verdict::ArpAnswered
+                    }
+                    Err(verdict) => {
+                        action = stop::<F>(verdict);
+                        verdict
+                    }
+                };
+            }
             count::verdict(F::HOOK, verdict, len);
-            stop::<F>(verdict)
+            action
         }
     }
 }
@@ -148,6 +162,7 @@ fn process<F: Frame>(
             *action = frame.hand_over(work.fib.ifindex, &work.link)?;
             return Ok(plan.verdict);
         }
+        Step::Advertise => announce::advertise(frame, work)?,
         Step::Echo => icmp::echo(frame, headers)?,
         Step::Refuse => refuse::refuse(frame, headers)?,
         Step::TooBig => refuse::too_big(frame, headers, work)?,

@@ -6,12 +6,12 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use lb_common::{
-    Addr, AddressUse, Affinity, Backend, Client, Device, Entry, Flow, Frontend, Peer, Reply, Slot,
-    SlotTable, Socket, Stats, Trace, Tuple, Verdict, VerdictCount,
+    Addr, AddressUse, Affinity, Backend, Claim, ClaimCount, Client, Device, Entry, Flow, Frontend,
+    Peer, Reply, Slot, SlotTable, Socket, Stats, Trace, Tuple, Verdict, VerdictCount,
     config::{
         DEFAULT_MAX_FLOWS, DEFAULT_SEED, MAX_ADDRESSES, MAX_AFFINE_CLIENTS, MAX_BACKENDS,
-        MAX_DEVICES, MAX_FRAGMENTED, MAX_FRONTENDS, MAX_INTERNAL, MAX_SERVICES, MAX_SLOTS,
-        MAX_SOCKETS, MAX_SOURCES, MAX_TABLES,
+        MAX_CLAIMS, MAX_DEVICES, MAX_FRAGMENTED, MAX_FRONTENDS, MAX_INTERNAL, MAX_SERVICES,
+        MAX_SLOTS, MAX_SOCKETS, MAX_SOURCES, MAX_TABLES,
     },
 };
 
@@ -51,6 +51,12 @@ pub static SOURCES: LpmTrie<Client, u32, MAX_SOURCES> = LpmTrie::new();
 pub static BACKENDS: Array<Backend, MAX_BACKENDS> = Array::new();
 #[btf_map]
 pub static DEVICES: HashMap<u32, Device, MAX_DEVICES> = HashMap::new();
+/// What is answered for, and where.
+#[btf_map]
+pub static CLAIMS: HashMap<Claim, ClaimCount, MAX_CLAIMS, NO_PREALLOC> = HashMap::new();
+/// Until when, in nanoseconds of the clock that also runs while the machine sleeps.
+#[btf_map]
+pub static LEASE: Array<u64, 1, MMAPABLE> = Array::new();
 #[btf_map]
 pub static FLOWS: LruHashMap<Tuple, Flow, DEFAULT_MAX_FLOWS> = LruHashMap::new();
 #[btf_map]

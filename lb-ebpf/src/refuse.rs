@@ -131,7 +131,7 @@ fn sum(words: &[u32; 5]) -> u64 {
 /// Sum of the pseudo-header (RFC 9293 section 3.1, RFC 8200 section 8.1). The prefix of
 /// mapped addresses adds 2 × 0xffff: nothing, in one's complement.
 #[inline(always)]
-fn pseudo(tuple: &Tuple, protocol: u8, len: usize) -> u64 {
+pub fn pseudo(tuple: &Tuple, protocol: u8, len: usize) -> u64 {
     let words = |addr: &Addr| -> u64 { addr.words().iter().map(|&word| u64::from(word)).sum() };
     words(&tuple.src)
         + words(&tuple.dst)

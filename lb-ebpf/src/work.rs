@@ -1,7 +1,7 @@
 //! Scratch memory of one program run: what would not fit on BPF's 512-byte stack.
 
 use aya_ebpf::{bindings::bpf_fib_lookup, btf_maps::PerCpuArray, macros::btf_map};
-use lb_common::{Addr, Flow, Hook, Reply, Tuple, Verdict};
+use lb_common::{Addr, Claim, Flow, Hook, Reply, Tuple, Verdict};
 
 use crate::packet;
 
@@ -38,7 +38,10 @@ pub struct Work {
     pub port_count: u32,
     /// The first of them.
     pub port_first: u32,
-    /// Destination and source of a frame that is handed over: on the stack there is no room.
+    /// What a question is for.
+    pub claim: Claim,
+    /// Destination and source of a frame that is handed over, or of an answer: on the stack
+    /// there is no room.
     pub link: [[u8; 6]; 2],
     /// Question to the kernel's routing table, and its answer.
     pub fib: bpf_fib_lookup,

@@ -122,9 +122,8 @@ impl State {
         self.tell_of(&before);
         let lost = before.lost != self.cluster.view.lost;
         let settled = before.settled != self.cluster.view.settled;
-        let gave = |view: &View| Self::allocations(view);
         let reassign = settled
-            || gave(&before) != gave(&self.cluster.view)
+            || Self::allocations(&before) != Self::allocations(&self.cluster.view)
             || self.authority_in(&before) != self.authority();
         self.claim();
         if reassign {
@@ -192,7 +191,7 @@ impl State {
     }
 
     fn authority_in<'a>(&'a self, view: &'a View) -> Authority<'a> {
-        if self.cluster.membership.is_none() {
+        if self.options.gossip.is_none() {
             return Authority::This;
         }
         let stays = |name: &str, it: &Member| {

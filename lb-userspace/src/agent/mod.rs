@@ -4,9 +4,11 @@
 //! nodes, the health checks, the control socket, the clock. Nothing else writes to the kernel.
 
 mod addresses;
+mod claims;
 mod cluster;
 mod drain;
 mod health;
+mod interfaces;
 mod memory;
 mod mode;
 mod overlay;
@@ -28,7 +30,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
 
-pub use self::cluster::Gossip;
+pub use self::{cluster::Gossip, interfaces::Interfaces};
 use self::{memory::Memory, state::State};
 use crate::{
     announce::Announcer,
@@ -54,7 +56,7 @@ pub struct Options {
     /// Where services come from.
     pub source: Source,
     /// The interfaces that traffic for the VIPs comes in by and goes out by.
-    pub interfaces: Vec<String>,
+    pub interfaces: Vec<Interfaces>,
     /// How to attach to them.
     pub attach: AttachMode,
     /// The cgroup whose processes are served at their sockets, if any are.
@@ -65,7 +67,7 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// The networks whose addresses of the host serve node ports; none: all global ones.
     pub node_port_addresses: Vec<IpNet>,
-    /// Whether to answer ARP for the VIPs.
+    /// Whether to claim the VIPs on the LAN: to answer ARP and NDP for them.
     pub announce: bool,
     /// How it finds the nodes that it shares virtual IPs with; none: it is alone.
     pub gossip: Option<Gossip>,
@@ -90,7 +92,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     datapath::preflight(&options.datapath.pin_dir)?;
     let network = Network::open()?;
     let snapshot = network.snapshot().await?;
-    for name in &options.interfaces {
+    for name in options.interfaces.iter().filter_map(|it| it.name()) {
         let link = snapshot
             .link_named(name)
             .context("give existing ones with --interface")?;
@@ -110,7 +112,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                   file or remove it",
     )?;
     let (checker, mut observations) = Checker::new();
-    let mut state = State::new(options, datapath, network, announcer, memory, checker);
+    let lease = datapath.lease()?;
+    let mut state = State::new(
+        options, datapath, lease, network, announcer, memory, checker,
+    );
 
     let first = source.recv().await.context("the source ended")?;
     state.start(first).await?;
@@ -151,8 +156,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             _ = interrupt.recv() => break,
         }
     }
+    state.leave().await;
+    state.resign();
     tracing::info!(
-        "stopping; the datapath stays in force without ARP answers: `naru detach` takes it away"
+        "stopping; the datapath stays in force, but claims no addresses: `naru detach` takes it \
+         away"
     );
     Ok(())
 }

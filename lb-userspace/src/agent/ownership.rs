@@ -104,7 +104,7 @@ impl State {
     pub(super) fn elect(&mut self) -> (Claims, BTreeSet<IpAddr>) {
         let candidates = self.announceable();
         self.prove_new(&candidates);
-        let alone = self.cluster.membership.is_none();
+        let alone = self.options.gossip.is_none();
         if !self.options.announce || !(alone || self.cluster.view.settled) {
             return Default::default();
         }

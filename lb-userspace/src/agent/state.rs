@@ -7,20 +7,19 @@ use std::{
 };
 
 use anyhow::Context;
-use lb_common::AddressUse;
 
 use super::{
-    Options, addresses::Addresses, cluster::Cluster, memory::Memory, mode, ownership::Ownership,
-    peers::Peer, warnings,
+    Options, addresses::Addresses, cluster::Cluster, interfaces, memory::Memory, mode,
+    ownership::Ownership, peers::Peer, warnings,
 };
 use crate::{
-    announce::{Announcer, Claims},
+    announce::Announcer,
     compile::{self, image::MapImage},
     control::SourceStatus,
-    datapath::{Attachment, Datapath},
+    datapath::{Attachment, Datapath, Lease},
     desired::{Desired, Surroundings},
     health::{Checker, Ledger},
-    net::{LinkKind, Network, Snapshot},
+    net::{Link, LinkKind, Network, Snapshot},
     source::{Outcome, Problem, Source},
 };
 
@@ -28,6 +27,8 @@ use crate::{
 pub(super) struct State {
     pub(super) options: Options,
     pub(super) datapath: Datapath,
+    /// Until when the program answers for what is claimed.
+    pub(super) lease: Lease,
     pub(super) announcer: Announcer,
     pub(super) network: Network,
     pub(super) started: Instant,
@@ -55,6 +56,8 @@ pub(super) struct State {
     /// By interface name.
     pub(super) attachments: BTreeMap<String, Attachment>,
     pub(super) missing_interfaces: Vec<String>,
+    /// As of the last look at the network, by index.
+    pub(super) links: BTreeMap<u32, Link>,
     /// By node name.
     pub(super) peers: BTreeMap<String, Peer>,
     /// What the last reconcile could not do. It is tried again while there is any.
@@ -66,6 +69,7 @@ impl State {
     pub(super) fn new(
         options: Options,
         datapath: Datapath,
+        lease: Lease,
         network: Network,
         announcer: Announcer,
         memory: Memory,
@@ -80,6 +84,7 @@ impl State {
             image: datapath.live_image(),
             options,
             datapath,
+            lease,
             announcer,
             network,
             started: Instant::now(),
@@ -99,6 +104,7 @@ impl State {
             taken_over: None,
             attachments: BTreeMap::new(),
             missing_interfaces: Vec::new(),
+            links: BTreeMap::new(),
             peers: BTreeMap::new(),
             failures: Vec::new(),
             routing_warnings: BTreeSet::new(),
@@ -126,8 +132,8 @@ impl State {
         }
         // Filled before the programs are attached; whether they can redirect is known
         // only afterwards.
-        let interfaces = self.present(&snapshot).map(|(index, _)| (index, false));
-        let interfaces = interfaces.collect();
+        let present = interfaces::present(&self.options.interfaces, &snapshot);
+        let interfaces = present.map(|link| (link.index, false)).collect();
         if let Err(error) = self.compile_and_apply(&snapshot, &interfaces).await {
             if !inherited {
                 return Err(error);
@@ -188,6 +194,7 @@ impl State {
     /// What a clock's tick is for: what failed is tried again, and attachments that
     /// somebody took away are noticed.
     pub(super) async fn tick(&mut self) {
+        self.vouch();
         self.retry_addresses();
         let datapath = &self.datapath;
         let before = self.attachments.len();
@@ -198,10 +205,14 @@ impl State {
             }
             there
         });
+        let news = self.prove_in_turn();
         if !self.failures.is_empty() || self.attachments.len() < before {
             self.reconcile().await;
         } else {
             self.keep_peers().await;
+            if news || self.awaits() {
+                self.claim();
+            }
         }
     }
 
@@ -214,14 +225,15 @@ impl State {
             let in_force = self.effective().as_ref() == Some(&self.desired);
             self.source.current &= in_force;
         }
+        self.claim();
         for failure in self.failures.iter().filter(|it| !before.contains(it)) {
             tracing::error!("{failure}; trying again");
         }
-        self.claim();
     }
 
     async fn try_reconcile(&mut self) -> anyhow::Result<()> {
         let snapshot = self.network.snapshot().await?;
+        self.links.clone_from(&snapshot.links);
         let failures = self.attach(&snapshot);
         self.failures.extend(failures);
         let attached = self
@@ -308,25 +320,17 @@ impl State {
         Ok(surroundings)
     }
 
-    /// The interfaces to use that exist, by index.
-    fn present<'a>(&'a self, snapshot: &'a Snapshot) -> impl Iterator<Item = (u32, &'a str)> {
-        self.options.interfaces.iter().filter_map(|name| {
-            let link = snapshot.link_named(name).ok()?;
-            Some((link.index, name.as_str()))
-        })
-    }
-
     /// Attaches to the interfaces that exist and are not attached yet, and lets go of
     /// the others. Gives what failed, interface by interface.
     fn attach(&mut self, snapshot: &Snapshot) -> Vec<String> {
         let mut failures = Vec::new();
-        let present: BTreeMap<String, u32> = self
-            .present(snapshot)
-            .map(|(index, name)| (name.to_owned(), index))
-            .collect();
-        self.missing_interfaces = self.options.interfaces.clone();
-        self.missing_interfaces
-            .retain(|name| !present.contains_key(name));
+        let present: BTreeMap<String, u32> =
+            interfaces::present(&self.options.interfaces, snapshot)
+                .map(|link| (link.name.clone(), link.index))
+                .collect();
+        let named = self.options.interfaces.iter().filter_map(|it| it.name());
+        let missing = named.filter(|name| !present.contains_key(*name));
+        self.missing_interfaces = missing.map(str::to_owned).collect();
         self.attachments.retain(|name, it| {
             let same = present.get(name) == Some(&it.ifindex);
             if !same {
@@ -371,22 +375,6 @@ impl State {
             }
         }
         failures
-    }
-
-    /// Claims what is to be announced on the attached interfaces: its datapath is in
-    /// place by now.
-    fn claim(&mut self) {
-        if !self.options.announce {
-            return;
-        }
-        let interfaces: BTreeSet<u32> = self.attachments.values().map(|it| it.ifindex).collect();
-        let claims: Claims = self
-            .datapath
-            .addresses()
-            .filter(|(_, usage)| usage.contains(AddressUse::ANNOUNCED))
-            .map(|(addr, _)| (addr.to_ip(), interfaces.clone()))
-            .collect();
-        self.announcer.set_claims(claims);
     }
 
     /// Logs what is newly in the way of traffic.

@@ -8,7 +8,7 @@ use std::{
 
 use lb_common::Mode;
 
-use super::Options;
+use super::{Options, interfaces};
 use crate::{
     compile::image::MapImage,
     desired::{Desired, Family},
@@ -64,7 +64,8 @@ fn forwarding(
         .collect();
     for family in families {
         let family = family.name().to_lowercase();
-        for name in &options.interfaces {
+        for link in interfaces::present(&options.interfaces, snapshot) {
+            let name = &link.name;
             let path = format!("/proc/sys/net/{family}/conf/{name}/forwarding");
             if sysctl(&path).as_deref() == Some("0") {
                 warnings.insert(format!(
@@ -81,8 +82,7 @@ fn forwarding(
 fn snat(options: &Options, snapshot: &Snapshot, warnings: &mut BTreeSet<String>) {
     let host = snapshot.host_addresses();
     for addr in &options.snat.addresses {
-        let links = snapshot.links.values();
-        let mut attached = links.filter(|it| options.interfaces.contains(&it.name));
+        let mut attached = interfaces::present(&options.interfaces, snapshot);
         if host.contains(addr) {
             warnings.insert(format!(
                 "--snat-address {addr} is an address of this host, whose own connections use its \

@@ -1,8 +1,9 @@
 //! ARP for IPv4 over Ethernet: RFC 826, and RFC 5227 for probes and announcements.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::{ArpEthIpv4Packet, ArpOperation, ArpPacket, EtherType, Ethernet2Header};
+use socket2::SockFilter;
 
 use super::{
     SkipReason,
@@ -19,6 +20,7 @@ pub(super) struct Arp {
 impl Discovery for Arp {
     const NAME: &'static str = "ARP";
     const ETHER_TYPE: u16 = EtherType::ARP.0;
+    const FILTER: &'static [SockFilter] = &[];
     type Addr = Ipv4Addr;
 
     fn new(mac: Mac) -> Self {
@@ -42,6 +44,10 @@ impl Discovery for Arp {
         }
     }
 
+    fn group(_: Ipv4Addr) -> Option<Ipv6Addr> {
+        None
+    }
+
     fn hear(&self, frame: &[u8]) -> Option<Heard<Ipv4Addr>> {
         let (ethernet, payload) = Ethernet2Header::from_slice(frame).ok()?;
         if ethernet.ether_type != EtherType::ARP {
@@ -54,26 +60,16 @@ impl Discovery for Arp {
         }
         let arp = ArpPacket::from_slice(payload).ok()?.try_eth_ipv4().ok()?;
         let sender = Mac(arp.sender_mac);
-        // A group cannot be answered, and nobody but a forger sends as one.
+        // Nobody but a forger sends as a group.
         if !sender.is_station() {
             return None;
         }
-        let asks = (arp.operation == ArpOperation::REQUEST).then(|| arp.target_ipv4_addr());
-        Some(Heard {
+        let sender_addr = arp.sender_ipv4_addr();
+        // Who only probes for an address has none yet.
+        (!sender_addr.is_unspecified()).then_some(Heard {
             sender,
-            sender_addr: arp.sender_ipv4_addr(),
-            asks,
+            sender_addr,
         })
-    }
-
-    fn answer(&self, heard: &Heard<Ipv4Addr>, vip: Ipv4Addr) -> Vec<u8> {
-        self.frame(
-            heard.sender,
-            ArpOperation::REPLY,
-            vip,
-            heard.sender,
-            heard.sender_addr,
-        )
     }
 
     /// As a request (RFC 5227, section 3: what everybody understands) and as a reply

@@ -1,21 +1,25 @@
-//! Claims virtual IPs on the LAN: answers ARP for them and announces takeovers.
+//! Claims virtual IPs on the LAN: announces takeovers, joins the groups that questions go
+//! to, and hears who else claims an address. Answering is the kernel program's part.
 //!
 //! [`Announcer::set_claims`] says which address is claimed on which interface; one
-//! supervisor task keeps one responder task for each interface that can carry them,
-//! through all that happens to interfaces. Only call it for addresses whose datapath
-//! is in place: this module answers, it does not verify.
+//! supervisor task keeps one speaker task for each interface and protocol that can carry
+//! them, through all that happens to interfaces. Only call it for addresses whose datapath
+//! is in place, and that the program answers for ([`crate::datapath::Datapath::set_claims`],
+//! with what [`answerable`] leaves of them): this module speaks, it does not verify.
 //!
 //! ```text
 //! set_claims ─► claims ─┬─► supervisor (netlink events) ─► starts and stops
-//!                       └─► responder per interface: frames ◄─► Discovery (ARP)
+//!                       └─► speaker per interface: frames ◄─► Discovery (ARP, NDP)
 //! ```
-//! A protocol is a [`discovery::Discovery`]; NDP will be the second one.
+//! A protocol is a [`discovery::Discovery`].
 
 mod arp;
 mod burst;
 mod discovery;
-mod responder;
+mod groups;
+mod ndp;
 mod socket;
+mod speaker;
 mod status;
 mod supervisor;
 
@@ -25,20 +29,39 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use lb_common::ClaimCount;
 use tokio::{sync::watch, task::JoinHandle};
 
 pub use self::status::{AnnounceState, AnnounceStatus, SkipReason};
 use self::{
     arp::Arp,
     discovery::Discovery,
+    ndp::Ndp,
     status::{Counters, Table},
 };
-use crate::net::{Mac, NetError, Network};
+use crate::net::{Link, Mac, NetError, Network};
 
 /// What is claimed where: virtual IP → indices of interfaces.
 pub type Claims = BTreeMap<IpAddr, BTreeSet<u32>>;
 
-/// Answers for the claimed addresses for as long as it lives.
+/// What the program counted: virtual IP and index of the interface → questions and answers.
+pub type ClaimCounts = BTreeMap<(IpAddr, u32), ClaimCount>;
+
+/// The claims that may be answered for: on interfaces that can carry them. What a frame came
+/// in by says nothing of that: a port of a bridge, say, sees the bridge's.
+pub fn answerable(claims: &Claims, links: &BTreeMap<u32, Link>) -> Claims {
+    let mut answerable = claims.clone();
+    for (&vip, interfaces) in &mut answerable {
+        interfaces.retain(|&index| match supervisor::carries(links, index, vip) {
+            // Nothing comes in until it is back, and then it is answered at once.
+            Ok(()) | Err(SkipReason::Down | SkipReason::NoCarrier) => true,
+            Err(_) => false,
+        });
+    }
+    answerable
+}
+
+/// Speaks for the claimed addresses for as long as it lives.
 pub struct Announcer {
     shared: Arc<Shared>,
     supervisor: JoinHandle<()>,
@@ -69,8 +92,8 @@ impl Announcer {
     }
 
     /// Replaces what is claimed. Pairs of address and interface that are new are
-    /// announced, those that stay go on undisturbed, and for those that are gone no
-    /// answer is sent any more once this has returned.
+    /// announced, those that stay go on undisturbed, and for those that are gone nothing
+    /// is sent any more once this has returned.
     pub fn set_claims(&self, claims: Claims) {
         self.shared.claims.send_if_modified(|current| {
             let modified = *current != claims;
@@ -81,8 +104,18 @@ impl Announcer {
         self.shared.table().retain_counters(&claims);
     }
 
-    /// Every claim, by address and interface, with what came of it.
-    pub fn status(&self) -> Vec<AnnounceStatus> {
+    /// Announces these once more, those of them that are claimed: somebody else has spoken for
+    /// them meanwhile.
+    pub fn repeat(&self, addresses: &BTreeSet<IpAddr>) {
+        if !addresses.is_empty() {
+            self.shared.table().repeat(addresses);
+            self.shared.claims.send_modify(|_| {});
+        }
+    }
+
+    /// Every claim, by address and interface, with what came of it, and what the program
+    /// counted.
+    pub fn status(&self, counts: &ClaimCounts) -> Vec<AnnounceStatus> {
         let claims = self.shared.claims.borrow().clone();
         let table = self.shared.table();
         let pairs = claims
@@ -90,11 +123,12 @@ impl Announcer {
             .flat_map(|(vip, interfaces)| interfaces.iter().map(move |&index| (*vip, index)));
         pairs
             .map(|(vip, index)| {
-                let state = match vip {
-                    IpAddr::V4(_) => table.state(index, Arp::NAME),
-                    IpAddr::V6(_) => AnnounceState::Skipped(SkipReason::Ipv6),
+                let protocol = match vip {
+                    IpAddr::V4(_) => Arp::NAME,
+                    IpAddr::V6(_) => Ndp::NAME,
                 };
-                table.status(vip, index, state)
+                let count = counts.get(&(vip, index)).copied().unwrap_or_default();
+                table.status(vip, index, table.state(index, protocol), count)
             })
             .collect()
     }
@@ -102,7 +136,7 @@ impl Announcer {
 
 impl Drop for Announcer {
     fn drop(&mut self) {
-        // Its responders end with it.
+        // Its speakers end with it.
         self.supervisor.abort();
     }
 }

@@ -7,7 +7,7 @@ use nix::{
     ifaddrs::getifaddrs,
     sys::socket::{LinkAddr, bind, recvfrom},
 };
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
 /// PACKET_OTHERHOST of packet(7): for another station, or of a VLAN that this host
@@ -22,12 +22,20 @@ pub(super) struct LinkSocket {
 
 impl LinkSocket {
     /// Opens it in the network namespace of the calling thread, for frames of one
-    /// Ethernet type (host order), on the interface of that name and index. Needs
-    /// CAP_NET_RAW.
-    pub(super) fn open(name: &str, index: u32, ether_type: u16) -> io::Result<Self> {
+    /// Ethernet type (host order) that pass the filter, if there is one, on the interface
+    /// of that name and index. Needs CAP_NET_RAW.
+    pub(super) fn open(
+        name: &str,
+        index: u32,
+        ether_type: u16,
+        filter: &[SockFilter],
+    ) -> io::Result<Self> {
         let protocol = Protocol::from(i32::from(ether_type.to_be()));
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol))?;
         socket.set_nonblocking(true)?;
+        if !filter.is_empty() {
+            socket.attach_filter(filter)?;
+        }
         // The protocol in this address is 0: bind keeps the socket's own.
         bind(socket.as_raw_fd(), &link_addr(name, index)?)?;
         // Its successor is `unsafe`, for types that may change their descriptor in use;

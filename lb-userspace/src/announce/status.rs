@@ -10,6 +10,7 @@ use std::{
     },
 };
 
+use lb_common::ClaimCount;
 use serde::Serialize;
 
 use super::Claims;
@@ -31,7 +32,7 @@ pub struct AnnounceStatus {
     pub requests_received: u64,
     /// Answers to those.
     pub responses_sent: u64,
-    /// Frames sent unasked, two a round.
+    /// Frames sent unasked, in a round two for IPv4 and one for IPv6.
     pub gratuitous_sent: u64,
     /// Frames of another station that says the address is its own.
     pub conflicts: u64,
@@ -43,7 +44,7 @@ pub struct AnnounceStatus {
 pub enum AnnounceState {
     /// Claimed a moment ago, not looked at yet.
     Pending,
-    /// Questions are answered.
+    /// Announced, and questions are answered.
     Answering,
     /// The interface cannot carry it now; it starts when that changes.
     Skipped(SkipReason),
@@ -67,19 +68,19 @@ pub enum SkipReason {
     Enslaved(String),
     /// Has no Ethernet address.
     NotEthernet,
-    /// Set to do without ARP.
+    /// Set to do without ARP and neighbour discovery.
     NoArp,
     /// Cannot send to all stations.
     NoBroadcast,
-    /// The address is IPv6, for which nothing answers yet.
-    Ipv6,
+    /// Cannot send to groups of stations, as neighbour discovery does.
+    NoMulticast,
 }
 
-/// Counts for one address on one interface; they survive a restarted responder.
+/// Counts for one address on one interface; they survive a restarted speaker.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
-    pub(super) requests: Counter,
-    pub(super) responses: Counter,
+    /// How often the address was to be announced once more.
+    pub(super) repeats: Counter,
     pub(super) gratuitous: Counter,
     pub(super) conflicts: Counter,
 }
@@ -111,9 +112,9 @@ impl fmt::Display for SkipReason {
             Self::Loopback => f.write_str("loopback reaches no other host"),
             Self::Enslaved(master) => write!(f, "it is a port of {master}; claim there instead"),
             Self::NotEthernet => f.write_str("not an Ethernet device"),
-            Self::NoArp => f.write_str("ARP is off on the interface (NOARP)"),
+            Self::NoArp => f.write_str("ARP and NDP are off on the interface (NOARP)"),
             Self::NoBroadcast => f.write_str("the interface has no broadcast"),
-            Self::Ipv6 => f.write_str("IPv6 addresses are not announced yet"),
+            Self::NoMulticast => f.write_str("the interface has no multicast"),
         }
     }
 }
@@ -184,12 +185,27 @@ impl Table {
         Arc::clone(self.counters.entry((vip, index)).or_default())
     }
 
+    /// Has these addresses announced once more.
+    pub(super) fn repeat(&self, addresses: &BTreeSet<IpAddr>) {
+        for ((vip, _), counters) in &self.counters {
+            if addresses.contains(vip) {
+                counters.repeats.add();
+            }
+        }
+    }
+
     pub(super) fn retain_counters(&mut self, claims: &Claims) {
         self.counters
             .retain(|(vip, index), _| claims.get(vip).is_some_and(|on| on.contains(index)));
     }
 
-    pub(super) fn status(&self, vip: IpAddr, index: u32, state: AnnounceState) -> AnnounceStatus {
+    pub(super) fn status(
+        &self,
+        vip: IpAddr,
+        index: u32,
+        state: AnnounceState,
+        count: ClaimCount,
+    ) -> AnnounceStatus {
         let counters = self.counters.get(&(vip, index));
         let get = |of: fn(&Counters) -> &Counter| counters.map_or(0, |all| of(all).get());
         AnnounceStatus {
@@ -197,8 +213,8 @@ impl Table {
             interface: self.name(index),
             index,
             state,
-            requests_received: get(|all| &all.requests),
-            responses_sent: get(|all| &all.responses),
+            requests_received: count.requests,
+            responses_sent: count.responses,
             gratuitous_sent: get(|all| &all.gratuitous),
             conflicts: get(|all| &all.conflicts),
         }
@@ -218,7 +234,11 @@ mod tests {
         let state = AnnounceState::Skipped(SkipReason::Enslaved("br0".to_owned()));
         assert!(table.set_state(3, "ARP", state.clone()));
         assert!(!table.set_state(3, "ARP", state));
-        let status = table.status(vip, 3, table.state(3, "ARP"));
+        let count = ClaimCount {
+            requests: 2,
+            responses: 1,
+        };
+        let status = table.status(vip, 3, table.state(3, "ARP"), count);
         assert_eq!(
             serde_json::to_value(status).unwrap(),
             serde_json::json!({
@@ -227,8 +247,8 @@ mod tests {
                 "index": 3,
                 "state": "skipped",
                 "reason": "it is a port of br0; claim there instead",
-                "requests_received": 0,
-                "responses_sent": 0,
+                "requests_received": 2,
+                "responses_sent": 1,
                 "gratuitous_sent": 0,
                 "conflicts": 1,
             })
@@ -239,11 +259,11 @@ mod tests {
     fn counts_last_as_long_as_the_claim() {
         let mut table = Table::default();
         let vip = IpAddr::from([192, 168, 56, 11]);
-        table.counters(vip, 3).requests.add();
-        table.counters(vip, 4).requests.add();
+        table.counters(vip, 3).gratuitous.add();
+        table.counters(vip, 4).gratuitous.add();
         table.retain_counters(&Claims::from([(vip, BTreeSet::from([4]))]));
-        assert_eq!(table.counters(vip, 3).requests.get(), 0);
-        assert_eq!(table.counters(vip, 4).requests.get(), 1);
+        assert_eq!(table.counters(vip, 3).gratuitous.get(), 0);
+        assert_eq!(table.counters(vip, 4).gratuitous.get(), 1);
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! Keeps a responder on every interface that something is claimed on and that can
+//! Keeps a speaker on every interface that something is claimed on and that can
 //! carry it, through all that happens to interfaces.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     marker::PhantomData,
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -18,7 +19,8 @@ use super::{
     Claims, Shared,
     arp::Arp,
     discovery::Discovery,
-    responder::Responder,
+    ndp::Ndp,
+    speaker::Speaker,
     status::{AnnounceState, SkipReason},
 };
 use crate::net::{Changes, Events, Link, Mac, Network};
@@ -31,6 +33,7 @@ pub(super) async fn run(shared: Arc<Shared>, net: Network, events: Events) {
     let mut claims = shared.claims.subscribe();
     let mut events = Some(events);
     let mut arp = Listeners::<Arp>::new();
+    let mut ndp = Listeners::<Ndp>::new();
     loop {
         let wanted = claims.borrow_and_update().clone();
         let mut settled = events.is_some();
@@ -38,6 +41,7 @@ pub(super) async fn run(shared: Arc<Shared>, net: Network, events: Events) {
             Ok(links) => {
                 shared.table().note_links(&links);
                 settled &= arp.reconcile(&shared, &wanted, &links);
+                settled &= ndp.reconcile(&shared, &wanted, &links);
             }
             Err(error) => {
                 tracing::warn!(%error, "interfaces for announcing are not known");
@@ -49,6 +53,7 @@ pub(super) async fn run(shared: Arc<Shared>, net: Network, events: Events) {
             Ok(()) = claims.changed() => {}
             () = next_link_change(&mut events) => {}
             () = arp.ended(&shared) => {}
+            () = ndp.ended(&shared) => {}
             () = sleep_until(retry), if !settled => {}
         }
         if events.is_none() {
@@ -75,7 +80,7 @@ async fn next_link_change(events: &mut Option<Events>) {
     }
 }
 
-/// The responders of one protocol.
+/// The speakers of one protocol.
 struct Listeners<D> {
     running: BTreeMap<u32, Running>,
     tasks: JoinSet<io::Error>,
@@ -87,7 +92,7 @@ struct Running {
     task: AbortHandle,
 }
 
-/// What a responder was started for. With another one the neighbours are to be told
+/// What a speaker was started for. With another one the neighbours are to be told
 /// anew: they may sit behind another switch, or know another Ethernet address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Carrier {
@@ -105,7 +110,7 @@ impl<D: Discovery> Listeners<D> {
         }
     }
 
-    /// Starts and stops responders as links and claims ask for it. False where one
+    /// Starts and stops speakers as links and claims ask for it. False where one
     /// could not be started that should be.
     fn reconcile(
         &mut self,
@@ -154,10 +159,10 @@ impl<D: Discovery> Listeners<D> {
         }
         self.stop(index);
         let opened =
-            Responder::<D>::open(Arc::clone(shared), index, carrier.name.clone(), carrier.mac);
+            Speaker::<D>::open(Arc::clone(shared), index, carrier.name.clone(), carrier.mac);
         match opened {
-            Ok(responder) => {
-                let task = self.tasks.spawn(responder.run());
+            Ok(speaker) => {
+                let task = self.tasks.spawn(speaker.run());
                 self.running.insert(index, Running { carrier, task });
                 AnnounceState::Answering
             }
@@ -174,7 +179,7 @@ impl<D: Discovery> Listeners<D> {
         }
     }
 
-    /// Returns when a responder has ended by itself. Why the interface failed it, the
+    /// Returns when a speaker has ended by itself. Why the interface failed it, the
     /// next look at the interfaces tells.
     async fn ended(&mut self, shared: &Arc<Shared>) {
         loop {
@@ -194,6 +199,18 @@ impl<D: Discovery> Listeners<D> {
                 return;
             }
         }
+    }
+}
+
+/// Whether an address can be claimed on that interface.
+pub(super) fn carries(
+    links: &BTreeMap<u32, Link>,
+    index: u32,
+    vip: IpAddr,
+) -> Result<(), SkipReason> {
+    match vip {
+        IpAddr::V4(_) => usable::<Arp>(links, index).map(drop),
+        IpAddr::V6(_) => usable::<Ndp>(links, index).map(drop),
     }
 }
 
@@ -235,12 +252,12 @@ fn note<D: Discovery>(shared: &Shared, index: u32, state: AnnounceState) {
     let interface = table.name(index);
     match state {
         AnnounceState::Pending => {}
-        AnnounceState::Answering => tracing::info!(interface, "answering {}", D::NAME),
+        AnnounceState::Answering => tracing::info!(interface, "speaking {}", D::NAME),
         AnnounceState::Skipped(reason) => {
-            tracing::info!(interface, %reason, "not answering {}", D::NAME);
+            tracing::info!(interface, %reason, "not speaking {}", D::NAME);
         }
         AnnounceState::Failed(error) => {
-            tracing::warn!(interface, error, "not answering {}", D::NAME);
+            tracing::warn!(interface, error, "not speaking {}", D::NAME);
         }
     }
 }

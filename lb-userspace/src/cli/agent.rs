@@ -14,7 +14,7 @@ use lb_common::{Algorithm, config};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    agent::{self, Gossip, Options},
+    agent::{self, Gossip, Interfaces, Options},
     datapath::{self, AttachMode, GoneFlows, TcMode},
     membership,
     net::SnatChoice,
@@ -63,9 +63,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME", default_value = "round-robin", requires = "vip",
           value_parser = algorithm)]
     algorithm: Algorithm,
-    /// An interface that traffic for the virtual IPs comes in by or goes out by; repeatable
+    /// An interface that traffic for the virtual IPs comes in by or goes out by, or a pattern
+    /// ('eth*') for all that there are or will be; repeatable
     #[arg(long, value_name = "IF", required = true)]
-    interface: Vec<String>,
+    interface: Vec<Interfaces>,
     /// Where XDP runs: in the driver (native), in the receive path (generic), or what works
     #[arg(long, value_name = "MODE", default_value = "auto")]
     attach: AttachMode,
@@ -83,7 +84,7 @@ pub(super) struct Args {
     /// addresses of the host]
     #[arg(long, value_name = "CIDR")]
     node_port_addresses: Vec<IpNet>,
-    /// Do not answer ARP for the virtual IPs: they are routed here, or the host has them
+    /// Do not answer ARP and NDP for the virtual IPs: they are routed here, or the host has them
     #[arg(long)]
     no_announce: bool,
     /// Share the virtual IPs with other nodes: the file with the key that all of them have.

@@ -144,8 +144,10 @@ pub fn compile(
     }
     image.addresses = addresses(&image, &reached, surroundings, in_use);
     for (name, part) in &parts {
-        let served = !image.services[&indices[name]].is_empty();
-        announce(&mut image.addresses, part, served);
+        // Where no backend takes new flows, the address is left to a node that has one.
+        if !image.services[&indices[name]].is_empty() {
+            announce(&mut image.addresses, part);
+        }
     }
     image.devices = devices(surroundings);
     within("addresses", image.addresses.len(), MAX_ADDRESSES)?;
@@ -263,12 +265,9 @@ fn addresses(
     addresses
 }
 
-/// Marks the addresses that the node claims for a part. The host's own it has already,
+/// Marks the addresses that the node may claim for a part. The host's own it has already,
 /// and external ones are somebody else's to bring here.
-fn announce(addresses: &mut BTreeMap<Addr, AddressUse>, part: &Part<'_>, served: bool) {
-    if !part.announced(served) {
-        return;
-    }
+fn announce(addresses: &mut BTreeMap<Addr, AddressUse>, part: &Part<'_>) {
     for frontend in part.frontends.intersection(&part.service.frontends) {
         if let Some(usage) = addresses.get_mut(&frontend.addr.ip().into())
             && !usage.contains(AddressUse::HOST)

@@ -221,13 +221,6 @@ impl Part<'_> {
         let chosen = chosen.iter().filter(|(addr, _)| here(addr));
         chosen.copied().collect()
     }
-
-    /// Whether its addresses may be claimed, where `served` says whether any backend
-    /// takes new flows: a node that cannot serve leaves them to one that can, where
-    /// only endpoints of the node may.
-    pub(super) fn announced(&self, served: bool) -> bool {
-        served || self.policy == TrafficPolicy::Cluster
-    }
 }
 
 /// Whether an endpoint is on this node: what the source says of its node counts before

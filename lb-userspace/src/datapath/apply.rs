@@ -7,12 +7,12 @@ use std::{
 };
 
 use lb_common::{
-    Addr, AddressUse, Backend, BackendId, Device, Entry, Frontend, Slot, SlotTable, Stats, config,
-    service::handover_table,
+    Addr, AddressUse, Backend, BackendId, Claim, Device, Entry, Frontend, Slot, SlotTable, Stats,
+    config, service::handover_table,
 };
 use serde::Serialize;
 
-use super::{Datapath, DatapathError, GoneFlows, clients, load::Maps, read::removed};
+use super::{Datapath, DatapathError, GoneFlows, claims, clients, load::Maps, read::removed};
 use crate::compile::image::{self, InUse, MapImage, Network};
 
 /// How long what was given up is not given out again: far longer than any program run.
@@ -63,6 +63,7 @@ pub(super) struct Live {
     pub(super) services: BTreeMap<u32, SlotTable>,
     pub(super) backends: BTreeMap<u32, Backend>,
     pub(super) devices: BTreeMap<u32, Device>,
+    pub(super) claims: BTreeSet<Claim>,
     /// Backends that are gone, until [`Datapath::stranded`] asks for them.
     pub(super) gone: Vec<Backend>,
     resting_backends: BTreeMap<u32, Instant>,
@@ -89,6 +90,7 @@ impl Live {
             live.devices
                 .extend([entry.map_err(DatapathError::map("DEVICES"))?]);
         }
+        live.claims = claims::read(maps)?;
         live.sources = clients::sources(maps)?;
         let by_packets = live.frontends.values().map(|entry| entry.service());
         for service in by_packets.chain(live.internal.values().copied()) {

@@ -12,8 +12,8 @@ use aya::{
     programs::{Program, SchedClassifier, Xdp},
 };
 use lb_common::{
-    ABI_VERSION, Addr, AddressUse, Affinity, Backend, Client, Device, Entry, Flow, Frontend, Peer,
-    Reply, Socket, Stats, Trace, Tuple, VerdictCount, config,
+    ABI_VERSION, Addr, AddressUse, Affinity, Backend, Claim, ClaimCount, Client, Device, Entry,
+    Flow, Frontend, Peer, Reply, Socket, Stats, Trace, Tuple, VerdictCount, config,
 };
 
 use super::{DatapathError, GoneFlows, Options, apply::Live, causes, words::Words};
@@ -34,7 +34,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/na
 
 /// The maps that are pinned, with key size, value size and capacity (`None`: the flow
 /// tables, whose capacity is the operator's choice).
-const PINNED: [(&str, usize, usize, Option<usize>); 18] = [
+const PINNED: [(&str, usize, usize, Option<usize>); 20] = [
     (
         "ADDRESSES",
         size_of::<Addr>(),
@@ -82,6 +82,13 @@ const PINNED: [(&str, usize, usize, Option<usize>); 18] = [
         Some(config::MAX_BACKENDS),
     ),
     ("DEVICES", 4, size_of::<Device>(), Some(config::MAX_DEVICES)),
+    (
+        "CLAIMS",
+        size_of::<Claim>(),
+        size_of::<ClaimCount>(),
+        Some(config::MAX_CLAIMS),
+    ),
+    ("LEASE", 4, 8, Some(1)),
     ("FLOWS", size_of::<Tuple>(), size_of::<Flow>(), None),
     ("REPLIES", size_of::<Tuple>(), size_of::<Reply>(), None),
     (
@@ -133,6 +140,7 @@ pub(super) struct Maps {
     pub(super) turns: Array<MapData, u64>,
     pub(super) backends: Array<MapData, Backend>,
     pub(super) devices: HashMap<MapData, u32, Device>,
+    pub(super) claims: HashMap<MapData, Claim, ClaimCount>,
     pub(super) flows: HashMap<MapData, Tuple, Flow>,
     pub(super) verdicts: PerCpuArray<MapData, VerdictCount>,
     pub(super) service_stats: PerCpuArray<MapData, Stats>,
@@ -332,6 +340,7 @@ impl Maps {
             turns: typed(ebpf, "TURNS")?,
             backends: typed(ebpf, "BACKENDS")?,
             devices: typed(ebpf, "DEVICES")?,
+            claims: typed(ebpf, "CLAIMS")?,
             flows: typed(ebpf, "FLOWS")?,
             verdicts: typed(ebpf, "VERDICTS")?,
             service_stats: typed(ebpf, "SERVICE_STATS")?,

@@ -6,6 +6,7 @@
 
 mod apply;
 mod attach;
+mod claims;
 mod clients;
 mod explain;
 mod load;
@@ -31,6 +32,7 @@ use nix::fcntl::{Flock, FlockArg};
 pub use self::{
     apply::Applied,
     attach::{AttachMode, Attachment},
+    claims::Lease,
     explain::{Explanation, Probe, TestFrame},
     load::Datapath,
     preflight::preflight,

@@ -44,6 +44,8 @@ pub struct Link {
     pub carrier_changes: u32,
     /// Can send to all stations (IFF_BROADCAST).
     pub broadcast: bool,
+    /// Can send to groups of stations (IFF_MULTICAST).
+    pub multicast: bool,
     /// Does not resolve addresses (IFF_NOARP).
     pub noarp: bool,
     /// The loopback device.
@@ -217,6 +219,7 @@ impl From<LinkMessage> for Link {
             up: flags.contains(LinkFlags::Up),
             carrier: flags.contains(LinkFlags::LowerUp),
             broadcast: flags.contains(LinkFlags::Broadcast),
+            multicast: flags.contains(LinkFlags::Multicast),
             noarp: flags.contains(LinkFlags::Noarp),
             loopback: flags.contains(LinkFlags::Loopback),
             ..Self::default()

@@ -1,6 +1,14 @@
-//! One interface: answers for the addresses claimed there, and announces new ones.
+//! One interface: announces the addresses newly claimed there, sees to it that questions
+//! for them come in, and hears who else claims them.
 
-use std::{collections::BTreeMap, convert::Infallible, io, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    io,
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep_until};
 
@@ -8,6 +16,7 @@ use super::{
     Claims, Shared,
     burst::Burst,
     discovery::{Discovery, Heard},
+    groups::Groups,
     socket::LinkSocket,
     status::Counters,
 };
@@ -19,24 +28,27 @@ const FRAME: usize = 512;
 /// A line in the log for each conflicting frame would let the LAN fill the disk.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// Answers on one interface, until the interface fails it.
-pub(super) struct Responder<D> {
+/// Speaks on one interface, until the interface fails it.
+pub(super) struct Speaker<D> {
     index: u32,
     name: String,
     discovery: D,
     socket: LinkSocket,
     shared: Arc<Shared>,
+    groups: Groups,
     claimed: BTreeMap<IpAddr, Claimed>,
 }
 
-/// An address that this responder has taken up.
+/// An address that this speaker has taken up.
 struct Claimed {
     counters: Arc<Counters>,
+    /// As of the last burst.
+    repeats: u64,
     burst: Option<Burst>,
     conflict_logged: Option<Instant>,
 }
 
-impl<D: Discovery> Responder<D> {
+impl<D: Discovery> Speaker<D> {
     /// Opens its socket; see [`LinkSocket::open`] for what that needs.
     pub(super) fn open(
         shared: Arc<Shared>,
@@ -45,11 +57,12 @@ impl<D: Discovery> Responder<D> {
         mac: Mac,
     ) -> io::Result<Self> {
         Ok(Self {
-            socket: LinkSocket::open(&name, index, D::ETHER_TYPE)?,
+            socket: LinkSocket::open(&name, index, D::ETHER_TYPE, D::FILTER)?,
             discovery: D::new(mac),
             index,
             name,
             shared,
+            groups: Groups::new(index),
             claimed: BTreeMap::new(),
         })
     }
@@ -65,48 +78,69 @@ impl<D: Discovery> Responder<D> {
     async fn serve(&mut self) -> Result<Infallible, io::Error> {
         let mut changes = self.shared.claims.subscribe();
         let mut buffer = [0; FRAME];
-        self.follow_claims();
+        self.follow_claims()?;
         loop {
             self.announce_due()?;
             let due = self.claimed.values().filter_map(|c| c.burst?.due()).min();
             tokio::select! {
                 // Claims first: what follows is judged by the newest.
                 biased;
-                Ok(()) = changes.changed() => self.follow_claims(),
-                length = self.socket.receive(&mut buffer) => self.on_frame(&buffer[..length?])?,
+                Ok(()) = changes.changed() => self.follow_claims()?,
+                length = self.socket.receive(&mut buffer) => self.on_frame(&buffer[..length?]),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             }
         }
     }
 
     /// Takes up what is newly claimed here and forgets what is released.
-    fn follow_claims(&mut self) {
+    fn follow_claims(&mut self) -> io::Result<()> {
         let claims = self.shared.claims.borrow().clone();
         self.claimed
             .retain(|&vip, _| is_claimed(&claims, vip, self.index));
-        for (&vip, interfaces) in &claims {
-            if D::own_family(vip).is_none() || !interfaces.contains(&self.index) {
-                continue;
-            }
+        let here = claims.iter().filter(|(_, on)| on.contains(&self.index));
+        let here = here.filter_map(|(vip, _)| D::own_family(*vip));
+        let here: Vec<IpAddr> = here.map(Into::into).collect();
+        // Before anybody is told whom to ask.
+        self.join(&here)?;
+        for vip in here {
             // Other counters than ours: it was released and claimed again meanwhile.
             let counters = self.shared.counters(vip, self.index);
-            let known = self.claimed.get(&vip);
-            if known.is_some_and(|claimed| Arc::ptr_eq(&claimed.counters, &counters)) {
+            let repeats = counters.repeats.get();
+            if let Some(known) = self.claimed.get_mut(&vip)
+                && Arc::ptr_eq(&known.counters, &counters)
+            {
+                if known.repeats != repeats {
+                    known.repeats = repeats;
+                    known.burst = Some(Burst::new(Instant::now()));
+                }
                 continue;
             }
             tracing::info!(%vip, interface = self.name, "claiming by {}", D::NAME);
             let claimed = Claimed {
                 counters,
+                repeats,
                 burst: Some(Burst::new(Instant::now())),
                 conflict_logged: None,
             };
             self.claimed.insert(vip, claimed);
         }
+        Ok(())
+    }
+
+    /// Joins the groups that questions for these addresses go to, and leaves the others:
+    /// several addresses may share one, which stays as long as one of them does.
+    fn join(&mut self, claimed: &[IpAddr]) -> io::Result<()> {
+        let own = claimed.iter().filter_map(|vip| D::own_family(*vip));
+        let groups: BTreeSet<_> = own.filter_map(D::group).collect();
+        self.groups.follow(&groups).map_err(|error| {
+            let text = format!("joining a multicast group: {error}; is IPv6 off on the interface?");
+            io::Error::new(error.kind(), text)
+        })
     }
 
     fn announce_due(&mut self) -> io::Result<()> {
         let now = Instant::now();
-        // Held while sending, as for an answer.
+        // Held while sending: once a release has returned, nothing leaves for it.
         let claims = self.shared.claims.borrow();
         for (&vip, claimed) in &mut self.claimed {
             let Some(burst) = &mut claimed.burst else {
@@ -131,30 +165,12 @@ impl<D: Discovery> Responder<D> {
         Ok(())
     }
 
-    fn on_frame(&mut self, frame: &[u8]) -> io::Result<()> {
-        let Some(heard) = self.discovery.hear(frame) else {
-            return Ok(());
-        };
-        if self.shared.is_own(heard.sender) {
-            return Ok(());
+    fn on_frame(&mut self, frame: &[u8]) {
+        if let Some(heard) = self.discovery.hear(frame)
+            && !self.shared.is_own(heard.sender)
+        {
+            self.check_conflict(&heard);
         }
-        self.check_conflict(&heard);
-        // Held while sending: once a release has returned, nothing leaves for it.
-        let claims = self.shared.claims.borrow();
-        let Some(vip) = asked_here::<D>(&heard, &claims, self.index) else {
-            return Ok(());
-        };
-        let Some(claimed) = self.claimed.get(&vip.into()) else {
-            return Ok(());
-        };
-        claimed.counters.requests.add();
-        match self.socket.send(&self.discovery.answer(&heard, vip)) {
-            Ok(()) => claimed.counters.responses.add(),
-            // Who asked asks again.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-        Ok(())
     }
 
     /// RFC 5227, section 2.4: whoever else sends from a claimed address is in
@@ -187,18 +203,6 @@ fn is_claimed(claims: &Claims, vip: IpAddr, index: u32) -> bool {
     claims.get(&vip).is_some_and(|on| on.contains(&index))
 }
 
-/// The address that is asked for, where it is claimed on that interface. Who announces
-/// it as its own asks nobody, whatever the frame says.
-fn asked_here<D: Discovery>(
-    heard: &Heard<D::Addr>,
-    claims: &Claims,
-    index: u32,
-) -> Option<D::Addr> {
-    heard
-        .asks
-        .filter(|&vip| vip != heard.sender_addr && is_claimed(claims, vip.into(), index))
-}
-
 /// One round.
 fn announce<D: Discovery>(
     discovery: D,
@@ -214,61 +218,4 @@ fn announce<D: Discovery>(
         counters.gratuitous.add();
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::announce::arp::Arp;
-
-    const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
-    const VIP: [u8; 4] = [192, 168, 56, 11];
-
-    /// A request by 192.168.56.100 for this address, to all.
-    fn request(vip: [u8; 4]) -> Vec<u8> {
-        let mut frame = vec![0xff; 6];
-        frame.extend([2, 0, 0, 0, 0, 2, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
-        frame.extend([2, 0, 0, 0, 0, 2, 192, 168, 56, 100, 0, 0, 0, 0, 0, 0]);
-        frame.extend(vip);
-        frame
-    }
-
-    fn asked(frame: &[u8], claims: &Claims, index: u32) -> Option<IpAddr> {
-        let heard = Arp::new(MAC).hear(frame)?;
-        asked_here::<Arp>(&heard, claims, index).map(IpAddr::from)
-    }
-
-    fn claims() -> Claims {
-        Claims::from([(VIP.into(), [2].into())])
-    }
-
-    #[test]
-    fn a_claim_counts_on_its_interface_only() {
-        assert_eq!(asked(&request(VIP), &claims(), 2), Some(VIP.into()));
-        assert_eq!(asked(&request(VIP), &claims(), 3), None);
-        assert_eq!(asked(&request([192, 168, 56, 12]), &claims(), 2), None);
-    }
-
-    proptest! {
-        /// Whatever the bytes, nothing is answered but the claimed address.
-        #[test]
-        fn nothing_else_is_ever_answered(
-            bytes in proptest::collection::vec(any::<u8>(), 0..100),
-            vip in prop_oneof![Just(VIP), any::<[u8; 4]>()],
-            changes in proptest::collection::vec((0usize..42, any::<u8>()), 0..4),
-        ) {
-            prop_assert_eq!(asked(&bytes, &Claims::new(), 2), None);
-            let mut frame = request(vip);
-            for (at, byte) in changes {
-                frame[at] = byte;
-            }
-            prop_assert_eq!(asked(&frame, &Claims::new(), 2), None);
-            if let Some(answered) = asked(&frame, &claims(), 2) {
-                prop_assert_eq!(answered, IpAddr::from(VIP));
-                prop_assert_eq!(&frame[38..], &VIP[..]);
-            }
-        }
-    }
 }

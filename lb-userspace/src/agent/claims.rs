@@ -1,0 +1,51 @@
+//! Claiming on the LAN: the program answers, for as long as the agent vouches for it, and
+//! the announcer speaks.
+
+use std::time::Duration;
+
+use super::state::State;
+use crate::announce;
+
+/// How long the program goes on answering without an agent, where no other node would
+/// take over: longer than an agent takes to start again.
+const ALONE: Duration = Duration::from_secs(60);
+
+impl State {
+    /// Brings what is claimed in line with what this node is elected for: its datapath is in
+    /// place by now. The program knows first, of what is new and of what is released.
+    pub(super) fn claim(&mut self) {
+        let (claims, again) = self.elect();
+        let answerable = announce::answerable(&claims, &self.links);
+        match self.datapath.set_claims(&answerable) {
+            Ok(()) => {
+                self.ownership.claims.clone_from(&claims);
+                self.announcer.set_claims(claims);
+                self.announcer.repeat(&again);
+            }
+            Err(error) => {
+                self.failures.push(format!("claiming addresses: {error}"));
+                self.ownership.claims = self.datapath.claims();
+                self.announcer.set_claims(self.datapath.claims());
+            }
+        }
+        self.speak();
+        self.vouch();
+    }
+
+    /// Has the program go on answering: called on every tick, and when claims change. Among
+    /// others, gossip's own thread renews the lease, in short steps.
+    pub(super) fn vouch(&self) {
+        if let Some(membership) = &self.cluster.membership {
+            membership.confirm(self.cluster.view.number);
+        } else if self.options.gossip.is_none()
+            && let Err(error) = self.lease.renew(ALONE)
+        {
+            tracing::error!("{error}; claimed addresses will not be answered for");
+        }
+    }
+
+    /// Ends answering at once: nobody vouches for anything any more.
+    pub(super) fn resign(&self) {
+        self.lease.end();
+    }
+}
