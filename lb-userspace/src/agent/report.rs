@@ -72,21 +72,20 @@ impl State {
     fn announced(&self) -> Result<Vec<Announced>, DatapathError> {
         let counts = self.datapath.claim_counts()?;
         let status = self.announcer.status(&counts);
-        let announced = status.into_iter()
-            .map(|status| Announced {
-                vip: status.vip,
-                interface: status.interface,
-                state: match status.state {
-                    AnnounceState::Pending => "starting".to_owned(),
-                    AnnounceState::Answering => "answering".to_owned(),
-                    AnnounceState::Skipped(reason) => format!("silent: {reason}"),
-                    AnnounceState::Failed(reason) => format!("failed: {reason}"),
-                },
-                requests_received: status.requests_received,
-                responses_sent: status.responses_sent,
-                gratuitous_sent: status.gratuitous_sent,
-                conflicts: status.conflicts,
-            });
+        let announced = status.into_iter().map(|status| Announced {
+            vip: status.vip,
+            interface: status.interface,
+            state: match status.state {
+                AnnounceState::Pending => "starting".to_owned(),
+                AnnounceState::Answering => "answering".to_owned(),
+                AnnounceState::Skipped(reason) => format!("silent: {reason}"),
+                AnnounceState::Failed(reason) => format!("failed: {reason}"),
+            },
+            requests_received: status.requests_received,
+            responses_sent: status.responses_sent,
+            gratuitous_sent: status.gratuitous_sent,
+            conflicts: status.conflicts,
+        });
         Ok(announced.collect())
     }
 

@@ -305,9 +305,10 @@ impl State {
     /// the others. Gives what failed, interface by interface.
     fn attach(&mut self, snapshot: &Snapshot) -> Vec<String> {
         let mut failures = Vec::new();
-        let present: BTreeMap<String, u32> = interfaces::present(&self.options.interfaces, snapshot)
-            .map(|link| (link.name.clone(), link.index))
-            .collect();
+        let present: BTreeMap<String, u32> =
+            interfaces::present(&self.options.interfaces, snapshot)
+                .map(|link| (link.name.clone(), link.index))
+                .collect();
         let named = self.options.interfaces.iter().filter_map(|it| it.name());
         let missing = named.filter(|name| !present.contains_key(*name));
         self.missing_interfaces = missing.map(str::to_owned).collect();

@@ -1,11 +1,7 @@
 //! Multicast groups on one interface: while it is a member, the network card takes in
 //! what is sent to them, and MLD (RFC 3810) tells the switches.
 
-use std::{
-    collections::BTreeSet,
-    io,
-    net::Ipv6Addr,
-};
+use std::{collections::BTreeSet, io, net::Ipv6Addr};
 
 use socket2::{Domain, Socket, Type};
 

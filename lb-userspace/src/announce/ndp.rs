@@ -101,7 +101,10 @@ impl Discovery for Ndp {
         };
         let (sender_addr, link) = match *kind {
             SOLICITATION => (ip.source_addr(), SOURCE_LINK),
-            ADVERTISEMENT => (Ipv6Addr::from(<[u8; 16]>::try_from(target).ok()?), TARGET_LINK),
+            ADVERTISEMENT => (
+                Ipv6Addr::from(<[u8; 16]>::try_from(target).ok()?),
+                TARGET_LINK,
+            ),
             _ => return None,
         };
         let sender = link_address(options, link)?.unwrap_or(Mac(ethernet.source));

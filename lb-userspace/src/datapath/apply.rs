@@ -7,8 +7,8 @@ use std::{
 };
 
 use lb_common::{
-    Addr, AddressUse, Backend, BackendId, Claim, Device, Entry, Frontend, Slot, SlotTable, Stats, config,
-    service::handover_table,
+    Addr, AddressUse, Backend, BackendId, Claim, Device, Entry, Frontend, Slot, SlotTable, Stats,
+    config, service::handover_table,
 };
 use serde::Serialize;
 

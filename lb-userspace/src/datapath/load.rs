@@ -12,8 +12,8 @@ use aya::{
     programs::{Program, SchedClassifier, Xdp},
 };
 use lb_common::{
-    ABI_VERSION, Addr, AddressUse, Affinity, Backend, Claim, ClaimCount, Client, Device, Entry, Flow, Frontend, Peer,
-    Reply, Socket, Stats, Trace, Tuple, VerdictCount, config,
+    ABI_VERSION, Addr, AddressUse, Affinity, Backend, Claim, ClaimCount, Client, Device, Entry,
+    Flow, Frontend, Peer, Reply, Socket, Stats, Trace, Tuple, VerdictCount, config,
 };
 
 use super::{DatapathError, GoneFlows, Options, apply::Live, causes, words::Words};
