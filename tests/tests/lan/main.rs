@@ -30,6 +30,7 @@ mod every_way;
 mod health;
 mod host_address;
 mod interfaces;
+mod pools;
 mod reply_path;
 mod sockets;
 mod vxlan;
