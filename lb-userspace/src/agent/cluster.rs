@@ -178,7 +178,7 @@ impl State {
         let own = Standing {
             leaving: self.cluster.leaving,
             held_down,
-            withheld: self.ownership.withheld(),
+            withheld: self.ownership.withheld.clone(),
             claims: self.ownership.claims.keys().copied().collect(),
         };
         members.insert(self.options.node.clone(), own);

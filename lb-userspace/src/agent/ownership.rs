@@ -16,8 +16,8 @@ use super::state::State;
 use crate::{
     announce::Claims,
     datapath::Probe,
-    desired::{Desired, Family, Frontend, Labels, Node, Service},
-    election::{self, Field, Standing, Subject, Withheld},
+    desired::{Desired, Family, Frontend, Labels, Node, Service, TrafficPolicy},
+    election::{self, Field, Standing, Subject},
 };
 
 /// Checks in a row that fail before an address is given up: what one slot's backend lacks
@@ -33,6 +33,8 @@ const YIELD: Duration = Duration::from_secs(1);
 pub(super) struct Ownership {
     /// In force.
     pub(super) claims: Claims,
+    /// What this node was to announce, as far as the source says, and cannot.
+    pub(super) withheld: BTreeSet<IpAddr>,
     /// What checks of the datapath have found, by address.
     proofs: BTreeMap<IpAddr, Proof>,
     /// The last address that was checked in turn.
@@ -67,15 +69,9 @@ struct Proof {
 }
 
 impl Ownership {
-    /// The addresses that this node cannot serve.
-    pub(super) fn withheld(&self) -> Withheld {
-        let failing = self.proofs.iter().filter(|(_, it)| !it.works);
-        let failing: BTreeSet<IpAddr> = failing.map(|(ip, _)| *ip).collect();
-        if failing.is_empty() {
-            Withheld::None
-        } else {
-            Withheld::Some(failing)
-        }
+    /// Whether the datapath behind an address was seen to work.
+    fn works(&self, ip: IpAddr) -> bool {
+        self.proofs.get(&ip).is_some_and(|it| it.works)
     }
 
     /// Why this node does not announce an address although it was to.
@@ -104,6 +100,7 @@ impl State {
     pub(super) fn elect(&mut self) -> (Claims, BTreeSet<IpAddr>) {
         let candidates = self.announceable();
         self.prove_new(&candidates);
+        self.ownership.withheld = self.unserved();
         let alone = self.options.gossip.is_none();
         if !self.options.announce || !(alone || self.cluster.view.settled) {
             return Default::default();
@@ -129,14 +126,18 @@ impl State {
         let winners = self.winners(&subjects, &members);
         let me = &self.options.node;
         let mut elected = Elected::default();
+        let nodes = self.field(&members).nodes;
         for ip in candidates {
+            // A node's own address: its kernel answers.
+            if nodes.values().any(|it| it.addresses.contains(&ip)) {
+                continue;
+            }
             let interfaces = self.interfaces_for(subjects.get(&ip));
             if self.options.snat.addresses.contains(&ip) {
                 elected.claims.insert(ip, interfaces);
                 continue;
             }
-            let proven = self.ownership.proofs.get(&ip).is_some_and(|it| it.works);
-            if winners.get(&ip) != Some(me) || !proven {
+            if winners.get(&ip) != Some(me) || !self.ownership.works(ip) {
                 continue;
             }
             let mut others = members.iter().filter(|(name, _)| *name != me);
@@ -152,6 +153,17 @@ impl State {
             elected.claims.insert(ip, interfaces);
         }
         elected
+    }
+
+    /// The addresses that this node could be elected for and does not serve.
+    fn unserved(&self) -> BTreeSet<IpAddr> {
+        let me = &self.options.node;
+        let subjects = self.assigned().map(election::subjects).unwrap_or_default();
+        let unserved = subjects.into_iter().filter(|(ip, subject)| {
+            let local = subject.policy == TrafficPolicy::Local;
+            subject.usable && !(local && !subject.is_on(me)) && !self.ownership.works(*ip)
+        });
+        unserved.map(|(ip, _)| ip).collect()
     }
 
     /// Whether an election is to be looked at again although nothing has changed.
@@ -228,13 +240,16 @@ impl State {
         let later = proofs.keys().filter(|ip| Some(**ip) > after);
         let earlier = proofs.keys().filter(|ip| Some(**ip) <= after);
         let turn: Vec<IpAddr> = later.chain(earlier).copied().take(CHECKED).collect();
-        let works = |state: &Self| state.ownership.withheld();
-        let before = works(self);
+        let working = |state: &Self| -> Vec<bool> {
+            let proofs = state.ownership.proofs.values();
+            proofs.map(|it| it.works).collect()
+        };
+        let before = working(self);
         for ip in turn {
             self.prove(ip);
             self.ownership.checked = Some(ip);
         }
-        works(self) != before
+        working(self) != before
     }
 
     /// Runs the datapath on packets to an address.

@@ -29,21 +29,9 @@ pub struct Standing {
     /// It came back a short while ago, and announces only what nobody else can.
     pub held_down: bool,
     /// The addresses that it cannot serve at the moment.
-    pub withheld: Withheld,
+    pub withheld: BTreeSet<IpAddr>,
     /// The addresses that it announces.
     pub claims: BTreeSet<IpAddr>,
-}
-
-/// Addresses that a member cannot serve.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Withheld {
-    /// These.
-    Some(BTreeSet<IpAddr>),
-    /// Any.
-    All,
-    /// None that are known of.
-    #[default]
-    None,
 }
 
 /// All that an election goes by.
@@ -206,11 +194,6 @@ fn objection(
     standing: &Standing,
     selected: bool,
 ) -> Option<Objection> {
-    let withheld = |ip: &IpAddr| match &standing.withheld {
-        Withheld::None => false,
-        Withheld::Some(some) => some.contains(ip),
-        Withheld::All => true,
-    };
     let local = subject.policy == TrafficPolicy::Local;
     if standing.leaving {
         Some(Objection::Leaving)
@@ -222,7 +205,7 @@ fn objection(
         Some(Objection::NotSelected)
     } else if local && !subject.is_on(name) {
         Some(Objection::NoLocalEndpoint)
-    } else if subject.addresses.iter().all(withheld) {
+    } else if subject.addresses.is_subset(&standing.withheld) {
         Some(Objection::Withheld)
     } else {
         None

@@ -94,9 +94,9 @@ fn every_objection_passes_the_address_on() {
     assert_eq!(winner(&desired, &members), Ok("beta".to_owned()));
     members.get_mut("beta").unwrap().leaving = true;
     assert_eq!(winner(&desired, &members), Ok("alpha".to_owned()));
-    members.get_mut("alpha").unwrap().withheld = Withheld::Some([ip(VIP)].into());
+    members.get_mut("alpha").unwrap().withheld = [ip(VIP)].into();
     assert_eq!(winner(&desired, &members), Ok("gamma".to_owned()));
-    members.get_mut("gamma").unwrap().withheld = Withheld::All;
+    members.get_mut("gamma").unwrap().withheld = [ip(VIP)].into();
     assert_eq!(winner(&desired, &members), Err(Nobody::NoCandidate));
 
     let mut labelled = desired.clone();
@@ -318,7 +318,7 @@ fn who_is_held_down_serves_where_nobody_else_can() {
     let mut members = members("gamma beta");
     members.get_mut("beta").unwrap().held_down = true;
     assert_eq!(winner(&desired, &members), Ok("gamma".to_owned()));
-    members.get_mut("gamma").unwrap().withheld = Withheld::All;
+    members.get_mut("gamma").unwrap().withheld = [ip(VIP)].into();
     assert_eq!(winner(&desired, &members), Ok("beta".to_owned()));
 }
 

@@ -1,23 +1,16 @@
 //! What a member says of itself: as plain data, and as the keys and values that gossip
 //! carries.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use chitchat::NodeState;
 
-use crate::election::{Standing, Withheld};
-
-/// More addresses than these that a member cannot serve are all of them.
-const MOST_WITHHELD: usize = 256;
+use crate::election::Standing;
 
 const READY: &str = "ready";
 const LEAVING: &str = "leaving";
 const HELD: &str = "held";
-const WITHHELD: &str = "withheld";
-const ALL: &str = "all";
+const WITHHELD: &str = "withheld/";
 const CLAIM: &str = "claim/";
 const ALLOCATION: &str = "allocation/";
 
@@ -47,15 +40,9 @@ impl Words {
         if self.standing.held_down {
             pairs.insert(HELD.to_owned(), String::new());
         }
-        let withheld = match &self.standing.withheld {
-            Withheld::None => None,
-            Withheld::Some(some) if some.len() <= MOST_WITHHELD => {
-                let some: Vec<_> = some.iter().map(IpAddr::to_string).collect();
-                Some(some.join(" "))
-            }
-            Withheld::Some(_) | Withheld::All => Some(ALL.to_owned()),
-        };
-        pairs.extend(withheld.map(|it| (WITHHELD.to_owned(), it)));
+        // A key for each address: a value may not be longer than a datagram.
+        let withheld = self.standing.withheld.iter();
+        pairs.extend(withheld.map(|ip| (format!("{WITHHELD}{ip}"), String::new())));
         let claims = self.standing.claims.iter();
         pairs.extend(claims.map(|ip| (format!("{CLAIM}{ip}"), String::new())));
         let allocations = self.allocations.iter();
@@ -92,15 +79,11 @@ impl Words {
                 READY => words.ready = true,
                 LEAVING => standing.leaving = true,
                 HELD => standing.held_down = true,
-                WITHHELD if value == ALL => standing.withheld = Withheld::All,
-                WITHHELD => {
-                    let some: BTreeSet<_> =
-                        value.split(' ').filter_map(|it| it.parse().ok()).collect();
-                    standing.withheld = Withheld::Some(some);
-                }
                 _ => {
                     if let Some(ip) = key.strip_prefix(CLAIM) {
                         standing.claims.extend(ip.parse::<IpAddr>().ok());
+                    } else if let Some(ip) = key.strip_prefix(WITHHELD) {
+                        standing.withheld.extend(ip.parse::<IpAddr>().ok());
                     } else if let Some(name) = key.strip_prefix(ALLOCATION) {
                         words.allocations.insert(name.to_owned(), value.to_owned());
                     }
@@ -135,11 +118,7 @@ mod tests {
         fn what_was_written_is_read(
             (leaving, held_down, ready) in any::<(bool, bool, bool)>(),
             claims in addresses(),
-            withheld in prop_oneof![
-                Just(Withheld::None),
-                Just(Withheld::All),
-                addresses().prop_map(Withheld::Some),
-            ],
+            withheld in addresses(),
             allocations in prop::collection::btree_map("[a-z]{1,5}/[a-z]{1,5}", ".{0,20}", 0..5),
         ) {
             let standing = Standing { leaving, held_down, withheld, claims };
@@ -149,17 +128,9 @@ mod tests {
 
         #[test]
         fn whatever_is_said_is_heard_to_an_end(
-            pairs in prop::collection::vec(("(claim/|withheld|allocation/)?.{0,20}", ".{0,40}"), 0..8)
+            pairs in prop::collection::vec(("(claim/|withheld/|allocation/)?.{0,20}", ".{0,40}"), 0..8)
         ) {
             Words::read(pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())));
         }
-    }
-
-    #[test]
-    fn a_long_list_of_withheld_addresses_is_all() {
-        let many = (0..300_u32).map(|n| IpAddr::V4(n.into())).collect();
-        let mut words = Words::default();
-        words.standing.withheld = Withheld::Some(many);
-        assert_eq!(read(&words).standing.withheld, Withheld::All);
     }
 }

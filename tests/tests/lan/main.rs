@@ -17,6 +17,7 @@ mod probe;
 mod scene;
 
 mod agent_gone;
+mod agreement;
 mod announcing;
 mod balancing;
 mod changes;
