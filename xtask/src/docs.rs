@@ -38,7 +38,7 @@ const GROUPS: [(Fate, &str, &str); 4] = [
     (
         Fate::Refuse,
         "Refused",
-        "The sender is told at once, by TCP RST or ICMP.",
+        "The sender is told at once, by TCP RST or ICMP, or was asking: ARP, neighbour discovery.",
     ),
     (Fate::Forward, "Forwarded", "What a balancer is there for."),
     (

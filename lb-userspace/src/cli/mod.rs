@@ -75,7 +75,7 @@ struct Output {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the balancer: fill the kernel's maps, attach, answer ARP for the virtual IPs
+    /// Run the balancer: fill the kernel's maps, attach, claim the virtual IPs
     Agent(Box<agent::Args>),
     /// Validate manifests or a configuration file without touching the kernel
     Check {

@@ -117,7 +117,7 @@ fn print_status(status: &Status) {
         let head = &[
             "VIP",
             "INTERFACE",
-            "ARP",
+            "STATE",
             "REQUESTS",
             "REPLIES",
             "GRATUITOUS",

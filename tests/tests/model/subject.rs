@@ -1,7 +1,12 @@
 //! The program under test: loaded once, its maps filled by the compiler and emptied
 //! between scenes.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::PathBuf,
+    time::Duration,
+};
 
 use lb_common::{Affinity, Client, Hook, Mode, Protocol, Tuple as Key, Verdict, maglev};
 use naru::{
@@ -18,6 +23,7 @@ use crate::{
     node::{self, DEVICES, Device},
     reference::{
         Act,
+        questions::CLAIMING,
         records::{Count, Flow, Last, Note, Reply},
         state::{FIRST_PORT, LAST_PORT},
     },
@@ -60,6 +66,8 @@ impl Subject {
             ..Options::default()
         })
         .expect("the program loads");
+        let lease = datapath.lease().expect("a lease");
+        lease.renew(Duration::from_secs(86_400)).expect("a clock");
         let indices = DEVICES
             .iter()
             .map(|device| (device.name, if_nametoindex(device.name).expect("it exists")))
@@ -87,6 +95,9 @@ impl Subject {
 
     /// Puts services into force and gives what the compiler made of them.
     pub(crate) fn configure(&mut self, services: &[Service]) -> MapImage {
+        let on: BTreeSet<u32> = CLAIMING.iter().map(|name| self.indices[name]).collect();
+        let frontends = services.iter().flat_map(|service| &service.frontends);
+        let claims = frontends.map(|it| (it.ip(), on.clone())).collect();
         let services = services.iter().enumerate().map(|(n, service)| {
             let name = ServiceName(format!("model/{n}:port"));
             (name, desired(service))
@@ -98,6 +109,7 @@ impl Subject {
         let in_use = self.datapath.in_use();
         let image = compile(&desired, &self.surroundings, &in_use).expect("services that fit");
         self.datapath.apply(&image).expect("maps that take them");
+        self.datapath.set_claims(&claims).expect("claims that fit");
         image
     }
 

@@ -144,6 +144,31 @@ pub(super) const FAULTS: &[Fault] = &[
         caught_by: Packet("TC rewrites for a local pod as XDP does"),
     },
     Fault {
+        name: "claims answered without a lease",
+        file: "lb-ebpf/src/announce.rs",
+        good: "is_none_or(|until| *until <= now)",
+        bad: "is_none_or(|until| *until > now && now == 0)",
+        caught_by: Packet(
+            "nothing is answered before a lease begins, when it has run out, or once it is ended",
+        ),
+    },
+    Fault {
+        name: "announcements answered as questions",
+        file: "lb-ebpf/src/announce.rs",
+        good: "    (from != target).then_some(())",
+        bad: "    Some(())",
+        caught_by: Packet("ARP: what is no question for a claimed address is the stack's"),
+    },
+    Fault {
+        name: "solicitations through routers answered",
+        file: "lb-ebpf/src/announce.rs",
+        good: "        || headers.ttl != 255\n",
+        bad: "",
+        caught_by: Packet(
+            "NDP: what is no valid solicitation for a claimed address is the stack's",
+        ),
+    },
+    Fault {
         name: "flows hashed without their source port",
         file: "lb-common/src/hash.rs",
         good: "tuple.src_port.word()",

@@ -4,6 +4,7 @@ mod build;
 mod decorate;
 mod mutate;
 mod packets;
+mod questions;
 mod worlds;
 
 use crate::{
@@ -49,6 +50,9 @@ impl Generator {
         if self.rng.below(150) == 0 {
             worlds::change(&mut self.rng, &mut self.services);
             return Step::Services(self.services.clone());
+        }
+        if self.rng.percent(4) {
+            return questions::question(&mut self.rng);
         }
         packets::packet(self, state)
     }

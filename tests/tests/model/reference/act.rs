@@ -43,6 +43,7 @@ pub(super) fn carry_out(
             }
         }
         Plan::Echo => (back, rewrite::echo(frame, packet)),
+        Plan::Advertise(answer) => (back, Output::of(&answer)),
         Plan::Reset => {
             may_answer(packet)?;
             (back, Output::of(&rewrite::reset(frame, packet)))

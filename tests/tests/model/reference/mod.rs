@@ -8,6 +8,7 @@
 mod act;
 mod flows;
 mod parse;
+pub(crate) mod questions;
 pub(crate) mod records;
 mod rewrite;
 mod source;
@@ -93,6 +94,8 @@ enum Plan {
     Reset,
     Unreachable,
     Echo,
+    /// By these bytes.
+    Advertise(Vec<u8>),
     TooBig(usize),
 }
 
@@ -119,7 +122,18 @@ pub(crate) fn process(
     let frame = input.frame;
     let mut packet = match parse::parse(frame) {
         Ok(packet) => packet,
-        Err(verdict) => return Ok(stopped(verdict, frame, frame.len())),
+        Err(verdict) => {
+            let answer = questions::arp(state, input);
+            return Ok(match answer.filter(|_| verdict == Verdict::NotIp) {
+                Some(answer) => Outcome {
+                    verdict: Verdict::ArpAnswered,
+                    act: Act::SentBack,
+                    out: Output::of(&answer),
+                    counted: frame.len(),
+                },
+                None => stopped(verdict, frame, frame.len()),
+            });
+        }
     };
     let counted = packet.end;
     let decided = match input.hook {
@@ -159,9 +173,10 @@ fn ingress(
     packet: &mut Packet,
     choices: &dyn Choices,
 ) -> Decided {
-    // The host's own business: nothing is claimed in these scenes.
     if packet.body == Body::Neighbour {
-        return Err(Verdict::NotOurs.into());
+        // Else it is the host's own business.
+        let answer = questions::ndp(state, input, packet).ok_or(Verdict::NotOurs)?;
+        return Ok((Verdict::NdpAnswered, Plan::Advertise(answer)));
     }
     let usage = state.usage(packet.dst).ok_or(Verdict::NotOurs)?;
     let device = input.device;

@@ -79,6 +79,11 @@ pub(crate) struct State {
     local_addresses: BTreeSet<IpAddr>,
 }
 
+/// Whether an address is claimed, as all of services are.
+pub(super) fn is_claimed(&self, ip: IpAddr) -> bool {
+    self.frontends.keys().any(|(addr, _)| addr.ip() == ip)
+}
+
 impl State {
     /// Puts services into force. Which number everything has and what stands in the slots
     /// is the compiler's choice; what the addresses mean is worked out here.
