@@ -240,3 +240,14 @@ fn a_thousand_services_that_go_are_remembered_up_to_a_bound() {
         "by chance: it is the first one free"
     );
 }
+
+#[test]
+fn what_was_given_up_stays_so_whoever_has_not_heard_of_it_yet() {
+    let before = tutorial().service("a").assign(&Ledger::default()).ledger;
+    let after = tutorial().assign(&before).ledger;
+    let (mut late, mut early) = (before.clone(), after.clone());
+    assert!(late.merge(&after));
+    assert!(!early.merge(&before));
+    assert_eq!(late, early);
+    assert!(late.get(&name("a")).expect("it is remembered").released);
+}
