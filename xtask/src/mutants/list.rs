@@ -182,6 +182,20 @@ pub(super) const FAULTS: &[Fault] = &[
         bad: "    if ready.len() <= 1 {",
         caught_by: Packet("a draining pod keeps its flows and takes no new ones"),
     },
+    Fault {
+        name: "addresses given anew at every start",
+        file: "lb-userspace/src/ipam/run.rs",
+        good: "            run.complete();\n            run.give();",
+        bad: "            run.addresses.clear();\n            run.give();",
+        caught_by: Unit("naru"),
+    },
+    Fault {
+        name: "what was given up comes back by merging",
+        file: "lb-userspace/src/ipam/ledger.rs",
+        good: "                Reverse(it.generation),\n                it.released,",
+        bad: "                it.released,\n                Reverse(it.generation),",
+        caught_by: Unit("naru"),
+    },
 ];
 
 /// How a fault's name is shown in a column.

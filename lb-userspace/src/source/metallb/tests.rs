@@ -191,6 +191,20 @@ fn every_field_of_an_advertisement_is_read_and_its_pools_are_found() {
 }
 
 #[test]
+fn an_advertisement_needs_no_spec_and_a_pool_does() {
+    let bare = |kind: &str| {
+        format!(
+            "---\napiVersion: metallb.io/v1beta1\nkind: {kind}\nmetadata: {{name: lan, namespace: \
+             metallb-system}}\n"
+        )
+    };
+    let all = read(&pool_and(&bare("L2Advertisement"))).desired;
+    assert!(all.advertisements["lan"].pools.contains("first"));
+    let none = refused(&bare("IPAddressPool"));
+    assert!(none[0].contains("spec.addresses is empty"), "{none:?}");
+}
+
+#[test]
 fn a_pool_that_nobody_announces_and_what_is_of_bgp_are_noted() {
     let bgp = |kind: &str, version: &str, spec: &str| {
         format!(

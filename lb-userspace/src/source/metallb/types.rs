@@ -17,7 +17,8 @@ pub struct Resource<S> {
     /// Name, namespace, labels.
     #[serde(default)]
     pub metadata: ObjectMeta,
-    /// What its author wants.
+    /// What its author wants. An L2Advertisement needs none: it is about everything.
+    #[serde(default)]
     pub spec: S,
     /// What a controller wrote back; not used.
     #[serde(default, skip_serializing_if = "Option::is_none")]

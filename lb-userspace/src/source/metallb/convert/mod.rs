@@ -116,12 +116,14 @@ fn written(
     };
     let metadata = |key: &str| raw.get("metadata")?.get(key)?.as_str();
     let namespace = metadata("namespace").unwrap_or(NAMESPACE);
-    let object = format!("{kind} {namespace}/{}", metadata("name").unwrap_or("?"));
+    let name = metadata("name").unwrap_or("?");
     if kind != "ConfigMap" {
         let origin = Origin::line(file, document.content);
+        let object = format!("{kind} {name}");
         findings.note(&origin, &object, "left out: it is no ConfigMap");
         return None;
     }
+    let object = format!("{kind} {namespace}/{name}");
     let text = (document.text, document.line);
     let written = Written::in_config_map(file, &object, text, findings)?;
     Some((written, namespace.to_owned()))

@@ -191,7 +191,7 @@ fn objects_are_where_the_config_map_is_and_other_kinds_are_left_out() {
     let notes = file("config.yaml", &text).expect("converts").notes;
     assert_eq!(
         notes[0].to_string(),
-        "config.yaml:1: Namespace metallb-system/lan: left out: it is no ConfigMap"
+        "config.yaml:1: Namespace lan: left out: it is no ConfigMap"
     );
 }
 
