@@ -91,7 +91,9 @@ fn packets() -> Vec<(&'static str, Vec<u8>)> {
         ("ping-v6", eth6(ipv6(ICMPV6, &icmp(128, 0, b"ping")))),
         ("too-big-v6", eth6(ipv6(ICMPV6, &icmp(2, 0, &quote6)))),
         ("neighbour-v6", eth6(ipv6(ICMPV6, &icmp(135, 0, &[0; 16])))),
+        ("solicitation", eth6(solicitation())),
         ("arp", eth(&[8, 6], &[0; 28])),
+        ("arp-request", eth(&[8, 6], &arp_request())),
     ]
 }
 
@@ -146,6 +148,22 @@ fn sctp() -> Vec<u8> {
     vec![
         0x9c, 0x40, 0x0b, 0x59, 0, 0, 0, 1, 0xde, 0xad, 0xbe, 0xef, 1, 0, 0, 4,
     ]
+}
+
+/// A neighbour solicitation with a link address; its checksum is the repaired one.
+fn solicitation() -> Vec<u8> {
+    let vip = [0xfd, 0, 0, 0x56, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11];
+    let link = [1, 1, 2, 0, 0, 0, 0, 1];
+    let message = [&[135, 0, 0, 0, 0, 0, 0, 0], &vip[..], &link].concat();
+    let mut packet = ipv6(ICMPV6, &message);
+    packet[7] = 255;
+    packet
+}
+
+fn arp_request() -> Vec<u8> {
+    let mut request = vec![0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 1, 192, 168, 56, 1];
+    request.extend([0, 0, 0, 0, 0, 0, 192, 168, 56, 11]);
+    request
 }
 
 fn icmp(kind: u8, code: u8, rest: &[u8]) -> Vec<u8> {

@@ -20,6 +20,7 @@ macro_rules! kernel {
 }
 
 kernel! {
+    announce = "../../lb-ebpf/src/announce.rs"
     client = "../../lb-ebpf/src/client.rs"
     count = "../../lb-ebpf/src/count.rs"
     flow = "../../lb-ebpf/src/flow.rs"
@@ -48,6 +49,7 @@ mod answer;
 mod machine;
 mod packet;
 mod properties;
+mod questions;
 mod sums;
 mod witness;
 

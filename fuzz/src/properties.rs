@@ -8,7 +8,7 @@ use crate::{
     headers::{Fragment, Headers, Payload},
     icmp,
     machine::{self, programs},
-    parse, refuse,
+    parse, questions, refuse,
     sums::{self, Sum},
     tc::TcFrame,
     wire::{address_offsets, put_ip},
@@ -75,6 +75,7 @@ pub fn check(data: &[u8]) {
         prefix: &prefix[1..],
         frame,
     };
+    questions::check(input.frame, input.repair);
     // Not all that is parsed is rewritten, and not all is parsed.
     let Some(packet) = Packet::new(&input) else {
         return;

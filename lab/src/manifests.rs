@@ -16,8 +16,11 @@ pub struct ServiceSpec {
     pub name: String,
     /// Its namespace.
     pub namespace: String,
-    /// The address asked for by `loadBalancerIP`.
+    /// The address that clients use.
     pub address: Ipv4Addr,
+    /// Whether `loadBalancerIP` asks for it. Otherwise it is the one that a pool is expected
+    /// to give.
+    pub requested: bool,
     /// The port that clients use.
     pub port: u16,
     /// The port that pods listen on.
@@ -83,6 +86,7 @@ impl ServiceSpec {
             name: name.to_owned(),
             namespace: "default".to_owned(),
             address,
+            requested: true,
             port,
             target_port,
             protocol: Protocol::Tcp,
@@ -97,6 +101,15 @@ impl ServiceSpec {
     #[must_use]
     pub fn over(self, protocol: Protocol) -> Self {
         Self { protocol, ..self }
+    }
+
+    /// The same without a request for its address: a pool gives it.
+    #[must_use]
+    pub fn from_pool(self) -> Self {
+        Self {
+            requested: false,
+            ..self
+        }
     }
 
     /// The same with an algorithm asked for.
@@ -165,10 +178,11 @@ impl ServiceSpec {
             );
         }
         let protocol = self.protocol.name();
-        let _ = write!(
-            yaml,
-            "spec:\n  type: LoadBalancer\n  loadBalancerIP: {address}\n  selector:\n    app: {name}\n"
-        );
+        yaml.push_str("spec:\n  type: LoadBalancer\n");
+        if self.requested {
+            let _ = writeln!(yaml, "  loadBalancerIP: {address}");
+        }
+        let _ = write!(yaml, "  selector:\n    app: {name}\n");
         for (field, value) in &self.spec {
             let _ = writeln!(yaml, "  {field}: {value}");
         }
@@ -334,6 +348,16 @@ mod tests {
             type: LoadBalancer\n  loadBalancerIP: 192.168.56.11\n  selector:\n    \
             app: nest-server\n  ports:\n    - protocol: TCP\n      port: 80\n      targetPort: 3000\n";
         assert_eq!(yaml, expected);
+    }
+
+    #[test]
+    fn a_service_of_a_pool_asks_for_no_address() {
+        let asking = ServiceSpec::nest_server();
+        let line = "  loadBalancerIP: 192.168.56.11\n";
+        assert_eq!(
+            asking.clone().from_pool().yaml(),
+            asking.yaml().replace(line, "")
+        );
     }
 
     #[test]

@@ -20,12 +20,13 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::Netns;
 
 const ETH_P_ARP: u16 = 0x0806;
+const ETH_P_IPV6: u16 = 0x86dd;
 
 /// Frames with the time of their arrival.
 pub type Heard = Vec<(Instant, Vec<u8>)>;
 
-/// Records the ARP frames that arrive in a namespace, and sends others.
-pub struct ArpTap {
+/// Records the frames of one kind that arrive in a namespace, and sends others.
+struct Tap {
     socket: Arc<Socket>,
     interface: LinkAddr,
     heard: Arc<Mutex<Heard>>,
@@ -33,13 +34,70 @@ pub struct ArpTap {
     reader: Option<JoinHandle<()>>,
 }
 
+/// Records the ARP frames that arrive in a namespace, and sends others.
+pub struct ArpTap(Tap);
+
+/// The same for IPv6, of which neighbour discovery is looked at.
+pub struct NdpTap(Tap);
+
 impl ArpTap {
     /// Listens in that namespace; sends by that interface.
     pub fn open(namespace: &Netns, interface: &str) -> Self {
+        Self(Tap::open(namespace, interface, ETH_P_ARP))
+    }
+
+    /// The Ethernet address of the interface that it sends by.
+    pub fn mac(&self) -> [u8; 6] {
+        self.0.mac()
+    }
+
+    /// What was heard since the last call.
+    pub fn take(&self) -> Heard {
+        std::mem::take(&mut self.0.heard.lock().unwrap())
+    }
+
+    /// Sends a whole frame.
+    pub fn send(&self, frame: &[u8]) {
+        self.0.send(frame);
+    }
+}
+
+impl NdpTap {
+    /// Listens in that namespace; sends by that interface.
+    pub fn open(namespace: &Netns, interface: &str) -> Self {
+        Self(Tap::open(namespace, interface, ETH_P_IPV6))
+    }
+
+    /// The Ethernet address of the interface that it sends by.
+    pub fn mac(&self) -> [u8; 6] {
+        self.0.mac()
+    }
+
+    /// The advertisements for an address that were heard so far.
+    pub fn advertisements_of(&self, vip: std::net::Ipv6Addr) -> Vec<Vec<u8>> {
+        let heard = self.0.heard.lock().unwrap();
+        let frames = heard.iter().map(|(_, frame)| frame);
+        let of_vip = |frame: &&Vec<u8>| {
+            frame.len() >= 78
+                && frame[20] == 58
+                && frame[54] == 136
+                && frame[62..78] == vip.octets()
+        };
+        frames.filter(of_vip).cloned().collect()
+    }
+
+    /// Sends a whole frame.
+    pub fn send(&self, frame: &[u8]) {
+        self.0.send(frame);
+    }
+}
+
+impl Tap {
+    fn open(namespace: &Netns, interface: &str, ether_type: u16) -> Self {
         let (socket, interface) = thread::scope(|scope| {
             let inside = scope.spawn(|| {
                 namespace.enter();
-                let protocol = Protocol::from(i32::from(ETH_P_ARP.to_be()));
+                let protocol = Protocol::from(i32::from(ether_type.to_be()));
                 let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol)).unwrap();
                 let timeout = Duration::from_millis(20);
                 socket.set_read_timeout(Some(timeout)).unwrap();
@@ -75,18 +133,11 @@ impl ArpTap {
         }
     }
 
-    /// The Ethernet address of the interface that it sends by.
-    pub fn mac(&self) -> [u8; 6] {
+    fn mac(&self) -> [u8; 6] {
         self.interface.addr().unwrap()
     }
 
-    /// What was heard since the last call.
-    pub fn take(&self) -> Heard {
-        std::mem::take(&mut self.heard.lock().unwrap())
-    }
-
-    /// Sends a whole frame.
-    pub fn send(&self, frame: &[u8]) {
+    fn send(&self, frame: &[u8]) {
         let sent = sendto(
             self.socket.as_raw_fd(),
             frame,
@@ -97,7 +148,7 @@ impl ArpTap {
     }
 }
 
-impl Drop for ArpTap {
+impl Drop for Tap {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(reader) = self.reader.take() {

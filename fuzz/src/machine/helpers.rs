@@ -39,6 +39,10 @@ pub mod generated {
         NOW.fetch_add(1 << 30, Ordering::Relaxed)
     }
 
+    pub unsafe fn bpf_ktime_get_boot_ns() -> u64 {
+        1
+    }
+
     pub unsafe fn bpf_xdp_get_buff_len(context: *mut xdp_md) -> u64 {
         // SAFETY: by the caller's promise.
         unsafe { frame(context) }.bytes.len() as u64

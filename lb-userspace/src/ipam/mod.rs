@@ -222,6 +222,10 @@ impl<'a> Run<'a> {
     /// others; each in the order of their names.
     fn give(&mut self) {
         for turn in [Turn::Given, Turn::Requested, Turn::Remembered, Turn::Last] {
+            if turn == Turn::Last {
+                // What somebody had may have been one address of two.
+                self.complete();
+            }
             for (name, balancer) in &self.desired.balancers {
                 if !self.addresses.contains_key(name) {
                     self.give_in_turn(turn, name, balancer);

@@ -32,6 +32,7 @@ mod health;
 mod host_address;
 mod instruments;
 mod interfaces;
+mod pools;
 mod reply_path;
 mod sockets;
 mod vxlan;

@@ -80,7 +80,7 @@ fn empty(map: &MapInfo) {
     let name = map.name_as_str().unwrap_or_default();
     match map.map_type().unwrap() {
         // Constants, and what programs say for people to read.
-        _ if name.ends_with(".rodata") || name == "AYA_LOGS" => {}
+        _ if name.contains(".rodata") || name == "AYA_LOGS" => {}
         MapType::Hash | MapType::LruHash | MapType::LpmTrie => empty_hash(fd, map.key_size()),
         MapType::Array => empty_array(fd, map.value_size(), map.max_entries()),
         MapType::PerCpuArray => {

@@ -20,6 +20,7 @@
 //! ```
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod announce;
 mod clients;
 mod dsr;
 mod empty;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
     world::build_network();
     let cases = [
         forward::cases(),
+        announce::cases(),
         clients::cases(),
         dsr::cases(),
         ipv6::cases(),

@@ -85,17 +85,15 @@ fn request_with(offset: usize, bytes: &[u8]) -> [u8; 42] {
 }
 
 #[test]
-fn answers_a_request() {
+fn who_asks_says_whose_his_own_address_is() {
     let heard = arp().hear(&REQUEST).unwrap();
     assert_eq!(
         heard,
         Heard {
             sender: PEER,
             sender_addr: CLIENT,
-            asks: Some(VIP)
         }
     );
-    assert_eq!(arp().answer(&heard, VIP), REPLY);
 }
 
 #[test]
@@ -111,23 +109,14 @@ fn reads_padded_frames_and_those_to_the_own_address() {
 }
 
 #[test]
-fn a_probe_is_answered_with_the_unspecified_address_as_target() {
-    let heard = arp().hear(&request_with(28, &[0, 0, 0, 0])).unwrap();
-    assert_eq!(heard.sender_addr, Ipv4Addr::UNSPECIFIED);
-    let mut expected = REPLY;
-    expected[38..].copy_from_slice(&[0, 0, 0, 0]);
-    assert_eq!(arp().answer(&heard, VIP), expected);
-}
-
-#[test]
-fn a_reply_asks_for_nothing_but_tells_who_uses_an_address() {
+fn a_probe_says_nothing_and_a_reply_who_uses_an_address() {
+    assert_eq!(arp().hear(&request_with(28, &[0, 0, 0, 0])), None);
     let heard = Arp::new(PEER).hear(&REPLY).unwrap();
     assert_eq!(
         heard,
         Heard {
             sender: OURS,
             sender_addr: VIP,
-            asks: None
         }
     );
 }
@@ -185,10 +174,10 @@ proptest! {
         arp().hear(&frame);
     }
 
-    /// Bytes changed anywhere in a request: what is still heard as a question is
-    /// one for exactly the address that the frame names, from a real station.
+    /// Bytes changed anywhere in a request: what is still heard is what the frame says,
+    /// of a real station.
     #[test]
-    fn a_question_is_for_the_address_in_the_frame(
+    fn what_is_heard_stands_in_the_frame(
         frame in Just(REQUEST.to_vec()),
         changes in proptest::collection::vec((0usize..42, any::<u8>()), 0..6),
     ) {
@@ -200,10 +189,6 @@ proptest! {
             prop_assert!(heard.sender.is_station());
             prop_assert_eq!(&heard.sender.0[..], &frame[22..28]);
             prop_assert_eq!(&heard.sender_addr.octets()[..], &frame[28..32]);
-            if let Some(asked) = heard.asks {
-                prop_assert_eq!(&frame[20..22], [0, 1]);
-                prop_assert_eq!(&asked.octets()[..], &frame[38..42]);
-            }
         }
     }
 }

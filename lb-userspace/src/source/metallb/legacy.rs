@@ -152,18 +152,19 @@ impl Written {
             findings.problem(&Origin::line(file, line), object, what, remedy);
             return None;
         };
-        // Where the value begins: for a block scalar that is its indicator.
+        // A block scalar begins after the line with its indicator; of other scalars only the
+        // first line is known.
         let at = found.referenced.line().max(1);
-        let opening = usize::try_from(at - 1)
-            .ok()
-            .and_then(|at| document.lines().nth(at))
-            .and_then(|text| text.rsplit(':').next());
+        let before = usize::try_from(at - 1).unwrap_or_default();
+        let before: Vec<&str> = document.lines().take(before).collect();
+        let before = before.iter().rev().find(|it| !it.trim().is_empty());
+        let opening = before.and_then(|it| it.rsplit(':').next());
         let line_by_line = opening.is_some_and(|it| it.trim_start().starts_with('|'));
         Some(Self {
             text: found.value,
             object: object.to_owned(),
             file: Arc::clone(file),
-            line: line + at - 1 + u64::from(line_by_line),
+            line: line + at - 1,
             line_by_line,
         })
     }

@@ -159,6 +159,10 @@ fn ingress(
     packet: &mut Packet,
     choices: &dyn Choices,
 ) -> Decided {
+    // The host's own business: nothing is claimed in these scenes.
+    if packet.body == Body::Neighbour {
+        return Err(Verdict::NotOurs.into());
+    }
     let usage = state.usage(packet.dst).ok_or(Verdict::NotOurs)?;
     let device = input.device;
     let xdp = input.hook == Hook::Xdp;
@@ -210,11 +214,10 @@ fn ingress(
         }
         Body::Echo if usage.pinged => Ok((Verdict::EchoReply, Plan::Echo)),
         Body::Echo => Err(unserved(usage, Verdict::VipEcho)),
-        Body::Neighbour => Err(Verdict::NotOurs.into()),
         Body::BadTcp => Err(unserved(usage, Verdict::BadTcp)),
         Body::BadUdp => Err(unserved(usage, Verdict::BadUdp)),
         Body::Short => Err(unserved(usage, Verdict::Short)),
-        Body::Other => Err(unserved(usage, Verdict::VipProtocol)),
+        Body::Other | Body::Neighbour => Err(unserved(usage, Verdict::VipProtocol)),
     }
 }
 

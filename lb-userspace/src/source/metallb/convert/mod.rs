@@ -59,14 +59,15 @@ pub fn file(name: &str, text: &str) -> Result<Converted, Rejected> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut findings = Findings::default();
     let mut resources = Resources::default();
-    let documents = document::split(text);
-    for document in &documents {
+    let mut any = false;
+    for document in &document::split(text) {
         if let Some((written, namespace)) = written(&file, document, &mut findings) {
             resources.extend(convert(&written, &namespace, &mut findings));
+            any = true;
         }
     }
-    if documents.is_empty() {
-        let what = "there is nothing in it";
+    if !any && findings.problems.is_empty() {
+        let what = "there is no configuration of MetalLB in it";
         let remedy = "give the ConfigMap `config` of MetalLB, or its text";
         findings.problem(&Origin::line(&file, 0), "", what, remedy);
     }
