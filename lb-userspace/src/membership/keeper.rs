@@ -5,7 +5,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::Path,
-    sync::Arc,
+    sync::{Arc, mpsc},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -101,15 +101,25 @@ pub(super) fn spawn(
         extra_liveness_predicate: None,
     };
     let transport = Sealed::new(options.key, counters);
-    let chat = runtime
-        .block_on(spawn_chitchat(config, Vec::new(), &transport))
-        .map_err(|error| MembershipError::Socket {
-            address,
-            reason: format!("{error:#}"),
-        })?;
-    let watch = Watch::new(id, options.hold_down);
+    let (opened, outcome) = mpsc::channel();
     let thread = thread::Builder::new().name("gossip".to_owned());
-    Ok(thread.spawn(move || runtime.block_on(run(keeper, watch, chat)))?)
+    // All of it on that thread: the caller's may be one of another runtime, which could not
+    // wait for this one.
+    let thread = thread.spawn(move || {
+        let chat = match runtime.block_on(spawn_chitchat(config, Vec::new(), &transport)) {
+            Ok(chat) => chat,
+            Err(error) => return drop(opened.send(Err(format!("{error:#}")))),
+        };
+        let watch = Watch::new(id, options.hold_down);
+        if opened.send(Ok(())).is_ok() {
+            runtime.block_on(run(keeper, watch, chat));
+        }
+    })?;
+    let ended = || Err("its thread has ended".to_owned());
+    match outcome.recv().unwrap_or_else(|_| ended()) {
+        Ok(()) => Ok(thread),
+        Err(reason) => Err(MembershipError::Socket { address, reason }),
+    }
 }
 
 /// A nearly fixed limit. The detector's is `threshold × mean interval`, of which this makes

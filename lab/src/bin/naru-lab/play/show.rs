@@ -55,18 +55,29 @@ pub(super) fn status(cluster: &Cluster) -> naru_lab::Result<String> {
 pub(super) fn hints(record: &Record) -> String {
     let url = record.served.first().map_or("", String::as_str);
     let address = url.split(':').next().unwrap_or_default();
-    format!(
-        "\
-Try:
-  cargo xtask lab exec client curl -s {url}       a pod's name, another one each time
-  cargo xtask lab exec nuc01 naru status          the agent of nuc01
-  cargo xtask lab exec client arping -c 3 {address}
-                                                  who owns the address
-  cargo xtask lab off nuc02                       a node without power; `lab on nuc02`
-  cargo xtask lab cut nuc03                       a cable that is pulled; `lab heal nuc03`
-  cargo xtask lab status                          how it is now
-  cargo xtask lab down                            removes everything"
-    )
+    let tries = [
+        (
+            format!("exec client curl -s {url}"),
+            "a pod's name, another each time",
+        ),
+        (
+            format!("exec client arping -I eth0 -c 3 {address}"),
+            "who owns the address",
+        ),
+        ("exec nuc01 naru status".to_owned(), "the agent of nuc01"),
+        (
+            "off nuc02".to_owned(),
+            "a node without power; `on nuc02` ends it",
+        ),
+        (
+            "cut nuc03".to_owned(),
+            "a cable that is pulled; `heal nuc03` ends it",
+        ),
+        ("status".to_owned(), "how it is now"),
+        ("down".to_owned(), "removes everything"),
+    ];
+    let lines = tries.map(|(words, what)| format!("  cargo xtask lab {words:<44} {what}"));
+    format!("Try:\n{}", lines.join("\n"))
 }
 
 fn table(head: &[&str]) -> Table {
