@@ -24,10 +24,11 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
 
+pub use self::memory::DEFAULT_STATE_DIR;
 use self::{memory::Memory, state::State};
 use crate::{
     announce::Announcer,
-    control::server::StateDir,
+    control::server::RunDir,
     datapath::{self, AttachMode, Datapath, Sweeper, Swept},
     health::Checker,
     net::{Network, SnatChoice},
@@ -55,8 +56,10 @@ pub struct Options {
     pub cgroup: Option<PathBuf>,
     /// This node's name, compared with the endpoints' `nodeName`.
     pub node: String,
-    /// Where the control socket is.
+    /// What outlives a reboot is here.
     pub state_dir: PathBuf,
+    /// The control socket and the lock are here.
+    pub run_dir: PathBuf,
     /// The networks whose addresses of the host serve node ports; none: all global ones.
     pub node_port_addresses: Vec<IpNet>,
     /// Whether to answer ARP for the VIPs.
@@ -87,7 +90,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             "{name} is not an Ethernet interface; give the one that clients reach with --interface"
         );
     }
-    let state_dir = StateDir::lock(&options.state_dir)?;
+    let run_dir = RunDir::lock(&options.run_dir)?;
     let mut datapath = Datapath::open(options.datapath.clone())?;
     forward_packet_log(&mut datapath)?;
     let mut events = network.events()?;
@@ -100,7 +103,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 
     let first = source.recv().await.context("the source ended")?;
     state.start(first).await?;
-    let mut calls = state_dir.serve()?;
+    let mut calls = run_dir.serve()?;
     tokio::spawn(sweep(state.datapath.sweeper()?));
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
