@@ -40,6 +40,7 @@ mod netns;
 mod ownership;
 mod pass;
 mod pod;
+pub mod testbed;
 mod tool;
 mod topology;
 mod vxlan;

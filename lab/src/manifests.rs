@@ -249,6 +249,19 @@ impl From<&PodSpec> for Endpoint {
     }
 }
 
+/// The Nodes of a topology as YAML.
+pub(crate) fn nodes_yaml(topology: &Topology) -> String {
+    let node = |node: &Node| {
+        format!(
+            "apiVersion: v1\nkind: Node\nmetadata:\n  name: {}\nstatus:\n  addresses:\n    \
+             - type: InternalIP\n      address: {}\n    - type: Hostname\n      address: {}\n",
+            node.name, node.address, node.name
+        )
+    };
+    let nodes: Vec<_> = topology.nodes.iter().map(node).collect();
+    nodes.join("---\n")
+}
+
 /// A directory of manifests.
 #[derive(Clone, Debug)]
 pub struct Manifests {
@@ -288,15 +301,7 @@ impl Manifests {
 
     /// Writes the Nodes of a topology.
     pub fn nodes(&self, topology: &Topology) -> Result<()> {
-        let node = |node: &Node| {
-            format!(
-                "apiVersion: v1\nkind: Node\nmetadata:\n  name: {}\nstatus:\n  addresses:\n    \
-                 - type: InternalIP\n      address: {}\n    - type: Hostname\n      address: {}\n",
-                node.name, node.address, node.name
-            )
-        };
-        let nodes: Vec<_> = topology.nodes.iter().map(node).collect();
-        self.write("nodes.yaml", &nodes.join("---\n"))
+        self.write("nodes.yaml", &nodes_yaml(topology))
     }
 
     /// Writes a file so that a reader sees the old text or the new one: it is written

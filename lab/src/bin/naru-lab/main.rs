@@ -5,9 +5,10 @@ mod demo;
 mod server;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 /// A LAN of network namespaces with real servers as pods.
@@ -32,6 +33,12 @@ enum Command {
         #[arg(long)]
         once: bool,
     },
+    /// Writes what vagrant/ is made of out of the topology.
+    #[command(hide = true)]
+    Testbed {
+        /// Where to.
+        dir: PathBuf,
+    },
     /// Serves as a pod.
     #[command(hide = true)]
     Pod {
@@ -47,6 +54,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo { naru, once } => demo::run(&naru, once),
+        Command::Testbed { dir } => testbed(&dir),
         Command::Pod { name, listen } => server::run(&name, listen).map(|()| true),
     };
     match result {
@@ -57,4 +65,10 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn testbed(dir: &Path) -> anyhow::Result<bool> {
+    naru_lab::testbed::write(&naru_lab::Topology::nuc(), dir)
+        .with_context(|| format!("cannot write below {}", dir.display()))?;
+    Ok(true)
 }
