@@ -30,9 +30,11 @@ pub(super) const NEEDS: &[Need] = &[Need::Build, Need::Package, Need::Vm];
 /// The test program.
 pub(super) const PROGRAM: &str = "vm";
 
-/// What it takes to mount the disk and the shared directories, and to be commanded.
-const MODULES: [&str; 6] = [
+/// What it takes to mount the disk and the shared directories, to be commanded, and to
+/// have network cards: in the machines nobody else looks for drivers.
+const MODULES: [&str; 7] = [
     "virtio_pci",
+    "virtio_net",
     "virtio_blk",
     "ext4",
     "9pnet_virtio",
