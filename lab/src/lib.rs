@@ -47,6 +47,7 @@ mod ownership;
 mod pass;
 mod pod;
 mod prober;
+pub mod testbed;
 mod timeline;
 mod tool;
 mod topology;

@@ -263,6 +263,21 @@ impl From<&PodSpec> for Endpoint {
     }
 }
 
+/// The Nodes of a topology as YAML.
+pub(crate) fn nodes_yaml(topology: &Topology, without: &[&str]) -> String {
+    let node = |node: &Node| {
+        format!(
+            "apiVersion: v1\nkind: Node\nmetadata:\n  name: {}\nstatus:\n  addresses:\n    \
+             - type: InternalIP\n      address: {}\n    - type: Hostname\n      address: {}\n",
+            node.name, node.address, node.name
+        )
+    };
+    let listed = topology.nodes.iter();
+    let listed = listed.filter(|it| !without.contains(&&*it.name));
+    let nodes: Vec<_> = listed.map(node).collect();
+    nodes.join("---\n")
+}
+
 /// A directory of manifests.
 #[derive(Clone, Debug)]
 pub struct Manifests {
@@ -307,17 +322,7 @@ impl Manifests {
 
     /// The same without some of them.
     pub fn nodes_but(&self, topology: &Topology, without: &[&str]) -> Result<()> {
-        let node = |node: &Node| {
-            format!(
-                "apiVersion: v1\nkind: Node\nmetadata:\n  name: {}\nstatus:\n  addresses:\n    \
-                 - type: InternalIP\n      address: {}\n    - type: Hostname\n      address: {}\n",
-                node.name, node.address, node.name
-            )
-        };
-        let listed = topology.nodes.iter();
-        let listed = listed.filter(|it| !without.contains(&&*it.name));
-        let nodes: Vec<_> = listed.map(node).collect();
-        self.write("nodes.yaml", &nodes.join("---\n"))
+        self.write("nodes.yaml", &nodes_yaml(topology, without))
     }
 
     /// Writes a file so that a reader sees the old text or the new one: it is written

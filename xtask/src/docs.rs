@@ -9,7 +9,8 @@ use crate::host;
 
 pub(crate) const HELP: &str = "\
 Writes docs/verdicts.md, which lists every verdict with what it means and what to do, out
-of lb-common/src/verdict.rs. `cargo xtask test lint` fails where it is not current.";
+of lb-common/src/verdict.rs, and what vagrant/ reads of the testbed, out of
+lab/src/topology.rs. `cargo xtask test lint unit` fails where they are not current.";
 
 const INTRO: &str = "\
 # Verdicts
@@ -56,6 +57,12 @@ pub(crate) fn run() -> Result<ExitCode> {
     }
     fs::write(&path, verdicts()).with_context(|| format!("cannot write {}", path.display()))?;
     println!("written: {}", path.display());
+    // The lab's data is not linked to: it would make everybody wait for the lab to build.
+    let vagrant = host::root().join("vagrant");
+    let mut lab = host::cargo("run");
+    lab.args(["--quiet", "--release", "-p", "naru-lab", "--", "testbed"]);
+    host::status(lab.arg(&vagrant))?;
+    println!("written: {}", vagrant.join("topology.json").display());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -38,6 +38,17 @@ pub(crate) fn target() -> PathBuf {
     }
 }
 
+/// Where downloads are kept for this user; made where it is not there.
+pub(crate) fn cache() -> Result<PathBuf> {
+    let dir = env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env::home_dir().map(|home| home.join(".cache")))
+        .context("there is no home directory for the cache; set XDG_CACHE_HOME")?
+        .join("naru");
+    fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    Ok(dir)
+}
+
 /// The cargo that runs this, in the workspace's root.
 pub(crate) fn cargo(verb: &str) -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -8,6 +8,7 @@ mod fuzz;
 mod host;
 mod lab;
 mod mutants;
+mod package;
 mod run;
 mod setup;
 mod test;
@@ -62,6 +63,9 @@ enum Command {
     /// Record how many instructions the verifier walks on each kernel
     #[command(after_help = test::kernel::HELP)]
     Verifier,
+    /// Build the Debian package
+    #[command(after_help = package::HELP)]
+    Package,
     /// Write the pages that are made out of the code
     #[command(after_help = docs::HELP)]
     Docs,
@@ -78,6 +82,7 @@ fn main() -> ExitCode {
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Mutants(args) => mutants::run(&args),
         Command::Verifier => test::kernel::record(),
+        Command::Package => package::run(),
         Command::Docs => docs::run(),
     };
     match outcome {

@@ -1,13 +1,14 @@
-//! What the agent remembers over its own restart: who was drained by hand, who was
-//! healthy, who was given which address.
+//! What the agent remembers over its own restart and the machine's: who was drained by
+//! hand, who was healthy, who was given which address.
 //!
 //! One small file of JSON in the state directory, replaced as a whole.
 
 use std::{
     collections::BTreeSet,
-    fs::{self, File},
+    fs::{self, DirBuilder, File},
     io::{self, Write},
     net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -16,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use super::drain::Target;
 use crate::{desired::ServiceName, ipam::Ledger};
 
+/// Where the state directory is unless told otherwise: it outlives a reboot.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/naru";
 /// Name of the file in the state directory.
 const FILE: &str = "state.json";
 
@@ -68,6 +71,9 @@ impl Memory {
         let path = state_dir.join(FILE);
         let draft = state_dir.join(format!(".{FILE}.new"));
         let write = || -> io::Result<()> {
+            // For root alone, as it names pods.
+            let mut dir = DirBuilder::new();
+            dir.recursive(true).mode(0o700).create(state_dir)?;
             let mut file = File::create(&draft)?;
             serde_json::to_writer_pretty(&mut file, self)?;
             file.write_all(b"\n")?;
@@ -103,6 +109,11 @@ mod tests {
             .expect("ledger"),
         };
         memory.save(dir.path()).expect("saved");
+        let new = dir.path().join("a/b");
+        memory
+            .save(&new)
+            .expect("saved where there was no directory");
+        assert_eq!(Memory::load(&new).expect("there"), memory);
         memory.save(dir.path()).expect("saved again");
         assert_eq!(load().expect("there"), memory);
         fs::write(dir.path().join(FILE), "{").expect("write");

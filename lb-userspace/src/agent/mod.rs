@@ -30,11 +30,11 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
 
-pub use self::{cluster::Gossip, interfaces::Interfaces};
+pub use self::{cluster::Gossip, interfaces::Interfaces, memory::DEFAULT_STATE_DIR};
 use self::{memory::Memory, state::State};
 use crate::{
     announce::Announcer,
-    control::server::StateDir,
+    control::server::RunDir,
     datapath::{self, AttachMode, Datapath, Sweeper, Swept},
     health::Checker,
     membership::Membership,
@@ -63,8 +63,10 @@ pub struct Options {
     pub cgroup: Option<PathBuf>,
     /// This node's name, compared with the endpoints' `nodeName`.
     pub node: String,
-    /// Where the control socket is.
+    /// What outlives a reboot is here.
     pub state_dir: PathBuf,
+    /// The control socket and the lock are here.
+    pub run_dir: PathBuf,
     /// The networks whose addresses of the host serve node ports; none: all global ones.
     pub node_port_addresses: Vec<IpNet>,
     /// Whether to claim the VIPs on the LAN: to answer ARP and NDP for them.
@@ -101,7 +103,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             "{name} is not an Ethernet interface; give the one that clients reach with --interface"
         );
     }
-    let state_dir = StateDir::lock(&options.state_dir)?;
+    let run_dir = RunDir::lock(&options.run_dir)?;
     let mut datapath = Datapath::open(options.datapath.clone())?;
     forward_packet_log(&mut datapath)?;
     let mut events = network.events()?;
@@ -120,7 +122,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let first = source.recv().await.context("the source ended")?;
     state.start(first).await?;
     state.join().await?;
-    let mut calls = state_dir.serve()?;
+    let mut calls = run_dir.serve()?;
     tokio::spawn(sweep(state.datapath.sweeper()?));
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

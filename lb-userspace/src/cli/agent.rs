@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use lb_common::{Algorithm, config};
 use tracing_subscriber::EnvFilter;
 
+use super::dirs::Dirs;
 use crate::{
     agent::{self, Gossip, Interfaces, Options},
     datapath::{self, AttachMode, GoneFlows, TcMode},
@@ -133,7 +134,7 @@ pub(super) struct Args {
     log_packets: bool,
 }
 
-pub(super) fn run(args: Args, state_dir: PathBuf, pin_dir: PathBuf) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, dirs: Dirs) -> anyhow::Result<ExitCode> {
     let log_packets = args.log_packets;
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new(if log_packets { "debug" } else { "info" }));
@@ -142,7 +143,7 @@ pub(super) fn run(args: Args, state_dir: PathBuf, pin_dir: PathBuf) -> anyhow::R
         .with_target(false)
         .with_writer(std::io::stderr)
         .init();
-    let options = args.options(state_dir, pin_dir)?;
+    let options = args.options(dirs)?;
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -153,7 +154,7 @@ pub(super) fn run(args: Args, state_dir: PathBuf, pin_dir: PathBuf) -> anyhow::R
 }
 
 impl Args {
-    fn options(self, state_dir: PathBuf, pin_dir: PathBuf) -> anyhow::Result<Options> {
+    fn options(self, dirs: Dirs) -> anyhow::Result<Options> {
         let source = match (self.manifests, self.config) {
             (Some(dir), _) => Source::Manifests(dir),
             (None, Some(file)) => Source::Config(file),
@@ -180,7 +181,8 @@ impl Args {
             attach: self.attach,
             cgroup: self.cgroup,
             node,
-            state_dir,
+            state_dir: dirs.state_dir().to_owned(),
+            run_dir: dirs.run_dir().to_owned(),
             node_port_addresses: self.node_port_addresses,
             announce: !self.no_announce,
             gossip: self.gossip_key.map(|key| Gossip {
@@ -197,7 +199,7 @@ impl Args {
                 ports: self.snat_ports,
             },
             datapath: datapath::Options {
-                pin_dir,
+                pin_dir: dirs.pin_dir,
                 max_flows: self.max_flows,
                 seed: self.seed,
                 gone_flows: self.gone_flows,

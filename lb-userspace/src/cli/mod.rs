@@ -1,11 +1,16 @@
 //! The command line: what `naru` understands, and what people get to see.
 
 mod agent;
+mod dirs;
 mod owner;
 mod pools;
 mod show;
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -46,14 +51,8 @@ Exit status:
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Directory of the agent's control socket
-    #[arg(long, global = true, value_name = "DIR", env = "NARU_STATE_DIR",
-          default_value = control::DEFAULT_STATE_DIR)]
-    state_dir: PathBuf,
-    /// Directory on a BPF file system where programs and maps are pinned
-    #[arg(long, global = true, value_name = "DIR", env = "NARU_PIN_DIR",
-          default_value = datapath::DEFAULT_PIN_DIR)]
-    pin_dir: PathBuf,
+    #[command(flatten)]
+    dirs: dirs::Dirs,
 }
 
 /// How to print.
@@ -172,17 +171,18 @@ Examples:
 
 /// Runs what the command line asks for. Errors are printed; the exit status tells.
 pub fn run(cli: Cli) -> ExitCode {
+    let run_dir = cli.dirs.run_dir();
     let outcome = match cli.command {
-        Command::Agent(args) => agent::run(*args, cli.state_dir, cli.pin_dir),
+        Command::Agent(args) => agent::run(*args, cli.dirs),
         Command::Check { path, output } => Ok(check(path, output.output)),
         Command::Pools {
             manifests: Some(dir),
             output,
         } => pools::offline(dir, output.output),
-        Command::Pools { output, .. } => ask(&cli.state_dir, &Request::Pools, output.output),
-        Command::Owner(args) => owner::run(args, &cli.state_dir),
+        Command::Pools { output, .. } => ask(run_dir, &Request::Pools, output.output),
+        Command::Owner(args) => owner::run(args, run_dir),
         Command::Convert { file } => pools::convert(&file),
-        Command::Detach => detach(&cli.state_dir, &cli.pin_dir),
+        Command::Detach => detach(run_dir, &cli.dirs.pin_dir),
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,
@@ -192,21 +192,15 @@ pub fn run(cli: Cli) -> ExitCode {
             );
             Ok(ExitCode::SUCCESS)
         }
-        Command::Status(output) => ask(&cli.state_dir, &Request::Status, output.output),
-        Command::Services(output) => ask(&cli.state_dir, &Request::Services, output.output),
-        Command::Backends(output) => ask(&cli.state_dir, &Request::Backends, output.output),
-        Command::Flows { limit, output } => {
-            ask(&cli.state_dir, &Request::Flows(limit), output.output)
-        }
+        Command::Status(output) => ask(run_dir, &Request::Status, output.output),
+        Command::Services(output) => ask(run_dir, &Request::Services, output.output),
+        Command::Backends(output) => ask(run_dir, &Request::Backends, output.output),
+        Command::Flows { limit, output } => ask(run_dir, &Request::Flows(limit), output.output),
         Command::Drain {
             backend,
             undo,
             output,
-        } => ask(
-            &cli.state_dir,
-            &Request::Drain { backend, undo },
-            output.output,
-        ),
+        } => ask(run_dir, &Request::Drain { backend, undo }, output.output),
         Command::Explain {
             client,
             frontend,
@@ -221,7 +215,7 @@ pub fn run(cli: Cli) -> ExitCode {
                 protocol,
                 interface,
             };
-            ask(&cli.state_dir, &Request::Explain(question), output.output)
+            ask(run_dir, &Request::Explain(question), output.output)
         }
     };
     outcome.unwrap_or_else(|error| {
@@ -233,8 +227,8 @@ pub fn run(cli: Cli) -> ExitCode {
     })
 }
 
-fn ask(state_dir: &std::path::Path, request: &Request, format: Format) -> anyhow::Result<ExitCode> {
-    let reply = control::client::call(state_dir, request)?;
+fn ask(run_dir: &Path, request: &Request, format: Format) -> anyhow::Result<ExitCode> {
+    let reply = control::client::call(run_dir, request)?;
     show::reply(&reply, format)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -257,9 +251,9 @@ fn check(path: PathBuf, format: Format) -> ExitCode {
     }
 }
 
-fn detach(state_dir: &std::path::Path, pin_dir: &std::path::Path) -> anyhow::Result<ExitCode> {
+fn detach(run_dir: &Path, pin_dir: &Path) -> anyhow::Result<ExitCode> {
     // A running agent would go on announcing addresses that nothing serves any more.
-    let _lock = control::server::StateDir::lock(state_dir)?;
+    let _lock = control::server::RunDir::lock(run_dir)?;
     let removed = datapath::detach(pin_dir)?;
     if removed.is_empty() {
         println!("nothing is attached: no pins in {}", pin_dir.display());

@@ -18,7 +18,7 @@ pub enum ClientError {
     /// Nobody listens.
     #[error(
         "no naru agent answers at {path}: start one with `naru agent …`, or name its directory with \
-         --state-dir"
+         --state-dir or --run-dir"
     )]
     NotRunning {
         /// The socket.
@@ -43,9 +43,9 @@ pub enum ClientError {
     Failed(String),
 }
 
-/// Asks the agent whose state directory is `state_dir`. A refusal is an error.
-pub fn call(state_dir: &Path, request: &Request) -> Result<Reply, ClientError> {
-    let path = state_dir.join(SOCKET);
+/// Asks the agent whose socket is in `run_dir`. A refusal is an error.
+pub fn call(run_dir: &Path, request: &Request) -> Result<Reply, ClientError> {
+    let path = run_dir.join(SOCKET);
     match exchange(&path, request) {
         Ok(Reply::Failed(reason)) => Err(ClientError::Failed(reason)),
         Ok(reply) => Ok(reply),

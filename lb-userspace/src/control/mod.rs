@@ -1,6 +1,6 @@
 //! The control socket: how the CLI asks the running agent.
 //!
-//! A Unix socket in the state directory, for root alone. A client sends one [`Request`]
+//! A Unix socket in the run directory, for root alone. A client sends one [`Request`]
 //! as a line of JSON and gets one [`Reply`] as a line of JSON. The types here are also
 //! what `-o json` prints, so programs may rely on their fields.
 
@@ -24,9 +24,9 @@ use crate::{
     ipam::{self, Assignment, PoolUse},
 };
 
-/// Where the socket and the lock are unless told otherwise.
-pub const DEFAULT_STATE_DIR: &str = "/run/naru";
-/// Name of the socket in the state directory.
+/// Where the socket and the lock are unless told otherwise: gone with a reboot.
+pub const DEFAULT_RUN_DIR: &str = "/run/naru";
+/// Name of the socket in that directory.
 pub const SOCKET: &str = "control.sock";
 /// Longest request that the agent reads, in bytes.
 pub const MAX_REQUEST: u64 = 64 * 1024;

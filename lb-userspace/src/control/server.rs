@@ -30,9 +30,9 @@ pub type Call = (Request, oneshot::Sender<Reply>);
 /// Why the control socket could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// Another agent holds the state directory.
+    /// Another agent holds the directory.
     #[error(
-        "another naru agent (pid {pid}) runs with the state directory {dir}; stop it, or give this \
+        "another naru agent (pid {pid}) runs with the directory {dir}; stop it, or give this \
          one its own --state-dir and --pin-dir"
     )]
     Running {
@@ -51,13 +51,13 @@ pub enum ControlError {
     },
 }
 
-/// Holds the state directory: at most one agent at a time has it.
-pub struct StateDir {
+/// Holds the directory of the socket: at most one agent at a time has it.
+pub struct RunDir {
     path: PathBuf,
     _lock: Flock<fs::File>,
 }
 
-impl StateDir {
+impl RunDir {
     /// Makes the directory, for root alone, and locks it.
     pub fn lock(path: &Path) -> Result<Self, ControlError> {
         let failed = |path: &Path| {
@@ -113,7 +113,7 @@ impl StateDir {
     }
 }
 
-impl Drop for StateDir {
+impl Drop for RunDir {
     fn drop(&mut self) {
         // Best effort: a socket that stays is taken over by the next agent.
         let _ = fs::remove_file(self.path.join(SOCKET));

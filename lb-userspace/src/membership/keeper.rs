@@ -151,6 +151,7 @@ fn next_generation(state_dir: &Path) -> Result<u64, MembershipError> {
     // A state directory that was lost must not bring an old number back.
     let clock = clock_gettime(ClockId::CLOCK_REALTIME).map_or(0, |it| it.tv_sec() as u64);
     let next = clock.max(last + 1);
+    fs::create_dir_all(state_dir).map_err(failed)?;
     fs::write(&path, format!("{next}\n")).map_err(failed)?;
     Ok(next)
 }

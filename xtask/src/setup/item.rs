@@ -20,6 +20,10 @@ pub(crate) enum Need {
     Fuzz,
     /// Running tests on kernels of several series.
     Kernel,
+    /// Building the Debian package.
+    Package,
+    /// Running the testbed as virtual machines.
+    Vm,
 }
 
 /// Something that has to be on the machine.
@@ -70,13 +74,15 @@ pub(crate) struct Step {
 // === impl Need ===
 
 impl Need {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Build,
         Self::Lab,
         Self::Style,
         Self::Lint,
         Self::Fuzz,
         Self::Kernel,
+        Self::Package,
+        Self::Vm,
     ];
 }
 

@@ -13,6 +13,7 @@ use crate::host;
 /// Matches LLVM 22, which both Debian's rustc-web and this linker are built with.
 const BPF_LINKER: &str = "0.13.0";
 const LLVM: &str = "/usr/lib/llvm-22";
+const CARGO_DEB: &str = "3.8.0";
 const CARGO_DENY: &str = "0.20.2";
 const CARGO_FUZZ: &str = "0.13.2";
 const BPFFS: &str = "/sys/fs/bpf";
@@ -27,7 +28,10 @@ const LAB: &[Need] = &[Need::Lab];
 const STYLE: &[Need] = &[Need::Style];
 const LINT: &[Need] = &[Need::Lint];
 const FUZZ: &[Need] = &[Need::Fuzz];
-const KERNEL: &[Need] = &[Need::Kernel];
+/// Both run kernels of Debian in virtual machines.
+const GUESTS: &[Need] = &[Need::Kernel, Need::Vm];
+const PACKAGE: &[Need] = &[Need::Package];
+const VM: &[Need] = &[Need::Vm];
 
 pub(super) const ITEMS: &[Item] = &[
     Item {
@@ -173,15 +177,15 @@ pub(super) const ITEMS: &[Item] = &[
         get: Get::Packages(&["g++"]),
     },
     Item {
-        needs: KERNEL,
+        needs: GUESTS,
         ..tool(
             "qemu-system-x86_64",
             &["qemu-system-x86"],
-            "run kernels of several series",
+            "run virtual machines",
         )
     },
     Item {
-        needs: KERNEL,
+        needs: GUESTS,
         ..tool(
             "busybox",
             &["busybox-static"],
@@ -189,7 +193,7 @@ pub(super) const ITEMS: &[Item] = &[
         )
     },
     Item {
-        needs: KERNEL,
+        needs: GUESTS,
         ..tool(
             "depmod",
             &["kmod"],
@@ -199,12 +203,71 @@ pub(super) const ITEMS: &[Item] = &[
     Item {
         name: "Debian's keys",
         purpose: "trust the kernels that are downloaded",
-        needs: KERNEL,
+        needs: GUESTS,
         probe: Probe::Call(|| {
             let path = "/usr/share/keyrings/debian-archive-keyring.gpg";
             Path::new(path).is_file().then(|| path.to_owned())
         }),
         get: Get::Packages(&["debian-archive-keyring"]),
+    },
+    Item {
+        name: "cargo-deb",
+        purpose: "build the Debian package",
+        needs: PACKAGE,
+        probe: Probe::Call(|| version("cargo", &["deb", "--version"])),
+        get: Get::Steps(|| cargo_tool("cargo-deb", CARGO_DEB)),
+    },
+    Item {
+        needs: PACKAGE,
+        ..tool(
+            "dpkg-shlibdeps",
+            &["dpkg-dev"],
+            "find which packages the agent needs",
+        )
+    },
+    Item {
+        needs: VM,
+        ..tool(
+            "mmdebstrap",
+            &["mmdebstrap"],
+            "build the disk of the testbed's machines",
+        )
+    },
+    Item {
+        needs: VM,
+        ..tool(
+            "genext2fs",
+            &["genext2fs"],
+            "build the disk of the testbed's machines",
+        )
+    },
+    Item {
+        needs: VM,
+        ..tool(
+            "resize2fs",
+            &["e2fsprogs"],
+            "give the disk of the testbed's machines room",
+        )
+    },
+    Item {
+        needs: VM,
+        ..tool(
+            "newuidmap",
+            &["uidmap"],
+            "build the disk of the testbed's machines without being root",
+        )
+    },
+    Item {
+        needs: VM,
+        ..tool("vagrant", &["vagrant"], "check the Vagrantfile")
+    },
+    Item {
+        needs: VM,
+        ..tool(
+            "shellcheck",
+            &["shellcheck"],
+            "check the scripts of the testbed",
+        )
     },
 ];
 

@@ -1,9 +1,11 @@
 //! `cargo xtask test`: the tiers, and the account of them.
 
 mod count;
+mod debian;
 pub(crate) mod kernel;
 pub(crate) mod lint;
 mod tier;
+mod vm;
 
 use std::{
     process::ExitCode,
@@ -18,10 +20,11 @@ pub(crate) use tier::{Tier, as_root};
 use crate::setup::{self, Need, Report};
 
 pub(crate) const HELP: &str = "\
-Tiers: lint, unit, packet, lan, fuzz, kernel; without any, all of them. Ends with a line
-for each tier and last, alone on its line, `N passed, N failed, N skipped`. Only the test
-programs of packet and lan run as root, through sudo where this is not root. Kernel runs
-in virtual machines; their kernels (about 300 MB) are downloaded once, to ~/.cache/naru.
+Tiers: lint, unit, packet, lan, fuzz, kernel, vm; without any, all of them. Ends with a
+line for each tier and last, alone on its line, `N passed, N failed, N skipped`. Only the
+test programs of packet and lan run as root, through sudo where this is not root. Kernel
+and vm run in virtual machines; their kernels and disk (about 400 MB) are downloaded once,
+to ~/.cache/naru.
 
 Examples:
   cargo xtask test

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use super::{
     count::{Count, Reader},
-    kernel, lint,
+    kernel, lint, vm,
 };
 use crate::{
     fuzz,
@@ -37,18 +37,21 @@ pub(crate) enum Tier {
     Fuzz,
     /// The packet tier and native XDP on network cards, in virtual machines of several kernels
     Kernel,
+    /// The testbed of vagrant/: nodes and a client as virtual machines, with the package
+    Vm,
 }
 
 // === impl Tier ===
 
 impl Tier {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Lint,
         Self::Unit,
         Self::Packet,
         Self::Lan,
         Self::Fuzz,
         Self::Kernel,
+        Self::Vm,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -59,6 +62,7 @@ impl Tier {
             Self::Lan => "lan",
             Self::Fuzz => "fuzz",
             Self::Kernel => "kernel",
+            Self::Vm => "vm",
         }
     }
 
@@ -70,6 +74,7 @@ impl Tier {
             Self::Packet | Self::Lan => &[Need::Build, Need::Lab],
             Self::Fuzz => fuzz::NEEDS,
             Self::Kernel => kernel::NEEDS,
+            Self::Vm => vm::NEEDS,
         }
     }
 
@@ -79,6 +84,8 @@ impl Tier {
             None
         } else if self == Self::Kernel {
             kernel::obstacle()
+        } else if self == Self::Vm {
+            vm::obstacle()
         } else if host::privilege() == Privilege::None {
             Some("loading BPF programs needs root: run as root, or let sudo work")
         } else if !Path::new("/sys/kernel/btf/vmlinux").exists() {
@@ -110,12 +117,13 @@ impl Tier {
             }
             Self::Fuzz => fuzz::tier(),
             Self::Kernel => kernel::run(tail),
+            Self::Vm => vm::run(tail),
         }
     }
 }
 
-/// Every test program but those of the tiers `packet` and `kernel`, so that none is left
-/// out.
+/// Every test program but those of the tiers `packet`, `kernel` and `vm`, so that none is
+/// left out.
 fn lan_programs() -> Result<Vec<String>> {
     let dir = host::root().join("tests/tests");
     let cannot_read = || format!("cannot read {}", dir.display());
@@ -128,7 +136,8 @@ fn lan_programs() -> Result<Vec<String>> {
             programs.push(name.to_string_lossy().into_owned());
         }
     }
-    programs.retain(|name| !PACKET.contains(&&**name) && name != kernel::PROGRAM);
+    let elsewhere = [&PACKET[..], &[kernel::PROGRAM, vm::PROGRAM]].concat();
+    programs.retain(|name| !elsewhere.contains(&&**name));
     programs.sort();
     Ok(programs)
 }
@@ -153,7 +162,7 @@ fn triple() -> Result<String> {
     triple.map(Into::into).context("`rustc -vV` names no host")
 }
 
-fn cargo_test(cargo: &mut Command, tail: &[String]) -> Result<Count> {
+pub(super) fn cargo_test(cargo: &mut Command, tail: &[String]) -> Result<Count> {
     // A new snapshot is for a person to accept, never for a run of the tests to write.
     cargo
         .arg("--no-fail-fast")

@@ -7,9 +7,10 @@ mod play;
 mod server;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 /// A LAN of network namespaces with real servers as pods.
@@ -44,6 +45,12 @@ enum Command {
     /// Keeps a lab that is up.
     #[command(hide = true)]
     Keep(play::KeeperArgs),
+    /// Writes what vagrant/ is made of out of the topology.
+    #[command(hide = true)]
+    Testbed {
+        /// Where to.
+        dir: PathBuf,
+    },
     /// Serves as a pod.
     #[command(hide = true)]
     Pod {
@@ -62,6 +69,7 @@ fn main() -> ExitCode {
         Command::Lab(args) => play::run(&args),
         Command::Failover(args) => failover::run(&args),
         Command::Keep(args) => play::keep(&args).map(|()| true),
+        Command::Testbed { dir } => testbed(&dir),
         Command::Pod { name, listen } => server::run(&name, listen).map(|()| true),
     };
     match result {
@@ -72,4 +80,10 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn testbed(dir: &Path) -> anyhow::Result<bool> {
+    naru_lab::testbed::write(&naru_lab::Topology::nuc(), dir)
+        .with_context(|| format!("cannot write below {}", dir.display()))?;
+    Ok(true)
 }

@@ -12,8 +12,13 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{ramdisk, store::Kernel};
-use crate::host;
+use crate::{
+    host,
+    test::debian::{ramdisk::Ramdisk, store::Kernel},
+};
+
+/// What it takes to mount the host's file system; the rest is loaded from there.
+const MODULES: [&str; 4] = ["virtio_pci", "9pnet_virtio", "9p", "overlay"];
 
 /// After so long without a line a guest counts as hanging. The longest silence is that of
 /// a case that loads programs: half a minute on a busy machine.
@@ -38,7 +43,12 @@ pub(super) fn run(kernel: &Kernel, job: &str, line: &mut dyn FnMut(&str)) -> Res
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let disk = dir.join(format!("kernel-{}.cpio", kernel.series.name));
     let console = dir.join(format!("kernel-{}.log", kernel.series.name));
-    ramdisk::write(&disk, kernel, job)?;
+    let ramdisk = Ramdisk {
+        init: include_str!("init.sh"),
+        modules: &MODULES,
+        files: &[("guest.sh", include_str!("guest.sh")), ("job.sh", job)],
+    };
+    ramdisk.write(&disk, kernel)?;
     let said = dir.join(format!("kernel-{}-qemu.log", kernel.series.name));
     let file = File::create(&said).with_context(|| format!("cannot write {}", said.display()))?;
     let mut qemu = command(kernel, &disk, &console);

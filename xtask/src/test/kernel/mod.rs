@@ -5,11 +5,7 @@
 //! root is only who is root inside.
 
 mod guest;
-mod mirror;
-mod ramdisk;
 mod record;
-mod series;
-mod store;
 
 use std::{
     env,
@@ -21,12 +17,14 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use self::{
-    record::Record,
-    series::Series,
-    store::{Kernel, Store},
+use self::record::Record;
+use super::{
+    count::{Count, Reader},
+    debian::{
+        series::{self, Series},
+        store::{Kernel, Store},
+    },
 };
-use super::count::{Count, Reader};
 use crate::{
     host,
     setup::{self, Need},

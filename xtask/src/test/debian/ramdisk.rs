@@ -1,4 +1,4 @@
-//! The initial RAM disk of a guest: busybox, a few modules, two scripts, and the job.
+//! The initial RAM disk of a guest: busybox, a few modules, and scripts.
 
 use std::{fs, path::Path};
 
@@ -7,39 +7,52 @@ use anyhow::{Context, Result};
 use super::store::Kernel;
 use crate::host;
 
-const INIT: &str = include_str!("init.sh");
-const GUEST: &str = include_str!("guest.sh");
-
-/// What it takes to mount the host's file system; the rest is loaded from there.
-const MODULES: [&str; 4] = ["virtio_pci", "9pnet_virtio", "9p", "overlay"];
 const DIRECTORIES: [&str; 8] = [
     "bin", "dev", "lower", "memory", "modules", "proc", "root", "sys",
 ];
 
-/// Writes the disk for a kernel; `job` is what the guest's script runs.
-pub(super) fn write(path: &Path, kernel: &Kernel, job: &str) -> Result<()> {
-    let mut archive = Archive::default();
-    for directory in DIRECTORIES {
-        archive.add(directory, 0o040_755, b"");
-    }
-    let busybox = host::find("busybox").context("no busybox; `apt-get install busybox-static`")?;
-    archive.add("bin/busybox", 0o100_755, &read(&busybox)?);
-    archive.add("init", 0o100_755, INIT.as_bytes());
-    archive.add("guest.sh", 0o100_644, GUEST.as_bytes());
-    archive.add("job.sh", 0o100_644, job.as_bytes());
-    let mut order = Vec::new();
-    for module in MODULES {
-        for file in kernel.module_files(module)? {
-            let name = file.file_name().unwrap_or_default();
-            let name = name.to_string_lossy().into_owned();
-            if !order.contains(&name) {
-                archive.add(&format!("modules/{name}"), 0o100_644, &read(&file)?);
-                order.push(name);
+/// What a guest begins with.
+pub(in crate::test) struct Ramdisk<'a> {
+    /// The first program, a script for busybox.
+    pub(in crate::test) init: &'a str,
+    /// Modules that the script loads by the list `/modules/order`; what they need comes
+    /// with them.
+    pub(in crate::test) modules: &'a [&'a str],
+    /// More files, by their names in the root directory.
+    pub(in crate::test) files: &'a [(&'a str, &'a str)],
+}
+
+// === impl Ramdisk ===
+
+impl Ramdisk<'_> {
+    /// Writes it for a kernel.
+    pub(in crate::test) fn write(&self, path: &Path, kernel: &Kernel) -> Result<()> {
+        let mut archive = Archive::default();
+        for directory in DIRECTORIES {
+            archive.add(directory, 0o040_755, b"");
+        }
+        let busybox =
+            host::find("busybox").context("no busybox; `apt-get install busybox-static`")?;
+        archive.add("bin/busybox", 0o100_755, &read(&busybox)?);
+        archive.add("init", 0o100_755, self.init.as_bytes());
+        for (name, text) in self.files {
+            archive.add(name, 0o100_644, text.as_bytes());
+        }
+        let mut order = Vec::new();
+        for module in self.modules {
+            for file in kernel.module_files(module)? {
+                let name = file.file_name().unwrap_or_default();
+                let name = name.to_string_lossy().into_owned();
+                if !order.contains(&name) {
+                    archive.add(&format!("modules/{name}"), 0o100_644, &read(&file)?);
+                    order.push(name);
+                }
             }
         }
+        archive.add("modules/order", 0o100_644, order.join("\n").as_bytes());
+        fs::write(path, archive.finish())
+            .with_context(|| format!("cannot write {}", path.display()))
     }
-    archive.add("modules/order", 0o100_644, order.join("\n").as_bytes());
-    fs::write(path, archive.finish()).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

@@ -1,7 +1,7 @@
 //! Kernels of Debian, unpacked in a cache of their own; nothing is installed.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -17,17 +17,17 @@ use crate::{
 };
 
 /// The cache of kernels.
-pub(super) struct Store {
+pub(in crate::test) struct Store {
     root: PathBuf,
     mirror: Mirror,
 }
 
 /// An unpacked kernel.
 #[derive(Clone, Debug)]
-pub(super) struct Kernel {
-    pub(super) series: Series,
+pub(in crate::test) struct Kernel {
+    pub(in crate::test) series: Series,
     /// As `uname -r` says it.
-    pub(super) release: String,
+    pub(in crate::test) release: String,
     dir: PathBuf,
 }
 
@@ -35,12 +35,8 @@ pub(super) struct Kernel {
 
 impl Store {
     /// The cache of this user; made where there is none.
-    pub(super) fn open() -> Result<Self> {
-        let cache = env::var_os("XDG_CACHE_HOME")
-            .map(PathBuf::from)
-            .or_else(|| env::home_dir().map(|home| home.join(".cache")))
-            .context("there is no home directory for the cache; set XDG_CACHE_HOME")?;
-        let root = cache.join("naru/kernels");
+    pub(in crate::test) fn open() -> Result<Self> {
+        let root = host::cache()?.join("kernels");
         make(&root)?;
         Ok(Self {
             mirror: Mirror::new(root.join("apt")),
@@ -50,7 +46,7 @@ impl Store {
 
     /// The newest kernel of a series: from the cache where the mirrors were asked within
     /// a day or cannot be reached, else from there.
-    pub(super) fn kernel(&mut self, series: Series) -> Result<Kernel> {
+    pub(in crate::test) fn kernel(&mut self, series: Series) -> Result<Kernel> {
         let cached = self.cached(series)?;
         if let Some(cached) = &cached
             && self.mirror.is_fresh()
@@ -71,7 +67,7 @@ impl Store {
         let packages = self.mirror.packages()?;
         let newest = series.newest(packages.lines()).with_context(|| {
             format!(
-                "Debian's mirrors have no kernel of series {}; see xtask/src/test/kernel/series.rs",
+                "Debian's mirrors have no kernel of series {}; see xtask/src/test/debian/series.rs",
                 series.name
             )
         })?;
@@ -148,7 +144,7 @@ impl Store {
 // === impl Kernel ===
 
 impl Kernel {
-    pub(super) fn image(&self) -> PathBuf {
+    pub(in crate::test) fn image(&self) -> PathBuf {
         let here = self.dir.join(format!("boot/vmlinuz-{}", self.release));
         if here.exists() {
             here
@@ -159,7 +155,7 @@ impl Kernel {
     }
 
     /// The directory with a directory for this release.
-    pub(super) fn modules(&self) -> PathBuf {
+    pub(in crate::test) fn modules(&self) -> PathBuf {
         self.dir.join("lib/modules")
     }
 
@@ -174,7 +170,7 @@ impl Kernel {
     }
 
     /// The files of a module and of those that it needs, in the order of loading.
-    pub(super) fn module_files(&self, module: &str) -> Result<Vec<PathBuf>> {
+    pub(in crate::test) fn module_files(&self, module: &str) -> Result<Vec<PathBuf>> {
         let modprobe = tool("modprobe")?.display().to_string();
         let base = self.dir.display().to_string();
         let args = ["-d", &base, "-S", &self.release, "--show-depends", module];

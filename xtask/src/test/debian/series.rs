@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 const MIRROR: &str = "http://deb.debian.org";
 
 /// The suites that have the kernels, as lines of a list of sources.
-pub(super) const SUITES: [(&str, &str); 4] = [
+pub(in crate::test) const SUITES: [(&str, &str); 4] = [
     ("debian-security", "bookworm-security"),
     ("debian", "bookworm-backports"),
     ("debian", "trixie-backports"),
@@ -14,20 +14,20 @@ pub(super) const SUITES: [(&str, &str); 4] = [
 ];
 
 /// Which packages' names are asked for.
-pub(super) const PACKAGES: &str = "^linux-(image|base|binary|modules)-[0-9]";
+pub(in crate::test) const PACKAGES: &str = "^linux-(image|base|binary|modules)-[0-9]";
 
 /// A series of kernels, of which the newest release is tested: point releases come and
 /// go on the mirrors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Series {
+pub(in crate::test) struct Series {
     /// As people call it, and as the record of the verifier does.
-    pub(super) name: &'static str,
+    pub(in crate::test) name: &'static str,
     /// The numbers that its versions begin with; none: whatever is newest.
     prefix: &'static [u32],
 }
 
 /// The oldest kernel that Naru supports, Debian 13's, and the newest that Debian has.
-pub(super) const ALL: [Series; 3] = [
+pub(in crate::test) const ALL: [Series; 3] = [
     Series {
         name: "6.1",
         prefix: &[6, 1],
@@ -42,8 +42,11 @@ pub(super) const ALL: [Series; 3] = [
     },
 ];
 
+/// The one that Debian 12 itself has.
+pub(in crate::test) const BOOKWORM: Series = ALL[0];
+
 /// The list of sources for apt.
-pub(super) fn sources() -> String {
+pub(in crate::test) fn sources() -> String {
     let key = "/usr/share/keyrings/debian-archive-keyring.gpg";
     SUITES
         .iter()
@@ -53,7 +56,7 @@ pub(super) fn sources() -> String {
 
 /// The packages out of these that a kernel's package consists of: itself, and since
 /// Debian 14 others that have what used to be in it.
-pub(super) fn parts(package: &str, packages: &str) -> Vec<String> {
+pub(in crate::test) fn parts(package: &str, packages: &str) -> Vec<String> {
     let version = package.strip_prefix("linux-image-").unwrap_or_default();
     ["image", "base", "binary", "modules"]
         .map(|part| format!("linux-{part}-{version}"))
@@ -63,7 +66,7 @@ pub(super) fn parts(package: &str, packages: &str) -> Vec<String> {
 }
 
 /// The series to test: all, or those that the variable `NARU_KERNELS` names.
-pub(super) fn chosen(variable: Option<&str>) -> Result<Vec<Series>> {
+pub(in crate::test) fn chosen(variable: Option<&str>) -> Result<Vec<Series>> {
     let Some(names) = variable else {
         return Ok(ALL.to_vec());
     };
@@ -93,7 +96,10 @@ impl Series {
     }
 
     /// The newest of these packages that belongs to this series.
-    pub(super) fn newest<'a>(self, packages: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    pub(in crate::test) fn newest<'a>(
+        self,
+        packages: impl Iterator<Item = &'a str>,
+    ) -> Option<&'a str> {
         packages
             .filter_map(|package| Some((version(package)?, package)))
             .filter(|(version, _)| self.has(version))
