@@ -154,7 +154,7 @@ mod tests {
 
     /// One every 10 ms for a second, answered 1 ms later unless it falls in `lost`.
     fn requests(lost: std::ops::Range<u64>) -> Requests {
-        let one = |index| Probe {
+        let one = |index: u64| Probe {
             sent: ms(index * 10),
             answer: (!lost.contains(&(index * 10))).then(|| (ms(index * 10 + 1), "pod".into())),
         };
