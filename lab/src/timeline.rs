@@ -40,13 +40,17 @@ impl Requests {
     }
 
     /// The longest time between two answers that came one after the other, of those from
-    /// the last one before `from` on. None: nothing came after `from`.
+    /// the last one before `from` on. None: nothing came after `from`, or at the end nobody
+    /// has answered for longer than that.
     pub fn longest_gap(&self, from: Duration) -> Option<Duration> {
         let mut times: Vec<Duration> = self.answered().collect();
         times.sort_unstable();
         let before = times.iter().rposition(|at| *at <= from).unwrap_or(0);
         let gaps = times[before.min(times.len())..].windows(2);
-        gaps.map(|pair| pair[1] - pair[0]).max()
+        let longest = gaps.map(|pair| pair[1] - pair[0]).max()?;
+        let asked = self.0.last().map(|it| it.sent).unwrap_or_default();
+        let silent = asked.saturating_sub(times.last().copied().unwrap_or_default());
+        (silent <= longest).then_some(longest)
     }
 
     /// From `from` to when the last of those that were lost was sent; zero where none was.
@@ -154,7 +158,7 @@ mod tests {
 
     /// One every 10 ms for a second, answered 1 ms later unless it falls in `lost`.
     fn requests(lost: std::ops::Range<u64>) -> Requests {
-        let one = |index| Probe {
+        let one = |index: u64| Probe {
             sent: ms(index * 10),
             answer: (!lost.contains(&(index * 10))).then(|| (ms(index * 10 + 1), "pod".into())),
         };
@@ -188,6 +192,8 @@ mod tests {
         let requests = requests(300..2000);
         assert_eq!(requests.longest_gap(ms(295)), None);
         assert_eq!(Requests::default().longest_gap(ms(0)), None);
+        // Nor one that begins a little after the fault.
+        assert_eq!(requests.longest_gap(ms(275)), None);
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub(super) fn draw(seen: &Seen) -> anyhow::Result<String> {
 fn paint(seen: &Seen, svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
     let slices = seen.requests.histogram(SLICE);
     let most = slices.iter().map(|(a, b)| a + b).max().unwrap_or(1);
+    // Room for the legend above the bars.
+    let top = most + most / 3 + 2;
     let fault = seen.fault.as_millis() as i64;
     let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     area.fill(&WHITE)?;
@@ -39,9 +41,10 @@ fn paint(seen: &Seen, svg: &mut String) -> Result<(), Box<dyn std::error::Error>
     let mut chart = ChartBuilder::on(&area)
         .caption(title, ("sans-serif", 17).into_font().color(&INK))
         .margin(12)
+        .margin_right(28)
         .x_label_area_size(42)
         .y_label_area_size(54)
-        .build_cartesian_2d(SHOWN.0..SHOWN.1, 0..most + 2)?;
+        .build_cartesian_2d(SHOWN.0..SHOWN.1, 0..top)?;
     chart
         .configure_mesh()
         .disable_x_mesh()
@@ -75,10 +78,7 @@ fn paint(seen: &Seen, svg: &mut String) -> Result<(), Box<dyn std::error::Error>
         .draw_series(bars(|(answered, lost)| (*answered, answered + lost), LOST))?
         .label("lost")
         .legend(square(LOST));
-    chart.draw_series([PathElement::new(
-        [(0, 0), (0, most + 2)],
-        INK.stroke_width(2),
-    )])?;
+    chart.draw_series([PathElement::new([(0, 0), (0, top)], INK.stroke_width(2))])?;
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::UpperRight)

@@ -76,7 +76,7 @@ pub(super) fn hints(record: &Record) -> String {
         ("status".to_owned(), "how it is now"),
         ("down".to_owned(), "removes everything"),
     ];
-    let lines = tries.map(|(words, what)| format!("  cargo xtask lab {words:<44} {what}"));
+    let lines = tries.map(|(words, what)| format!("  cargo xtask lab {words:<46} {what}"));
     format!("Try:\n{}", lines.join("\n"))
 }
 
