@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     sync::OnceLock,
     thread,
     time::{Duration, Instant},
@@ -33,7 +34,7 @@ pub(crate) struct Site {
     pub(crate) nodes: Vec<Guest>,
     pub(crate) client: Guest,
     /// Holds the sockets.
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// A request: when it ended by the client's clock, and who answered.
@@ -48,12 +49,14 @@ pub(crate) fn site() -> &'static Site {
     SITE.get_or_init(Site::up)
 }
 
-/// Switches everything off.
+/// Switches everything off and removes the sockets.
 pub(crate) fn end() {
     if let Some(site) = SITE.get() {
         for guest in site.guests() {
             guest.kill();
         }
+        // What is static is never dropped.
+        let _ = fs::remove_dir_all(site.dir.path());
     }
 }
 
@@ -82,7 +85,7 @@ impl Site {
             testbed,
             nodes: guests,
             client,
-            _dir: dir,
+            dir,
         };
         thread::scope(|scope| {
             for guest in site.guests() {
