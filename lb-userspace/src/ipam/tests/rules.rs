@@ -3,7 +3,10 @@
 use std::net::IpAddr;
 
 use super::{World, asking, has, name, sharing, tutorial};
-use crate::ipam::{Ledger, usage};
+use crate::{
+    desired::BalancerName,
+    ipam::{Ledger, usage},
+};
 
 #[test]
 fn a_requested_address_is_honoured_before_others_choose_or_refused_with_the_reason() {
