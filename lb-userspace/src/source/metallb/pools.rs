@@ -126,11 +126,10 @@ fn overlaps(
             let whose = if of == name {
                 "of the same pool".to_owned()
             } else {
-                let place = objects.get(of).map_or_else(String::new, |it| {
+                objects.get(of).map_or_else(String::new, |it| {
                     let Named { label, origin, .. } = it;
                     format!("of {label} ({origin})")
-                });
-                place
+                })
             };
             let what = format!("its addresses {range} overlap {other} {whose}");
             let remedy = "give each address to one pool, once";

@@ -172,8 +172,7 @@ mod tests {
 
     #[test]
     fn spans_are_read_and_written_as_go_does() {
-        let says =
-            |text: &str| seconds(text).map_or_else(|error| error.to_string(), |it| spelt(it));
+        let says = |text: &str| seconds(text).map_or_else(|error| error.to_string(), spelt);
         for (text, expected) in [
             ("90s", "1m30s"),
             ("120s", "2m0s"),
