@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::anyhow;
-use naru_lab::Seen;
+use naru_lab::{Probe, Requests, Seen};
 use plotters::prelude::*;
 
 const SIZE: (u32, u32) = (960, 400);
@@ -30,12 +30,17 @@ fn paint(seen: &Seen, svg: &mut String) -> Result<(), Box<dyn std::error::Error>
     let fault = seen.fault.as_millis() as i64;
     let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     area.fill(&WHITE)?;
-    let outcome = seen.outcome();
+    // The title is about what is shown.
+    let at = |it: &Probe| it.sent.as_millis() as i64 - fault;
+    let shown = seen.requests.0.iter();
+    let shown = shown.filter(|it| (SHOWN.0..SHOWN.1).contains(&at(it)));
+    let shown = Requests(shown.cloned().collect());
+    let gap = shown.longest_gap(seen.fault);
     let title = format!(
         "The owner of the address is switched off: {} ms between answers, {} of {} requests lost",
-        outcome.gap.map_or("∞".to_owned(), |gap| gap.to_string()),
-        outcome.lost,
-        seen.requests.0.len(),
+        gap.map_or("∞".to_owned(), |gap| gap.as_millis().to_string()),
+        shown.lost(),
+        shown.0.len(),
     );
     let text = ("sans-serif", 15).into_font().color(&INK);
     let mut chart = ChartBuilder::on(&area)
@@ -94,7 +99,7 @@ fn paint(seen: &Seen, svg: &mut String) -> Result<(), Box<dyn std::error::Error>
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use naru_lab::{Ownership, Probe, Requests};
+    use naru_lab::Ownership;
 
     #[test]
     fn lost_requests_show_in_their_colour_only_where_there_are_some() {
@@ -118,7 +123,7 @@ mod tests {
         // One is the legend's.
         assert_eq!((count(&none), count(&some)), (1, 61), "{some}");
         assert!(
-            some.contains("601 ms between answers, 600 of 3000"),
+            some.contains("601 ms between answers, 600 of 2500"),
             "{some}"
         );
     }
