@@ -7,7 +7,7 @@ use lb_common::Hook;
 use super::{Input, State, parse::Packet};
 use crate::{
     node::Device,
-    wire::{ICMPV6, checksum, get_ip, get16, octets, pseudo, put_ip, put16, sum},
+    wire::{ICMPV6, checksum, get_ip, octets, pseudo, put_ip, put16, sum},
 };
 
 /// The interfaces on which the addresses of services are claimed.

@@ -79,12 +79,12 @@ pub(crate) struct State {
     local_addresses: BTreeSet<IpAddr>,
 }
 
-/// Whether an address is claimed, as all of services are.
-pub(super) fn is_claimed(&self, ip: IpAddr) -> bool {
-    self.frontends.keys().any(|(addr, _)| addr.ip() == ip)
-}
-
 impl State {
+    /// Whether an address is claimed, as all of services are.
+    pub(super) fn is_claimed(&self, ip: IpAddr) -> bool {
+        self.frontends.keys().any(|(addr, _)| addr.ip() == ip)
+    }
+
     /// Puts services into force. Which number everything has and what stands in the slots
     /// is the compiler's choice; what the addresses mean is worked out here.
     pub(crate) fn configure(&mut self, services: &[Service], image: &MapImage) {
