@@ -10,6 +10,7 @@ use crate::{
     reference::questions::{CLAIMING, group},
     rng::Rng,
     scene::Step,
+    subject,
     wire::{ICMPV6, checksum, octets, pseudo, put16, sum},
 };
 
@@ -45,11 +46,8 @@ pub(super) fn question(rng: &mut Rng) -> Step {
         let len = rng.below(20);
         frame.extend(rng.bytes(len));
     }
-    let hook = if rng.percent(90) {
-        Hook::Xdp
-    } else {
-        Hook::TcIngress
-    };
+    let at_tc = rng.percent(10) && subject::takes(Hook::TcIngress, &frame);
+    let hook = if at_tc { Hook::TcIngress } else { Hook::Xdp };
     Step::Packet {
         hook,
         device: device.name,
