@@ -121,14 +121,20 @@ impl State {
         let before = std::mem::replace(&mut self.cluster.view, view);
         self.tell_of(&before);
         let lost = before.lost != self.cluster.view.lost;
+        let returned = !before.lost.is_subset(&self.cluster.view.lost);
         let settled = before.settled != self.cluster.view.settled;
         let reassign = settled
             || Self::allocations(&before) != Self::allocations(&self.cluster.view)
             || self.authority_in(&before) != self.authority();
-        self.claim();
         if reassign {
             self.assign();
         }
+        if returned {
+            // Whoever takes an address back has the endpoints of all others first.
+            self.reconcile().await;
+            return;
+        }
+        self.claim();
         if lost || reassign {
             self.reconcile().await;
         }
@@ -176,6 +182,7 @@ impl State {
             .get(&self.options.node)
             .is_some_and(|it| it.held_down);
         let own = Standing {
+            starting: self.options.gossip.is_some() && !self.is_ready(),
             leaving: self.cluster.leaving,
             held_down,
             withheld: self.ownership.withheld.clone(),
@@ -195,10 +202,11 @@ impl State {
             return Authority::This;
         }
         let stays = |name: &str, it: &Member| {
+            let standing = &it.words.standing;
             if name == self.options.node {
                 self.is_ready() && !self.cluster.leaving
             } else {
-                it.words.ready && !it.words.standing.leaving
+                !standing.starting && !standing.leaving
             }
         };
         match view.members.iter().find(|(name, it)| stays(name, it)) {
@@ -248,7 +256,6 @@ impl State {
         };
         membership.say(Words {
             standing: standing.unwrap_or_default(),
-            ready: self.is_ready(),
             allocations,
         });
         membership.confirm(self.cluster.view.number);

@@ -135,11 +135,11 @@ impl Owner {
 impl From<&Member> for MemberStatus {
     fn from(member: &Member) -> Self {
         let standing = &member.words.standing;
-        let state = match (standing.leaving, standing.held_down, member.words.ready) {
+        let state = match (standing.leaving, standing.held_down, standing.starting) {
             (true, _, _) => "leaving",
             (false, true, _) => "held down",
-            (false, false, true) => "ready",
-            (false, false, false) => "starting",
+            (false, false, false) => "ready",
+            (false, false, true) => "starting",
         };
         Self {
             address: member.address,

@@ -24,6 +24,9 @@ pub const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balanc
 /// What a live member says of itself, as far as elections go by it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
+    /// It has not listened long enough to know who is there, or does not know yet what is
+    /// wanted.
+    pub starting: bool,
     /// It is about to stop and hands its addresses over.
     pub leaving: bool,
     /// It came back a short while ago, and announces only what nobody else can.
@@ -63,6 +66,8 @@ pub enum Nobody {
 pub enum Objection {
     /// Not among the live members.
     NotLive,
+    /// It came a moment ago.
+    Starting,
     /// About to stop.
     Leaving,
     /// Its condition NetworkUnavailable.
@@ -150,6 +155,7 @@ impl fmt::Display for Objection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotLive => "not there: its agent does not run, or gossip does not reach it",
+            Self::Starting => "it came a moment ago, and listens",
             Self::Leaving => "about to stop",
             Self::NetworkUnavailable => "its Node has the condition NetworkUnavailable",
             Self::Excluded => {
@@ -195,7 +201,9 @@ fn objection(
     selected: bool,
 ) -> Option<Objection> {
     let local = subject.policy == TrafficPolicy::Local;
-    if standing.leaving {
+    if standing.starting {
+        Some(Objection::Starting)
+    } else if standing.leaving {
         Some(Objection::Leaving)
     } else if node.network_unavailable {
         Some(Objection::NetworkUnavailable)

@@ -178,6 +178,8 @@ async fn run(mut keeper: Keeper, mut watch: Watch, chat: ChitchatHandle) {
         watch.notice_gap();
         let mut words = keeper.words.borrow_and_update().clone();
         words.standing.held_down = watch.is_held();
+        // Nobody hands anything over to a node that does not answer yet.
+        words.standing.starting |= !watch.is_settled();
         let write = |chat: &mut Chitchat| words.write(chat.self_node_state());
         let said = chat.with_chitchat(write).await;
         let look = |chat: &mut Chitchat| watch.look(chat, &words);
@@ -314,7 +316,7 @@ impl Watch {
             let words = match chat.node_state(id) {
                 _ if *id == self.me => words.clone(),
                 Some(state) => Words::read(state.key_values()),
-                None => Words::default(),
+                None => Words::read(std::iter::empty()),
             };
             let address = id.gossip_advertise_addr;
             (id.node_id.to_string(), Member { address, words })

@@ -19,8 +19,6 @@ const ALLOCATION: &str = "allocation/";
 pub struct Words {
     /// For elections.
     pub standing: Standing,
-    /// Whether it has listened long enough, and knows what is wanted, to give addresses out.
-    pub ready: bool,
     /// Addresses given to services, as the ledger writes each; by the one that gives them.
     pub allocations: BTreeMap<String, String>,
 }
@@ -31,7 +29,7 @@ impl Words {
     /// As keys and values.
     fn pairs(&self) -> BTreeMap<String, String> {
         let mut pairs = BTreeMap::new();
-        if self.ready {
+        if !self.standing.starting {
             pairs.insert(READY.to_owned(), String::new());
         }
         if self.standing.leaving {
@@ -73,10 +71,11 @@ impl Words {
     /// not know, and values that it cannot read: they say nothing.
     pub(super) fn read<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
         let mut words = Self::default();
+        words.standing.starting = true;
         for (key, value) in pairs {
             let standing = &mut words.standing;
             match key {
-                READY => words.ready = true,
+                READY => standing.starting = false,
                 LEAVING => standing.leaving = true,
                 HELD => standing.held_down = true,
                 _ => {
@@ -118,13 +117,13 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_written_is_read(
-            (leaving, held_down, ready) in any::<(bool, bool, bool)>(),
+            (leaving, held_down, starting) in any::<(bool, bool, bool)>(),
             claims in addresses(),
             withheld in addresses(),
             allocations in prop::collection::btree_map("[a-z]{1,5}/[a-z]{1,5}", ".{0,20}", 0..5),
         ) {
-            let standing = Standing { leaving, held_down, withheld, claims };
-            let words = Words { standing, ready, allocations };
+            let standing = Standing { starting, leaving, held_down, withheld, claims };
+            let words = Words { standing, allocations };
             prop_assert_eq!(read(&words), words);
         }
 
