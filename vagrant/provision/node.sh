@@ -5,14 +5,11 @@
 #   ADDRESS         this node's address on the host-only network
 #   CLUSTER         none, k3s or kubeadm
 #   CONTROL_PLANE   the address of the node with the cluster's API
-#   FIRST           true on the first node
 #   PODS            the network of pods
 #   VIP             the address of the service that all nodes serve
-#   MEMBERSHIP      whether nodes agree on who announces; without, the first node does
 set -euo pipefail
 
-export ADDRESS CLUSTER=${CLUSTER:-none} CONTROL_PLANE FIRST PODS VIP
-MEMBERSHIP=${MEMBERSHIP:-false}
+export ADDRESS CLUSTER=${CLUSTER:-none} CONTROL_PLANE PODS VIP
 SHARED=/vagrant
 PROVISION=$SHARED/provision
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -39,12 +36,8 @@ forward_packets() {
 configure() {
     local args="--interface $LAN"
     [[ $CLUSTER == none ]] || args+=" --interface flannel.1 --cgroup /sys/fs/cgroup"
-    if [[ $MEMBERSHIP == true ]]; then
-        install -m 0600 "$SHARED/gossip.key" /etc/naru/gossip.key
-        args+=" --gossip-key /etc/naru/gossip.key"
-    elif [[ $FIRST != true ]]; then
-        args+=" --no-announce"
-    fi
+    install -m 0600 "$SHARED/gossip.key" /etc/naru/gossip.key
+    args+=" --gossip-key /etc/naru/gossip.key"
     cat >/etc/naru/naru.env <<END
 # Written by the provisioning of the testbed.
 NARU_ARGS="--manifests /etc/naru/manifests $args"

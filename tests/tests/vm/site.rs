@@ -17,10 +17,6 @@ use tempfile::TempDir;
 
 use crate::{guest::Guest, hub};
 
-/// Whether the nodes agree among themselves on who announces (`--gossip-key`). Without it
-/// the first one does, and where that is gone, somebody has to let another one.
-pub(crate) const MEMBERSHIP: bool = false;
-
 /// Asks in the client. Not among what Vagrant shares, as it is the test's own.
 const PROBE: &str = include_str!("probe.py");
 /// How long a single request may take, in a machine that may not run for a while.
@@ -135,10 +131,9 @@ impl Site {
         };
         let first = &self.testbed.machines[0];
         guest.sh(&format!(
-            "ADDRESS={address} CLUSTER=none CONTROL_PLANE={} FIRST={} PODS={} VIP={} \
-             MEMBERSHIP={MEMBERSHIP} bash /vagrant/provision/{script}",
+            "ADDRESS={address} CLUSTER=none CONTROL_PLANE={} PODS={} VIP={} \
+             bash /vagrant/provision/{script}",
             first.address,
-            guest.machine == *first,
             self.testbed.pods,
             self.testbed.vip
         ))
