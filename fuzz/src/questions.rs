@@ -79,8 +79,14 @@ fn ndp(asked: &[u8]) {
     let answer = host.bytes();
 
     let question = ip(asked);
-    assert_eq!((question.hop_limit, &asked[L4..L4 + 2]), (255, &[135, 0][..]));
-    assert_eq!(sum(asked), Some(u16::from_be_bytes([asked[SUM], asked[SUM + 1]])));
+    assert_eq!(
+        (question.hop_limit, &asked[L4..L4 + 2]),
+        (255, &[135, 0][..])
+    );
+    assert_eq!(
+        sum(asked),
+        Some(u16::from_be_bytes([asked[SUM], asked[SUM + 1]]))
+    );
     let target = &asked[L4 + 8..L4 + 24];
     assert_ne!(target[0], 0xff, "a group");
     let (link, reply) = (Ethernet2Header::from_slice(answer), ip(answer));
@@ -93,7 +99,10 @@ fn ndp(asked: &[u8]) {
     assert_eq!(answer[L4 + 4..L4 + 8], [flags, 0, 0, 0]);
     assert_eq!(answer[L4 + 8..L4 + 24], *target);
     assert_eq!(answer[L4 + 24..], [&[2, 1], &MAC[..]].concat());
-    assert_eq!(sum(answer), Some(u16::from_be_bytes([answer[SUM], answer[SUM + 1]])));
+    assert_eq!(
+        sum(answer),
+        Some(u16::from_be_bytes([answer[SUM], answer[SUM + 1]]))
+    );
     if probe {
         assert_eq!(link.destination, [0x33, 0x33, 0, 0, 0, 1]);
     } else {
@@ -104,7 +113,9 @@ fn ndp(asked: &[u8]) {
 
 /// The IPv6 header of an untagged frame.
 fn ip(frame: &[u8]) -> Ipv6Header {
-    Ipv6Header::from_slice(&frame[L3..]).expect("an IPv6 header").0
+    Ipv6Header::from_slice(&frame[L3..])
+        .expect("an IPv6 header")
+        .0
 }
 
 /// The right checksum of an untagged frame, where ICMPv6 follows its IPv6 header at once.

@@ -139,7 +139,7 @@ pub fn solicits(view: View<'_>, headers: &Headers, work: &mut Work) -> bool {
         || headers.l4() != ICMP
         || headers.ttl != 255
         || len < MESSAGE
-        || len % UNIT != 0
+        || !len.is_multiple_of(UNIT)
         || units > MAX_UNITS
     {
         return false;

@@ -160,8 +160,9 @@ impl State {
         let me = &self.options.node;
         let subjects = self.assigned().map(election::subjects).unwrap_or_default();
         let unserved = subjects.into_iter().filter(|(ip, subject)| {
-            let local = subject.policy == TrafficPolicy::Local;
-            subject.usable && !(local && !subject.is_on(me)) && !self.ownership.works(*ip)
+            let cluster = subject.policy == TrafficPolicy::Cluster;
+            let eligible = subject.usable && (cluster || subject.is_on(me));
+            eligible && !self.ownership.works(*ip)
         });
         unserved.map(|(ip, _)| ip).collect()
     }

@@ -116,7 +116,7 @@ pub fn elect(subject: &Subject<'_>, field: &Field<'_>) -> Outcome {
         .map(|(name, standing)| place(subject, field, name, standing))
         .collect();
     hold_down(&mut order, field);
-    order.sort_by(|a, b| key(a, field.sticky).cmp(&key(b, field.sticky)));
+    order.sort_by_key(|place| key(place, field.sticky));
     let first = order.first().filter(|it| it.objection.is_none());
     let winner = if !subject.usable {
         Err(Nobody::NoEndpoint)

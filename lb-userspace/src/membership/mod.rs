@@ -105,8 +105,7 @@ pub struct Member {
     pub words: Words,
 }
 
-/// Takes part for as long as it lives. Dropping it without [`Self::leave`] is a death to
-/// the others.
+/// Takes part for as long as it lives.
 pub struct Membership {
     view: watch::Receiver<View>,
     words: watch::Sender<Words>,
@@ -172,7 +171,7 @@ impl Membership {
     /// where gossip has ended; [`Self::is_running`] tells.
     pub async fn changed(&mut self) {
         if self.view.changed().await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

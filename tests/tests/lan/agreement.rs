@@ -190,14 +190,17 @@ fn every_node_names_the_same_owner_and_that_one_answers() {
         let found = nodes.lab.client().resolve(ip.parse().unwrap());
         found.is_ok_and(|mac| mac == nodes.lab.node(named).mac(eth0).unwrap())
     };
-    wait("all are there, name one owner, and that one answers", || {
-        let named = all.map(|name| owner(&nodes.agents[name], &[ip])["owner"].clone());
-        let status = nodes.agents["nuc01"].json(&["status"]).unwrap();
-        let members = status["gossip"]["members"].as_object().unwrap().values();
-        members.filter(|it| text(it, "state") == "ready").count() == 3
-            && named.iter().all(|it| *it == named[0])
-            && named[0].as_str().is_some_and(answering)
-    });
+    wait(
+        "all are there, name one owner, and that one answers",
+        || {
+            let named = all.map(|name| owner(&nodes.agents[name], &[ip])["owner"].clone());
+            let status = nodes.agents["nuc01"].json(&["status"]).unwrap();
+            let members = status["gossip"]["members"].as_object().unwrap().values();
+            members.filter(|it| text(it, "state") == "ready").count() == 3
+                && named.iter().all(|it| *it == named[0])
+                && named[0].as_str().is_some_and(answering)
+        },
+    );
     let first = owner(&nodes.agents["nuc01"], &[ip]);
 
     // The same without an agent, by the names alone.

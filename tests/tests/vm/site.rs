@@ -133,9 +133,7 @@ impl Site {
         guest.sh(&format!(
             "ADDRESS={address} CLUSTER=none CONTROL_PLANE={} PODS={} VIP={} \
              bash /vagrant/provision/{script}",
-            first.address,
-            self.testbed.pods,
-            self.testbed.vip
+            first.address, self.testbed.pods, self.testbed.vip
         ))
     }
 

@@ -69,7 +69,8 @@ fn who_advertises_or_solicits_from_an_address_says_that_it_is_his() {
 
 #[test]
 fn what_says_of_no_address_whose_it_is_is_not_heard() {
-    let cases: [(&str, &[(usize, &[u8])]); 10] = [
+    type Change = &'static [(usize, &'static [u8])];
+    let cases: [(&str, Change); 10] = [
         ("to another station", &[(0, &[2, 0, 0, 0, 0, 0x0c])]),
         ("not IPv6", &[(12, &[0x08, 0x00])]),
         ("not ICMPv6", &[(20, &[17])]),

@@ -58,7 +58,7 @@ pub(super) fn ndp(state: &State, input: &Input<'_>, packet: &Packet) -> Option<V
     let to = &input.frame[..6];
     let to_me = *to == me.mac || *to == [0x33, 0x33, 0xff, a, b, c];
     let (to_group, to_target) = (packet.dst == group, packet.dst == target);
-    if total % 0xffff != 0 || !to_me || !(to_group || to_target) {
+    if !total.is_multiple_of(0xffff) || !to_me || !(to_group || to_target) {
         return None;
     }
     let link = source(&message[24..])?;
