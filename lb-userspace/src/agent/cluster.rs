@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::state::State;
 use crate::{
-    desired::{Condition, Desired},
+    desired::{BalancerName, Condition, Desired},
     election::Standing,
     ipam::{Authority, Ledger},
     membership::{self, Key, LEASE, Member, Membership, View, Words},
@@ -20,6 +20,10 @@ use crate::{
 
 /// How long others may take to announce what a node that stops hands over.
 const HAND_OVER: Duration = Duration::from_millis(1500);
+
+/// How long a node waits for others that its source knows before it gives addresses out
+/// alone: longer than a switch takes to let a port through.
+const LONELY: Duration = Duration::from_secs(60);
 
 /// How nodes that share virtual IPs find and trust each other.
 #[derive(Clone, Debug)]
@@ -42,6 +46,8 @@ pub(super) struct Cluster {
     pub(super) membership: Option<Membership>,
     /// As of the last change.
     pub(super) view: View,
+    /// The Services that others say they want, and that have an address.
+    pub(super) wanted_elsewhere: BTreeSet<BalancerName>,
     /// This node is about to stop.
     pub(super) leaving: bool,
 }
@@ -98,6 +104,12 @@ impl State {
         found.context("no interface has an address to gossip from; give --gossip-address")
     }
 
+    /// Whether gossip has ended by itself.
+    pub(super) fn has_lost_gossip(&self) -> bool {
+        let membership = self.cluster.membership.as_ref();
+        membership.is_some_and(|it| !it.is_running())
+    }
+
     /// Tells gossip where the others may be.
     pub(super) fn seek(&self) {
         let (Some(membership), Some(gossip)) = (&self.cluster.membership, &self.options.gossip)
@@ -109,7 +121,21 @@ impl State {
         let known = others
             .flat_map(|(_, node)| &node.addresses)
             .map(|&ip| SocketAddr::new(ip, gossip.port));
-        membership.seek(known.chain(gossip.join.iter().copied()).collect());
+        let met = self.memory.peers.iter().chain(&gossip.join).copied();
+        membership.seek(known.chain(met).collect());
+    }
+
+    /// Writes down where others were met: an agent whose source is invalid finds them by it.
+    fn remember_peers(&mut self) {
+        let members = self.cluster.view.members.iter();
+        let others = members.filter(|(name, _)| **name != self.options.node);
+        let met: BTreeSet<SocketAddr> = others.map(|(_, it)| it.address).collect();
+        if !met.is_empty() && met != self.memory.peers {
+            self.memory.peers = met;
+            if let Err(error) = self.memory.save(&self.options.state_dir) {
+                tracing::warn!("the next agent will not know where the others are: {error}");
+            }
+        }
     }
 
     /// Takes over who is there. Claims come first: clients wait for them.
@@ -120,12 +146,19 @@ impl State {
         let view = membership.view();
         let before = std::mem::replace(&mut self.cluster.view, view);
         self.tell_of(&before);
+        self.cluster.wanted_elsewhere = self.wanted_elsewhere();
         let lost = before.lost != self.cluster.view.lost;
         let returned = !before.lost.is_subset(&self.cluster.view.lost);
         let settled = before.settled != self.cluster.view.settled;
         let reassign = settled
             || Self::allocations(&before) != Self::allocations(&self.cluster.view)
             || self.authority_in(&before) != self.authority();
+        let joined = self.cluster.view.members.keys();
+        let joined = joined.filter(|it| !before.members.contains_key(*it));
+        if joined.count() > 0 {
+            // Whoever came may have spoken for an address on its side of a split.
+            self.ownership.repeat_all();
+        }
         if reassign {
             self.assign();
         }
@@ -138,6 +171,7 @@ impl State {
         if lost || reassign {
             self.reconcile().await;
         }
+        self.remember_peers();
     }
 
     fn tell_of(&self, before: &View) {
@@ -182,7 +216,7 @@ impl State {
             .get(&self.options.node)
             .is_some_and(|it| it.held_down);
         let own = Standing {
-            starting: self.options.gossip.is_some() && !self.is_ready(),
+            starting: self.options.gossip.is_some() && !self.cluster.view.settled,
             leaving: self.cluster.leaving,
             held_down,
             withheld: self.ownership.withheld.clone(),
@@ -201,6 +235,9 @@ impl State {
         if self.options.gossip.is_none() {
             return Authority::This;
         }
+        if !self.may_give(view) {
+            return Authority::Other("the other nodes that the source knows");
+        }
         let stays = |name: &str, it: &Member| {
             let standing = &it.words.standing;
             if name == self.options.node {
@@ -210,15 +247,32 @@ impl State {
             }
         };
         match view.members.iter().find(|(name, it)| stays(name, it)) {
-            Some((name, _)) if *name == self.options.node => Authority::This,
+            Some((name, _)) if *name == self.options.node => {
+                Authority::Among(&self.cluster.wanted_elsewhere)
+            }
             Some((name, _)) => Authority::Other(name),
             None => Authority::Other("the nodes to find each other"),
         }
     }
 
-    /// Whether this node could give addresses out.
+    /// Whether this node knows who is there, and what is wanted.
     fn is_ready(&self) -> bool {
         self.cluster.view.settled && self.wanted.is_some()
+    }
+
+    /// Whether what this node would give out is not likely to have been given by others whom
+    /// it does not hear yet, its cable or its key being on the way.
+    fn may_give(&self, view: &View) -> bool {
+        let nodes = self.wanted.iter().flat_map(|it| it.nodes.keys());
+        let others = nodes.filter(|name| **name != self.options.node);
+        view.members.len() > 1 || others.count() == 0 || self.started.elapsed() >= LONELY
+    }
+
+    fn wanted_elsewhere(&self) -> BTreeSet<BalancerName> {
+        let members = self.cluster.view.members.iter();
+        let others = members.filter(|(name, _)| **name != self.options.node);
+        let names = others.flat_map(|(_, it)| it.words.allocations.keys());
+        names.map(|name| BalancerName(name.clone())).collect()
     }
 
     /// What the members say was given, by whom.
@@ -250,13 +304,15 @@ impl State {
             return;
         };
         let standing = self.members().remove(&self.options.node);
-        let allocations = match self.authority() {
-            Authority::This => self.memory.addresses.to_words(),
-            Authority::Other(_) => BTreeMap::new(),
+        // By every member, of what it wants: so the one that gives out hears of what was
+        // given while it was away, and of what it does not know itself.
+        let wants = |name: &BalancerName| {
+            let wanted = self.wanted.as_ref();
+            wanted.is_some_and(|it| it.balancers.contains_key(name))
         };
         membership.say(Words {
             standing: standing.unwrap_or_default(),
-            allocations,
+            allocations: self.memory.addresses.to_words(wants),
         });
         membership.confirm(self.cluster.view.number);
     }

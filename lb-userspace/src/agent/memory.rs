@@ -31,6 +31,8 @@ pub(super) struct Memory {
     /// What was found of those that are checked: after a restart nobody is taken for
     /// healthy, or for new, who is not.
     pub(super) health: Vec<Remembered>,
+    /// Where other nodes were met by gossip.
+    pub(super) peers: BTreeSet<SocketAddr>,
     /// What was given out of pools, so that no address moves because of a restart.
     pub(super) addresses: Ledger,
 }
@@ -102,6 +104,7 @@ mod tests {
                 endpoint: "10.0.0.1:80".parse().expect("address"),
                 healthy: false,
             }],
+            peers: BTreeSet::from(["192.168.56.102:7947".parse().expect("address")]),
             addresses: serde_json::from_str(
                 r#"{"clock": 2, "entries": {"default/web": {"generation": 1, "stamp": 2,
                     "addresses": ["10.0.0.9"], "pool": "first", "released": false}}}"#,

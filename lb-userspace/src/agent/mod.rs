@@ -121,9 +121,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 
     let first = source.recv().await.context("the source ended")?;
     state.start(first).await?;
-    state.join().await?;
     let mut calls = run_dir.serve()?;
     tokio::spawn(sweep(state.datapath.sweeper()?));
+    // Last: others count on whoever has joined.
+    state.join().await?;
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut network_changed_at = None;
@@ -153,7 +154,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                 }
                 state.observed(found).await;
             }
-            _ = tick.tick() => state.tick().await,
+            _ = tick.tick() => {
+                anyhow::ensure!(!state.has_lost_gossip(), "gossip has ended; start the agent anew");
+                state.tick().await;
+            }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }

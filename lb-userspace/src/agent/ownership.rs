@@ -14,7 +14,7 @@ use lb_common::{AddressUse, Verdict, verdict::Fate};
 
 use super::state::State;
 use crate::{
-    announce::Claims,
+    announce::{self, Claims},
     datapath::Probe,
     desired::{Desired, Family, Frontend, Labels, Node, Service, TrafficPolicy},
     election::{self, Field, Standing, Subject},
@@ -72,6 +72,11 @@ impl Ownership {
     /// Whether the datapath behind an address was seen to work.
     fn works(&self, ip: IpAddr) -> bool {
         self.proofs.get(&ip).is_some_and(|it| it.works)
+    }
+
+    /// Has everything that is announced announced once more.
+    pub(super) fn repeat_all(&mut self) {
+        self.rivals = self.claims.keys().copied().collect();
     }
 
     /// Why this node does not announce an address although it was to.
@@ -162,7 +167,9 @@ impl State {
         let unserved = subjects.into_iter().filter(|(ip, subject)| {
             let cluster = subject.policy == TrafficPolicy::Cluster;
             let eligible = subject.usable && (cluster || subject.is_on(me));
-            eligible && !self.ownership.works(*ip)
+            let interfaces = self.interfaces_for(Some(subject));
+            let carried = announce::is_carried(*ip, &interfaces, &self.links);
+            eligible && !(carried && self.ownership.works(*ip))
         });
         unserved.map(|(ip, _)| ip).collect()
     }
@@ -176,7 +183,8 @@ impl State {
     /// announced by somebody, too.
     pub(super) fn subjects(&self) -> BTreeMap<IpAddr, Subject<'_>> {
         let mut subjects = self.assigned().map(election::subjects).unwrap_or_default();
-        for ip in self.announceable() {
+        let elected = |ip: &IpAddr| !self.options.snat.addresses.contains(ip);
+        for ip in self.announceable().into_iter().filter(elected) {
             subjects.entry(ip).or_insert_with(|| Subject::bare(ip));
         }
         subjects

@@ -61,6 +61,12 @@ pub fn answerable(claims: &Claims, links: &BTreeMap<u32, Link>) -> Claims {
     answerable
 }
 
+/// Whether one of these interfaces carries questions for the address now.
+pub fn is_carried(vip: IpAddr, interfaces: &BTreeSet<u32>, links: &BTreeMap<u32, Link>) -> bool {
+    let mut interfaces = interfaces.iter();
+    interfaces.any(|&index| supervisor::carries(links, index, vip).is_ok())
+}
+
 /// Speaks for the claimed addresses for as long as it lives.
 pub struct Announcer {
     shared: Arc<Shared>,

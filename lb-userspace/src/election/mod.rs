@@ -93,6 +93,8 @@ pub struct Place {
     pub preference: u32,
     /// `sha256(node + "#" + address)`.
     pub digest: [u8; 32],
+    /// How many of the addresses that stay together it cannot serve.
+    pub withheld: usize,
     /// Whether it announces the address already.
     pub claims: bool,
     /// Why it cannot win; none for a candidate.
@@ -174,6 +176,7 @@ impl fmt::Display for Objection {
 fn key(place: &Place, sticky: bool) -> impl Ord + use<> {
     (
         place.objection.is_some(),
+        place.withheld,
         sticky && !place.claims,
         std::cmp::Reverse(place.preference),
         place.digest,
@@ -188,6 +191,7 @@ fn place(subject: &Subject<'_>, field: &Field<'_>, name: &str, standing: &Standi
         node: name.to_owned(),
         preference: preference.unwrap_or_default(),
         digest: digest(name, subject.key),
+        withheld: subject.addresses.intersection(&standing.withheld).count(),
         claims: !standing.claims.is_disjoint(&subject.addresses),
         objection: objection(subject, name, node, standing, preference.is_some()),
     }

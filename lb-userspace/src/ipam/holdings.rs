@@ -68,8 +68,10 @@ impl<'a> Holdings<'a> {
         let others = self.held.get(&ip).into_iter().flatten();
         let mut others = others.filter(|other| **other != name);
         others.find_map(|other| {
-            let theirs = self.desired.balancers.get(*other)?;
-            let why = apart(balancer, theirs)?;
+            let why = match self.desired.balancers.get(*other) {
+                Some(theirs) => apart(balancer, theirs)?,
+                None => "this node does not know that Service yet".to_owned(),
+            };
             Some(Refusal::Taken {
                 ip,
                 by: (*other).clone(),

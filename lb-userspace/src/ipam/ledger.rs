@@ -86,10 +86,12 @@ impl Ledger {
         changed
     }
 
-    /// What gossip carries of it: for each balancer its entry as JSON.
-    pub fn to_words(&self) -> BTreeMap<String, String> {
+    /// What gossip carries of it: the entry of each of these balancers that has addresses,
+    /// as JSON.
+    pub fn to_words(&self, of: impl Fn(&BalancerName) -> bool) -> BTreeMap<String, String> {
         let entries = self.entries.iter();
         entries
+            .filter(|(name, it)| !it.released && of(name))
             .filter_map(|(name, it)| Some((name.0.clone(), serde_json::to_string(it).ok()?)))
             .collect()
     }

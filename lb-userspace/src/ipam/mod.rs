@@ -28,10 +28,20 @@ use crate::desired::{BalancerName, Desired, Frontend, ServiceName};
 /// Who gives addresses out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Authority<'a> {
-    /// This node.
+    /// This node, alone.
     This,
+    /// This node, beside others who say that they want these: what they have is not given up
+    /// because this node does not know of it.
+    Among(&'a BTreeSet<BalancerName>),
     /// The node of this name.
     Other(&'a str),
+}
+
+impl Authority<'_> {
+    /// Whether it is this node.
+    pub fn is_this(self) -> bool {
+        !matches!(self, Self::Other(_))
+    }
 }
 
 /// Services with their addresses.

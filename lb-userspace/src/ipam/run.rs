@@ -23,7 +23,7 @@ pub(super) fn run(desired: &Desired, ledger: &Ledger, authority: Authority<'_>) 
         refused: BTreeMap::new(),
         changes: Vec::new(),
     };
-    let gives = authority == Authority::This;
+    let gives = authority.is_this();
     if desired.pools.is_empty() {
         if gives {
             run.give_up_all();
@@ -75,11 +75,16 @@ impl<'a> Run<'a> {
         let live: Vec<_> = live.map(|(name, it)| (name.clone(), it.clone())).collect();
         for (name, entry) in live {
             let Some((name, balancer)) = self.desired.balancers.get_key_value(&name) else {
-                self.take_back(&name, &entry, Refusal::Gone);
+                match self.authority {
+                    Authority::Among(others) if let Some(name) = others.get(&name) => {
+                        self.holdings.take(name, &entry.addresses);
+                    }
+                    _ => self.take_back(&name, &entry, Refusal::Gone),
+                }
                 continue;
             };
             let kept = match self.authority {
-                Authority::This => self.still_fits(name, balancer, &entry),
+                Authority::This | Authority::Among(_) => self.still_fits(name, balancer, &entry),
                 Authority::Other(_) => {
                     let mut all = entry.addresses.iter();
                     let company = all.find_map(|ip| self.holdings.company(name, balancer, *ip));
@@ -202,7 +207,7 @@ impl<'a> Run<'a> {
     }
 
     fn take_back(&mut self, name: &BalancerName, entry: &Entry, why: Refusal) {
-        if self.authority == Authority::This {
+        if self.authority.is_this() {
             self.ledger.release(name);
             self.change(name, entry.addresses.clone(), Some(why));
         }

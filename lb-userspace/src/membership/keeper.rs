@@ -38,9 +38,9 @@ const CALL: Duration = Duration::from_millis(500);
 const ANSWER: Duration = Duration::from_millis(250);
 /// How long a turn of the agent's loop may take, with no new view to answer.
 const TURN: Duration = Duration::from_secs(10);
-/// A member that is gone is remembered for so long, so that late words of others do not
-/// bring it back.
-const MEMORY: Duration = Duration::from_secs(24 * 60 * 60);
+/// For so long chitchat passes on that a member is gone. Every start of an agent is a member
+/// of its own to it: one that cannot stay up must not fill all datagrams with its past.
+const MEMORY: Duration = Duration::from_secs(10 * 60);
 /// Keys that were taken back are remembered for so long.
 const TOMBSTONES: Duration = Duration::from_secs(60 * 60);
 /// Starts of this node, in its state directory.
@@ -75,6 +75,10 @@ struct Watch {
     alone: bool,
     /// Another node's address that has this one's name; told once.
     namesake: Option<SocketAddr>,
+    /// When the lease was renewed last.
+    renewed: Option<Instant>,
+    /// Those that were heard of and not alive, and since when.
+    unheard: BTreeMap<String, Instant>,
 }
 
 /// Starts the thread; returns when the socket is open.
@@ -178,8 +182,12 @@ async fn run(mut keeper: Keeper, mut watch: Watch, chat: ChitchatHandle) {
         watch.notice_gap();
         let mut words = keeper.words.borrow_and_update().clone();
         words.standing.held_down = watch.is_held();
-        // Nobody hands anything over to a node that does not answer yet.
-        words.standing.starting |= !watch.is_settled();
+        // Nobody hands anything over to a node that does not answer yet, or waits for one
+        // whose lease has run out.
+        if !watch.is_settled() || watch.is_silent() {
+            words.standing.starting = true;
+            words.standing.claims.clear();
+        }
         let write = |chat: &mut Chitchat| words.write(chat.self_node_state());
         let said = chat.with_chitchat(write).await;
         let look = |chat: &mut Chitchat| watch.look(chat, &words);
@@ -201,7 +209,13 @@ async fn run(mut keeper: Keeper, mut watch: Watch, chat: ChitchatHandle) {
         }
         if watch.may_renew(pulse) {
             (keeper.renew)();
+            watch.renewed = Some(Instant::now());
         }
+    }
+    let words = keeper.words.borrow().clone();
+    let write = |chat: &mut Chitchat| words.write(chat.self_node_state());
+    if chat.with_chitchat(write).await {
+        call(&chat, watch.others());
     }
     // What was said last goes out with the next round.
     sleep(2 * ROUND).await;
@@ -240,6 +254,8 @@ impl Watch {
             held_until: None,
             alone: true,
             namesake: None,
+            renewed: None,
+            unheard: BTreeMap::new(),
         }
     }
 
@@ -261,6 +277,11 @@ impl Watch {
         Instant::now() >= self.settled_at
     }
 
+    /// Whether the lease that was renewed once has run out.
+    fn is_silent(&self) -> bool {
+        self.renewed.is_some_and(|it| it.elapsed() > LEASE)
+    }
+
     /// Whether this node came back to others a short while ago.
     fn is_held(&self) -> bool {
         self.held_until.is_some_and(|until| Instant::now() < until)
@@ -275,7 +296,8 @@ impl Watch {
     /// The view, where it is another one than the last. Until this node is settled the
     /// agent goes by the last one, and nothing is answered.
     fn look(&mut self, chat: &mut Chitchat, words: &Words) -> Option<View> {
-        let mut live: BTreeMap<&str, &ChitchatId> = BTreeMap::from([(&*self.me.node_id, &self.me)]);
+        let me = self.me.clone();
+        let mut live: BTreeMap<&str, &ChitchatId> = BTreeMap::from([(&*me.node_id, &me)]);
         let mut namesake = None;
         for id in chat.live_nodes().filter(|it| **it != self.me) {
             if id.node_id == self.me.node_id {
@@ -330,8 +352,9 @@ impl Watch {
     }
 
     /// Those that have gone without a word, also of those that others tell of.
-    fn lost(&self, chat: &Chitchat, live: &BTreeMap<&str, &ChitchatId>) -> BTreeSet<String> {
+    fn lost(&mut self, chat: &Chitchat, live: &BTreeMap<&str, &ChitchatId>) -> BTreeSet<String> {
         let mut lost = self.lost.clone();
+        let mut unheard = BTreeMap::new();
         let mut newest: BTreeMap<&str, &ChitchatId> = BTreeMap::new();
         for id in chat.dead_nodes() {
             let entry = newest.entry(&id.node_id).or_insert(id);
@@ -343,10 +366,17 @@ impl Watch {
             let words = chat.node_state(id).map(|it| Words::read(it.key_values()));
             if words.is_some_and(|it| it.standing.leaving) {
                 lost.remove(name);
-            } else {
+                continue;
+            }
+            // Of one that starts, too, the first word comes before its second heartbeat.
+            let since = self.unheard.get(name).copied().unwrap_or_else(Instant::now);
+            unheard.insert(name.to_owned(), since);
+            let was_live = self.known.keys().any(|it| *it.node_id == *name);
+            if was_live || since.elapsed() > 2 * DETECTION {
                 lost.insert(name.to_owned());
             }
         }
+        self.unheard = unheard;
         lost.retain(|name| !live.contains_key(name.as_str()));
         lost
     }

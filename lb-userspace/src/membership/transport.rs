@@ -138,14 +138,16 @@ impl Socket for SealedSocket {
 /// Whether it says something of an earlier datagram, or of the moment, rather than of the
 /// socket.
 fn is_passing(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::HostUnreachable
-            | io::ErrorKind::NetworkUnreachable
-            | io::ErrorKind::NetworkDown
-            | io::ErrorKind::OutOfMemory
-            | io::ErrorKind::Interrupted
-    )
+    let no_buffers = error.raw_os_error() == Some(nix::errno::Errno::ENOBUFS as i32);
+    no_buffers
+        || matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::HostUnreachable
+                | io::ErrorKind::NetworkUnreachable
+                | io::ErrorKind::NetworkDown
+                | io::ErrorKind::OutOfMemory
+                | io::ErrorKind::Interrupted
+        )
 }

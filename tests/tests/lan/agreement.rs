@@ -160,10 +160,17 @@ fn nodes_agree_on_addresses_whatever_each_learns_first() {
     // It comes back without anything that it knew, and with manifests of the day before.
     let forgotten = nodes.agents["nuc01"].state_dir().join("state.json");
     fs::remove_file(forgotten).unwrap();
-    nodes.expose(&["nuc01"], "gamma");
     nodes.agents["nuc01"].restart().unwrap();
     nodes.serve(&all, "alpha", 21);
+    wait("it gives addresses out again", || {
+        let status = nodes.agents["nuc02"].json(&["status"]).unwrap();
+        text(&status["gossip"]["members"]["nuc01"], "state") == "ready"
+    });
+    // It does not take away what it does not know, and learns who has it.
+    nodes.serve(&left, "gamma", 22);
+    nodes.expose(&["nuc01"], "gamma");
     nodes.serve(&all, "gamma", 22);
+    nodes.serve(&all, "alpha", 21);
     nodes.assert_answers("alpha", 21, 3);
 }
 

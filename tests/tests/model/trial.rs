@@ -28,8 +28,9 @@ const PROGRESS: Duration = Duration::from_secs(5);
 const ENOUGH: u64 = 200_000;
 
 /// Verdicts that no packet brings about here: the limit is not reached on purpose, the
-/// tables have room, and the helpers work.
-const UNSEEN: [Verdict; 3] = [
+/// tables have room, the helpers work, and the lease holds.
+const UNSEEN: [Verdict; 4] = [
+    Verdict::ClaimExpired,
     Verdict::RefusalLimited,
     Verdict::TableFull,
     Verdict::EmitFailed,
