@@ -9,6 +9,9 @@ use crate::announce;
 /// How long the program goes on answering without an agent, where no other node would
 /// take over: longer than an agent takes to start again.
 const ALONE: Duration = Duration::from_secs(60);
+/// The same where others share the addresses and are not there at the moment: they might be
+/// back before this node's agent is.
+const DESERTED: Duration = Duration::from_secs(10);
 
 impl State {
     /// Brings what is claimed in line with what this node is elected for: its datapath is in
@@ -44,8 +47,21 @@ impl State {
         }
     }
 
-    /// Ends answering at once: nobody vouches for anything any more.
+    /// Leaves what no other node can announce to the next agent of this one, for as long as
+    /// that may take to start; without any, answering ends at once.
     pub(super) fn resign(&self) {
-        self.lease.end();
+        let left = self.ownership.claims.len();
+        if left == 0 {
+            return self.lease.end();
+        }
+        let time = if self.options.gossip.is_some() {
+            DESERTED
+        } else {
+            ALONE
+        };
+        match self.lease.renew(time) {
+            Ok(()) => tracing::info!("{left} addresses are answered for during {time:?} more"),
+            Err(error) => tracing::error!("{error}; claimed addresses will not be answered for"),
+        }
     }
 }

@@ -164,10 +164,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     }
     state.leave().await;
     state.resign();
-    tracing::info!(
-        "stopping; the datapath stays in force, but claims no addresses: `naru detach` takes it \
-         away"
-    );
+    tracing::info!("stopping; the datapath stays in force: `naru detach` takes it away");
     Ok(())
 }
 

@@ -142,6 +142,13 @@ impl State {
                 elected.claims.insert(ip, interfaces);
                 continue;
             }
+            if self.cluster.leaving && !winners.contains_key(&ip) {
+                // Nobody else can: it is kept for the next agent of this node.
+                if let Some(interfaces) = self.ownership.claims.get(&ip) {
+                    elected.claims.insert(ip, interfaces.clone());
+                }
+                continue;
+            }
             if winners.get(&ip) != Some(me) || !self.ownership.works(ip) {
                 continue;
             }

@@ -60,7 +60,7 @@ fn the_address_is_claimed_only_when_it_is_served_and_no_other_one_is() {
         .unwrap_err();
     assert!(claims(&capture, OTHER).is_empty());
 
-    // Nobody answers for it any more once it is no service's, or the agent is gone.
+    // Nobody answers for it any more once it is no service's.
     for service in scene::services() {
         manifests.remove(&format!("{}.yaml", service.name)).unwrap();
     }
@@ -72,7 +72,18 @@ fn the_address_is_claimed_only_when_it_is_served_and_no_other_one_is() {
     wait("it is claimed again", || {
         lab.client().timeout(short).resolve(VIP.into()).is_ok()
     });
+    // Left to the next agent, as nobody else could announce it; or taken away for good.
     agent.stop().unwrap();
+    assert_eq!(
+        lab.client().timeout(short).resolve(VIP.into()).unwrap(),
+        mac
+    );
+    agent.restart().unwrap();
+    assert_eq!(
+        lab.client().timeout(short).resolve(VIP.into()).unwrap(),
+        mac
+    );
+    agent.detach().unwrap();
     lab.client().timeout(short).resolve(VIP.into()).unwrap_err();
 }
 
@@ -151,7 +162,7 @@ fn an_ipv6_address_is_found_and_served() {
     let groups = node.run("ip", &["-6", "maddr", "show", "dev", UPLINK]);
     assert!(groups.unwrap().contains("ff02::1:ff00:11"));
 
-    agent.stop().unwrap();
+    agent.detach().unwrap();
     ip(client, "-6 neigh flush dev eth0");
     let short = lab.client().timeout(Duration::from_millis(500));
     short.get("http://[fd00:56::11]/").unwrap_err();
