@@ -42,11 +42,11 @@ const CASES: [Case; 7] = [
         service::rights,
     ),
     (
-        "4 a killed agent is started anew, and no request fails",
+        "4 a killed agent is started anew, and no request fails but what a move interrupts",
         service::killed,
     ),
     (
-        "5 an upgrade of the package loses no request and forgets nobody who is drained",
+        "5 an upgrade of the package forgets nobody who is drained",
         service::upgraded,
     ),
     (

@@ -203,10 +203,18 @@ fn requests(text: &str) -> Vec<Request> {
 
 /// How often each node has answered; fails where a request has.
 pub(crate) fn tally(requests: &[Request]) -> BTreeMap<&str, usize> {
+    tally_over(0, requests)
+}
+
+/// The same where the address moves so many times meanwhile: a connection that is under way
+/// then is unknown to the node that it comes to, as this service is in mode `nat`.
+pub(crate) fn tally_over(moves: usize, requests: &[Request]) -> BTreeMap<&str, usize> {
     let mut tally = BTreeMap::new();
+    let mut reset = 0;
     for request in requests {
         match &request.who {
             Ok(who) => *tally.entry(who.as_str()).or_default() += 1,
+            Err(reason) if reset < moves && reason.contains("reset by peer") => reset += 1,
             Err(reason) => panic!("a request at {} failed: {reason}", request.ended),
         }
     }
