@@ -27,6 +27,7 @@ impl State {
         };
         let known = self.merged_ledger();
         let assignment = ipam::assign(wanted, &known, self.authority());
+        self.cluster.waits = !self.authority().is_this();
         for change in &assignment.changes {
             tracing::info!("{change}");
         }

@@ -48,6 +48,8 @@ pub(super) struct Cluster {
     pub(super) view: View,
     /// The Services that others say they want, and that have an address.
     pub(super) wanted_elsewhere: BTreeSet<BalancerName>,
+    /// Another node was to give addresses out when that was looked at last.
+    pub(super) waits: bool,
     /// This node is about to stop.
     pub(super) leaving: bool,
 }

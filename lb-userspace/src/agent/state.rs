@@ -206,7 +206,12 @@ impl State {
             there
         });
         let news = self.prove_in_turn();
-        if !self.failures.is_empty() || self.attachments.len() < before {
+        // Nobody came for so long that this node gives addresses out alone.
+        let gives = self.cluster.waits && self.authority().is_this();
+        if gives {
+            self.assign();
+        }
+        if gives || !self.failures.is_empty() || self.attachments.len() < before {
             self.reconcile().await;
         } else {
             self.keep_peers().await;
