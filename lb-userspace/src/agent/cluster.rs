@@ -30,8 +30,8 @@ const LONELY: Duration = Duration::from_secs(60);
 pub struct Gossip {
     /// The file with the key that all share.
     pub key: PathBuf,
-    /// Where this node listens; none: its InternalIP, or else the first address of its
-    /// first interface.
+    /// Where this node listens; none: its InternalIP, or else an address of the first attached
+    /// interface by name that has any.
     pub address: Option<IpAddr>,
     /// The port, of this node and of those that the source knows.
     pub port: u16,
@@ -90,7 +90,7 @@ impl State {
         Ok(())
     }
 
-    /// The InternalIP of this node, of the family of the others' where there are two.
+    /// The InternalIP of this node, IPv4 before IPv6.
     fn own_address(&self) -> Option<IpAddr> {
         let node = self.wanted.as_ref()?.nodes.get(&self.options.node)?;
         node.addresses.first().copied()

@@ -93,7 +93,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     gossip_key: Option<PathBuf>,
     /// Where this node takes part in gossip, over UDP [default: its InternalIP by the Node
-    /// objects, or the first address of the first --interface; port 7947]
+    /// objects, or else an address of an --interface; port 7947]
     #[arg(long, value_name = "IP[:PORT]", requires = "gossip_key", value_parser = gossip_address)]
     gossip_address: Option<SocketAddr>,
     /// Where another node is; repeatable [default: the other Node objects]
