@@ -1,4 +1,8 @@
 //! Who says that an address is his: asked for by ARP at a steady pace, from outside.
+//!
+//! Asked is as by a station that has just been plugged in (an ARP probe, RFC 5227 section
+//! 1.1), with a link address of its own: what is answered to it changes nothing in what the
+//! machine itself, or anybody else, knows of its neighbours.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -52,7 +56,6 @@ impl OwnerWatch {
         for node in &lab.topology().nodes {
             names.insert(lab.node(&node.name).mac(UPLINK)?, node.name.clone());
         }
-        let own = lab.topology().address_of(machine)?;
         let namespace = lab.node(machine);
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
@@ -60,8 +63,7 @@ impl OwnerWatch {
         });
         let task = Task {
             shared: Arc::clone(&shared),
-            mac: namespace.mac(UPLINK)?,
-            own,
+            mac: stranger(namespace.mac(UPLINK)?),
             address,
             names,
             period,
@@ -116,7 +118,6 @@ impl Shared {
 struct Task {
     shared: Arc<Shared>,
     mac: [u8; 6],
-    own: Ipv4Addr,
     address: Ipv4Addr,
     names: BTreeMap<[u8; 6], String>,
     period: Duration,
@@ -165,7 +166,7 @@ impl Task {
     }
 
     fn question(&self) -> Vec<u8> {
-        let (own, address) = (self.own.octets(), self.address.octets());
+        let (own, address) = ([0; 4], self.address.octets());
         let ethernet = [&[0xff; 6][..], &self.mac, &ETH_P_ARP.to_be_bytes()].concat();
         let body = [&self.mac[..], &own, &[0; 6], &address].concat();
         [&ethernet[..], &KIND, &[QUESTION], &body].concat()
@@ -174,7 +175,7 @@ impl Task {
     /// Who says in this frame that the address is his, to us.
     fn owner(&self, frame: &[u8]) -> Option<String> {
         let says = claim(frame)?;
-        let to_us = says.to == self.own && says.address == self.address;
+        let to_us = says.to == self.mac && says.address == self.address;
         to_us.then(|| {
             let known = self.names.get(&says.mac).cloned();
             known.unwrap_or_else(|| says.mac.map(|byte| format!("{byte:02x}")).join(":"))
@@ -191,21 +192,28 @@ fn uplink(all: &[nix::ifaddrs::InterfaceAddress]) -> io::Result<LinkAddr> {
         .ok_or_else(|| io::Error::other(format!("there is no {UPLINK}")))
 }
 
+/// The link address by which a machine asks: nobody's, and another one for each machine.
+fn stranger(mut mac: [u8; 6]) -> [u8; 6] {
+    mac[0] ^= 0x40;
+    mac
+}
+
 /// What an answer says, by its sender and its target.
 struct Claim {
     mac: [u8; 6],
     address: Ipv4Addr,
-    to: Ipv4Addr,
+    to: [u8; 6],
 }
 
 fn claim(frame: &[u8]) -> Option<Claim> {
     let body = frame.get(14..42)?;
     let is_answer = frame[12..14] == ETH_P_ARP.to_be_bytes() && body[..7] == KIND;
-    let four = |at: usize| -> Option<[u8; 4]> { body.get(at..at + 4)?.try_into().ok() };
+    let six = |at: usize| -> Option<[u8; 6]> { body.get(at..at + 6)?.try_into().ok() };
+    let address: [u8; 4] = body.get(14..18)?.try_into().ok()?;
     (is_answer && body[7] == ANSWER).then_some(Claim {
-        mac: body.get(8..14)?.try_into().ok()?,
-        address: four(14)?.into(),
-        to: four(24)?.into(),
+        mac: six(8)?,
+        address: address.into(),
+        to: six(18)?,
     })
 }
 
@@ -244,7 +252,6 @@ mod tests {
                 asked: Mutex::default(),
             }),
             mac: [2; 6],
-            own: [192, 168, 56, 1].into(),
             address: [192, 168, 56, 11].into(),
             names: BTreeMap::from([([6; 6], "nuc01".to_owned())]),
             period: Duration::from_millis(10),
@@ -278,7 +285,7 @@ mod tests {
         let question = task.question();
         assert_eq!(task.owner(&question), None);
         let mut gratuitous = answer(&question, [6; 6]);
-        gratuitous[38..42].copy_from_slice(&[192, 168, 56, 11]);
+        gratuitous[32..38].copy_from_slice(&[0xff; 6]);
         assert_eq!(task.owner(&gratuitous), None);
         assert_eq!(task.owner(&question[..30]), None);
     }

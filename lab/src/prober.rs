@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -18,6 +18,11 @@ use crate::timeline::{Probe, Requests};
 const PATIENCE: Duration = Duration::from_secs(2);
 /// What a request begins with, by which pods know to send it back.
 pub const MARK: &str = "probe ";
+
+/// Ports of clients. Each is taken in turn by all probers together: one that was used a
+/// moment ago would be an old flow to the balancer.
+const PORTS: std::ops::Range<u32> = 10_000..65_000;
+static NEXT_PORT: AtomicU32 = AtomicU32::new(0);
 
 /// Where requests come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,7 +141,7 @@ impl Task {
         let index = match self.ports {
             Ports::Fixed(count) if self.sockets.len() >= count => number % count,
             _ => {
-                let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+                let socket = bind()?;
                 socket.set_nonblocking(true)?;
                 // From nowhere else may answers come.
                 socket.connect(self.to)?;
@@ -221,6 +226,18 @@ impl Task {
         let requests = self.shared.requests();
         let recent = requests.iter().rev().take_while(|it| it.sent >= since);
         recent.into_iter().any(|it| it.answer.is_none())
+    }
+}
+
+/// A socket at the next port that is free.
+fn bind() -> io::Result<UdpSocket> {
+    loop {
+        let turn = NEXT_PORT.fetch_add(1, Ordering::Relaxed) % PORTS.len() as u32;
+        let port = (PORTS.start + turn) as u16;
+        match UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+            bound => return bound,
+        }
     }
 }
 

@@ -101,7 +101,7 @@ pub struct Backend {
     pub mode: u8,
     /// The full id, by which an old flow tells that the index was given away.
     pub id: BackendId,
-    /// 1 while the backend exists; 0 once it is gone.
+    /// [`Self::ALIVE`], [`Self::FAILED`] or, once it is gone, 0.
     pub alive: u32,
     /// 1 while some slot names it: it takes new flows.
     pub open: u32,
@@ -110,6 +110,12 @@ pub struct Backend {
 }
 
 impl Backend {
+    /// [`Self::alive`] of a backend that exists.
+    pub const ALIVE: u32 = 1;
+    /// [`Self::alive`] of one that exists and, as far as is known, does not answer: its
+    /// connections are left to it, and whatever may go elsewhere does.
+    pub const FAILED: u32 = 2;
+
     /// A live backend with its padding zeroed.
     pub const fn new(id: BackendId, addr: Addr, port: Port, protocol: u8, mode: Mode) -> Self {
         Self {
@@ -118,7 +124,7 @@ impl Backend {
             protocol,
             mode: mode as u8,
             id,
-            alive: 1,
+            alive: Self::ALIVE,
             open: 0,
             via: Addr::UNSPECIFIED,
         }
@@ -156,6 +162,12 @@ impl Backend {
     #[inline(always)]
     pub const fn serves(&self, id: BackendId) -> bool {
         self.alive != 0 && self.is(id)
+    }
+
+    /// Whether flows of `id` that could as well go elsewhere may still be sent here.
+    #[inline(always)]
+    pub const fn answers(&self, id: BackendId) -> bool {
+        self.alive == Self::ALIVE && self.is(id)
     }
 
     /// Whether this is the backend `id`, alive or gone: its index has not been given to

@@ -49,6 +49,14 @@ pub fn backend(id: BackendId) -> Option<&'static Backend> {
         .filter(|backend| backend.serves(id))
 }
 
+/// The same, of those that answer as far as is known.
+#[inline(always)]
+fn answering_backend(id: BackendId) -> Option<&'static Backend> {
+    BACKENDS
+        .get(id.index())
+        .filter(|backend| backend.answers(id))
+}
+
 /// The backend that a known flow goes on with, which may be gone where connections are
 /// left to such: it is the one that they began with, and answers them as long as it can.
 #[inline(always)]
@@ -75,8 +83,10 @@ pub fn find(headers: &Headers, now: u32, work: &mut Work) -> Known {
     if headers.opens() && flow.state.is_closing() {
         return Known::Unknown;
     }
-    let kept = if headers.opens() {
-        backend(flow.backend)
+    // A client that tries to connect once more, or that has no connection, is better off
+    // elsewhere than with a backend that does not answer.
+    let kept = if headers.opens() || headers.tuple.protocol == Protocol::Udp as u8 {
+        answering_backend(flow.backend)
     } else {
         kept_backend(flow.backend, headers.tuple.protocol)
     };

@@ -17,17 +17,17 @@ pub(crate) fn run() -> Result<ExitCode> {
     let style = lint::style();
     let style = Line {
         name: "style",
-        count: style,
+        tally: style.into(),
         took: started.elapsed(),
     };
     let started = Instant::now();
     let unit = Tier::Unit.run(&[]).unwrap_or_else(|error| {
         eprintln!("{error:#}");
-        Count::FAILED
+        Count::FAILED.into()
     });
     let unit = Line {
         name: "unit",
-        count: unit,
+        tally: unit,
         took: started.elapsed(),
     };
     Ok(test::account(&[style, unit]))

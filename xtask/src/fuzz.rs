@@ -79,7 +79,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let started = Instant::now();
         Line {
             name: target.name(),
-            count: target.run(args.seconds),
+            tally: target.run(args.seconds).into(),
             took: started.elapsed(),
         }
     };

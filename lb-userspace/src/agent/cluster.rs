@@ -123,21 +123,54 @@ impl State {
         let known = others
             .flat_map(|(_, node)| &node.addresses)
             .map(|&ip| SocketAddr::new(ip, gossip.port));
-        let met = self.memory.peers.iter().chain(&gossip.join).copied();
+        let met = self.memory.peers.values().chain(&gossip.join).copied();
         membership.seek(known.chain(met).collect());
     }
 
-    /// Writes down where others were met: an agent whose source is invalid finds them by it.
-    fn remember_peers(&mut self) {
+    /// Writes down where others were met: an agent whose source is invalid finds them by it,
+    /// and one that starts anew hands packets over to them at once. True where somebody was
+    /// never met before.
+    fn remember_peers(&mut self) -> bool {
         let members = self.cluster.view.members.iter();
         let others = members.filter(|(name, _)| **name != self.options.node);
-        let met: BTreeSet<SocketAddr> = others.map(|(_, it)| it.address).collect();
-        if !met.is_empty() && met != self.memory.peers {
-            self.memory.peers = met;
-            if let Err(error) = self.memory.save(&self.options.state_dir) {
-                tracing::warn!("the next agent will not know where the others are: {error}");
-            }
+        let met = others.map(|(name, it)| (name.clone(), it.address));
+        let mut peers = self.memory.peers.clone();
+        peers.extend(met);
+        if let Some(wanted) = self.wanted.as_ref().filter(|it| !it.nodes.is_empty()) {
+            let there = |name: &String| {
+                wanted.nodes.contains_key(name) || self.cluster.view.members.contains_key(name)
+            };
+            peers.retain(|name, _| there(name));
         }
+        if peers == self.memory.peers {
+            return false;
+        }
+        let news = peers.keys().any(|it| !self.memory.peers.contains_key(it));
+        self.memory.peers = peers;
+        if let Err(error) = self.memory.save(&self.options.state_dir) {
+            tracing::warn!("the next agent will not know where the others are: {error}");
+        }
+        news
+    }
+
+    /// Whether a node runs Naru, as far as this one can know.
+    pub(super) fn is_met(&self, node: &str) -> bool {
+        self.options.gossip.is_none() || self.memory.peers.contains_key(node)
+    }
+
+    /// Has this node listen for others before it announces anything: it was cut off, and
+    /// they may have gone on without it.
+    pub(super) fn listen_again(&mut self) {
+        if let Some(membership) = &self.cluster.membership {
+            tracing::info!("the link is back; listening for other nodes before answering");
+            membership.listen();
+            self.cluster.view = membership.view();
+        }
+    }
+
+    /// Whether nobody else is there although others may be.
+    pub(super) fn is_deserted(&self) -> bool {
+        self.cluster.membership.is_some() && self.cluster.view.members.len() <= 1
     }
 
     /// Takes over who is there. Claims come first: clients wait for them.
@@ -150,7 +183,9 @@ impl State {
         self.tell_of(&before);
         self.cluster.wanted_elsewhere = self.wanted_elsewhere();
         let lost = before.lost != self.cluster.view.lost;
+        // Whoever takes an address has the endpoints of all others first, and the ways to them.
         let returned = !before.lost.is_subset(&self.cluster.view.lost);
+        let met = self.remember_peers();
         let settled = before.settled != self.cluster.view.settled;
         let reassign = settled
             || Self::allocations(&before) != Self::allocations(&self.cluster.view)
@@ -164,8 +199,7 @@ impl State {
         if reassign {
             self.assign();
         }
-        if returned {
-            // Whoever takes an address back has the endpoints of all others first.
+        if returned || met {
             self.reconcile().await;
             return;
         }
@@ -173,7 +207,6 @@ impl State {
         if lost || reassign {
             self.reconcile().await;
         }
-        self.remember_peers();
     }
 
     fn tell_of(&self, before: &View) {

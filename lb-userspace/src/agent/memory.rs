@@ -4,7 +4,7 @@
 //! One small file of JSON in the state directory, replaced as a whole.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, DirBuilder, File},
     io::{self, Write},
     net::SocketAddr,
@@ -31,8 +31,8 @@ pub(super) struct Memory {
     /// What was found of those that are checked: after a restart nobody is taken for
     /// healthy, or for new, who is not.
     pub(super) health: Vec<Remembered>,
-    /// Where other nodes were met by gossip.
-    pub(super) peers: BTreeSet<SocketAddr>,
+    /// Where other nodes were met by gossip, by name.
+    pub(super) peers: BTreeMap<String, SocketAddr>,
     /// What was given out of pools, so that no address moves because of a restart.
     pub(super) addresses: Ledger,
 }
@@ -104,7 +104,10 @@ mod tests {
                 endpoint: "10.0.0.1:80".parse().expect("address"),
                 healthy: false,
             }],
-            peers: BTreeSet::from(["192.168.56.102:7947".parse().expect("address")]),
+            peers: BTreeMap::from([(
+                "nuc02".to_owned(),
+                "192.168.56.102:7947".parse().expect("address"),
+            )]),
             addresses: serde_json::from_str(
                 r#"{"clock": 2, "entries": {"default/web": {"generation": 1, "stamp": 2,
                     "addresses": ["10.0.0.9"], "pool": "first", "released": false}}}"#,

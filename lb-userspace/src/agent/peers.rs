@@ -19,7 +19,8 @@ pub(super) struct Peer {
 }
 
 impl State {
-    /// The nodes that some service hands over to, and that need no router in between.
+    /// The nodes that some service hands over to, that need no router in between, and that
+    /// run Naru: others would not know what to do with the packets.
     pub(super) async fn find_peers(
         &self,
         attached: &BTreeSet<u32>,
@@ -33,7 +34,8 @@ impl State {
             return Ok(peers);
         }
         let others = wanted.nodes.iter();
-        for (name, node) in others.filter(|(name, _)| **name != self.options.node) {
+        let others = others.filter(|(name, _)| **name != self.options.node);
+        for (name, node) in others.filter(|(name, _)| self.is_met(name)) {
             for &addr in &node.addresses {
                 let route = self.network.route_to(addr).await?;
                 let direct = route.kind == RouteKind::Unicast && route.gateway.is_none();
@@ -47,9 +49,12 @@ impl State {
         Ok(peers)
     }
 
-    /// Sees to it that the kernel goes on knowing the peers' link addresses.
+    /// Sees to it that the kernel goes on knowing the link addresses of the peers that are
+    /// not lost.
     pub(super) async fn keep_peers(&mut self) {
-        let wanted = self.peers.values().map(|it| (it.interface, it.addr));
+        let lost = &self.cluster.view.lost;
+        let there = self.peers.iter().filter(|(name, _)| !lost.contains(*name));
+        let wanted = there.map(|(_, it)| (it.interface, it.addr));
         if let Err(error) = self.network.keep_neighbours(wanted.collect()).await {
             let failure = format!("{error}; packets are not handed over to a node without it");
             self.failures.push(failure);

@@ -238,7 +238,10 @@ impl State {
 
     async fn try_reconcile(&mut self) -> anyhow::Result<()> {
         let snapshot = self.network.snapshot().await?;
-        self.links.clone_from(&snapshot.links);
+        let before = std::mem::replace(&mut self.links, snapshot.links.clone());
+        if self.is_deserted() && self.regained_link(&before) {
+            self.listen_again();
+        }
         let failures = self.attach(&snapshot);
         self.failures.extend(failures);
         let attached = self
@@ -249,6 +252,17 @@ impl State {
         self.compile_and_apply(&snapshot, &attached).await?;
         self.keep_peers().await;
         Ok(())
+    }
+
+    /// Whether an attached interface has its carrier again, after a time without.
+    fn regained_link(&self, before: &BTreeMap<u32, Link>) -> bool {
+        let mut attached = self.attachments.values().map(|it| it.ifindex);
+        attached.any(|index| match (before.get(&index), self.links.get(&index)) {
+            (Some(before), Some(now)) => {
+                now.carrier && now.carrier_changes != before.carrier_changes
+            }
+            _ => false,
+        })
     }
 
     fn fail(&mut self, failure: String) {

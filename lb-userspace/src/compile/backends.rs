@@ -12,7 +12,7 @@ use super::{
     image::InUse,
     parts::{Part, PartName, is_here},
 };
-use crate::desired::{Endpoint, Surroundings};
+use crate::desired::{Condition, Endpoint, Surroundings};
 
 /// What makes two endpoints the same backend, whichever services name them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,7 +41,7 @@ impl Backends {
         surroundings: &Surroundings,
         in_use: &InUse,
     ) -> Result<Self, CompileError> {
-        let identities: BTreeSet<_> = parts
+        let mut identities: BTreeSet<_> = parts
             .values()
             .flat_map(|part| {
                 let endpoints = part.endpoints.iter();
@@ -65,6 +65,16 @@ impl Backends {
             };
             live.entry(identity).or_insert(backend.id);
         }
+        // Flows go on the way that they began by, also where new ones take another.
+        let elsewhere: BTreeSet<_> = identities
+            .iter()
+            .filter(|it| it.reach != Reach::Local)
+            .map(|it| (it.addr, it.protocol))
+            .collect();
+        let former = live
+            .keys()
+            .filter(|it| it.reach != Reach::Local && elsewhere.contains(&(it.addr, it.protocol)));
+        identities.extend(former);
         // An index that still lives is not free, even if this compile gives it up:
         // packets may be reading it until it has rested.
         let free = |index: &u32| {
@@ -106,7 +116,19 @@ impl Backends {
     }
 
     /// The contents of map `BACKENDS`.
-    pub(super) fn entries(&self) -> BTreeMap<u32, Backend> {
+    pub(super) fn entries(
+        &self,
+        parts: &BTreeMap<PartName<'_>, Part<'_>>,
+    ) -> BTreeMap<u32, Backend> {
+        // Whom one service finds in order serves the others' flows, too.
+        let sound: BTreeSet<_> = parts
+            .values()
+            .flat_map(|part| {
+                let endpoints = part.endpoints.iter();
+                let sound = endpoints.filter(|(_, it)| it.condition != Condition::Unhealthy);
+                sound.map(|(&addr, _)| (addr, part.protocol as u8))
+            })
+            .collect();
         let entry = |(identity, &id): (&Identity, &BackendId)| {
             let Identity {
                 addr,
@@ -120,7 +142,12 @@ impl Backends {
                 Reach::Nat => by(Mode::Nat),
                 Reach::Dsr(via) => by(Mode::Dsr).on_peer(via.into()),
             };
-            (id.index(), backend)
+            let alive = if sound.contains(&(addr, protocol)) {
+                Backend::ALIVE
+            } else {
+                Backend::FAILED
+            };
+            (id.index(), Backend { alive, ..backend })
         };
         self.0.iter().map(entry).collect()
     }

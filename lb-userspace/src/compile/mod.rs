@@ -107,7 +107,7 @@ pub fn compile(
     let backends = Backends::assign(&parts, surroundings, in_use)?;
 
     let mut image = MapImage {
-        backends: backends.entries(),
+        backends: backends.entries(&parts),
         ..MapImage::default()
     };
     place(

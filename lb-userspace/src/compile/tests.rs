@@ -151,7 +151,7 @@ proptest! {
             let image = compile(&state(&sketches), &surroundings(), &in_use).expect("fits");
             let live = || in_use.backends.values().filter(|backend| backend.alive != 0);
             for backend in image.backends.values() {
-                prop_assert!(backend.id.index() > 0 && backend.alive == 1);
+                prop_assert!(backend.id.index() > 0 && backend.alive == Backend::ALIVE);
                 let before = live().find(|old| identity(old) == identity(backend));
                 match before {
                     Some(old) => prop_assert_eq!(old.id, backend.id),

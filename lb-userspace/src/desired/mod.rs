@@ -234,7 +234,8 @@ pub enum Condition {
     /// Keeps its old flows; takes new ones only where no endpoint is ready
     /// (serving and terminating, as kube-proxy treats it).
     Draining,
-    /// Keeps its old flows and takes no new ones: its health check says so.
+    /// Keeps its connections and takes nothing new: its health check failed, or its node is
+    /// lost.
     Unhealthy,
 }
 

@@ -33,7 +33,7 @@ const TICK: Duration = Duration::from_millis(25);
 /// the machine stood still.
 const SETTLING: Duration = Duration::from_millis(1000);
 /// Between calls on those that are not there.
-const CALL: Duration = Duration::from_millis(500);
+const CALL: Duration = Duration::from_millis(250);
 /// How long the agent may take to bring claims in line with a new view.
 const ANSWER: Duration = Duration::from_millis(250);
 /// How long a turn of the agent's loop may take, with no new view to answer.
@@ -79,6 +79,8 @@ struct Watch {
     renewed: Option<Instant>,
     /// Those that were heard of and not alive, and since when.
     unheard: BTreeMap<String, Instant>,
+    /// How often the agent has asked to listen, as of now and as of the last view.
+    listen: [u64; 2],
 }
 
 /// Starts the thread; returns when the socket is open.
@@ -180,6 +182,7 @@ async fn run(mut keeper: Keeper, mut watch: Watch, chat: ChitchatHandle) {
             break;
         }
         watch.notice_gap();
+        watch.heed(pulse);
         let mut words = keeper.words.borrow_and_update().clone();
         words.standing.held_down = watch.is_held();
         // Nobody hands anything over to a node that does not answer yet, or waits for one
@@ -256,6 +259,7 @@ impl Watch {
             namesake: None,
             renewed: None,
             unheard: BTreeMap::new(),
+            listen: [0; 2],
         }
     }
 
@@ -268,9 +272,21 @@ impl Watch {
         if gap > LEASE {
             let gap = gap.as_millis();
             tracing::warn!("this process stood still for {gap} ms; listening before answering");
-            self.settled_at = Instant::now() + SETTLING;
-            self.alone = true;
+            self.listen_anew();
         }
+    }
+
+    /// Does as the agent says.
+    fn heed(&mut self, pulse: Pulse) {
+        if pulse.listen != self.listen[0] {
+            self.listen[0] = pulse.listen;
+            self.listen_anew();
+        }
+    }
+
+    fn listen_anew(&mut self) {
+        self.settled_at = Instant::now() + SETTLING;
+        self.alone = true;
     }
 
     fn is_settled(&self) -> bool {
@@ -328,9 +344,11 @@ impl Watch {
         let known = live.values().map(|&id| (id.clone(), version(id)));
         let known: BTreeMap<ChitchatId, u64> = known.collect();
         let lost = self.lost(chat, &live);
-        if known == self.known && lost == self.lost {
+        let [listen, listened] = self.listen;
+        if known == self.known && lost == self.lost && listen == listened {
             return None;
         }
+        self.listen[1] = listen;
         self.known = known;
         self.lost = lost;
         self.view = (self.view.0 + 1, Instant::now());
@@ -348,6 +366,7 @@ impl Watch {
             settled: true,
             members: members.collect(),
             lost: self.lost.clone(),
+            listened: listen,
         })
     }
 

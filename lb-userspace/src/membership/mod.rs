@@ -94,6 +94,8 @@ pub struct View {
     pub members: BTreeMap<String, Member>,
     /// Members that have gone without a word, by name.
     pub lost: BTreeSet<String>,
+    /// How often this node has been told to listen.
+    listened: u64,
 }
 
 /// A live member.
@@ -122,6 +124,8 @@ struct Pulse {
     seen: u64,
     /// A number that changes with every turn of the agent's loop.
     turn: u64,
+    /// How often this node has been told to listen.
+    listen: u64,
     /// Stop.
     stop: bool,
 }
@@ -164,7 +168,14 @@ impl Membership {
 
     /// Who is there now.
     pub fn view(&self) -> View {
-        self.view.borrow().clone()
+        let mut view = self.view.borrow().clone();
+        view.settled &= view.listened == self.pulse.borrow().listen;
+        view
+    }
+
+    /// Listens before the view counts again, as after the start.
+    pub fn listen(&self) {
+        self.pulse.send_modify(|pulse| pulse.listen += 1);
     }
 
     /// Waits until somebody came, went or says something else. Cancel safe. Never returns

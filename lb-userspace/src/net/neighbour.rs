@@ -11,12 +11,17 @@ use rtnetlink::{
 };
 
 /// Interface and address of an entry that stays resolved as it is: by hand, or since the
-/// kernel was asked to.
+/// kernel was asked to. One that the kernel has given up is not: it would try again after
+/// five seconds only.
 pub(super) fn kept(message: &NeighbourMessage) -> Option<(u32, IpAddr)> {
     let managed = message.attributes.iter().any(|attribute| match attribute {
         NeighbourAttribute::ExtFlags(flags) => flags.contains(NeighbourExtFlags::Managed),
         _ => false,
     });
+    let given_up = matches!(
+        message.header.state,
+        NeighbourState::Failed | NeighbourState::None
+    );
     let by_hand = matches!(
         message.header.state,
         NeighbourState::Permanent | NeighbourState::Noarp
@@ -29,7 +34,7 @@ pub(super) fn kept(message: &NeighbourMessage) -> Option<(u32, IpAddr)> {
             NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
             _ => None,
         })?;
-    (managed || by_hand).then_some((message.header.ifindex, addr))
+    (managed && !given_up || by_hand).then_some((message.header.ifindex, addr))
 }
 
 /// Makes a request for a neighbour one to resolve it now and for good.

@@ -23,7 +23,8 @@ pub(crate) enum Step {
 }
 
 /// A service as the cases write it:
-/// `rr tcp 192.168.56.11:80 192.168.56.12:80 > 10.244.1.2:3000 10.244.1.3:3000=2 10.7.0.9:80=drain`,
+/// `rr tcp 192.168.56.11:80 192.168.56.12:80 > 10.244.1.2:3000 10.244.1.3:3000=2 10.7.0.9:80=drain`
+/// (or `=failed`),
 /// with `sticky=600` and `from=10.0.0.0/8` among the frontends for session affinity in
 /// seconds and for the networks that may use it, and `dsr` where packets are handed over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,8 +45,17 @@ pub(crate) struct Service {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Backend {
     pub(crate) addr: SocketAddr,
-    /// None: it is draining.
-    pub(crate) weight: Option<u32>,
+    pub(crate) share: Share,
+}
+
+/// What a backend takes of new flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Share {
+    Weight(u32),
+    /// None where others are: it is draining.
+    Drain,
+    /// None: it does not answer.
+    Failed,
 }
 
 impl Service {
@@ -63,10 +73,14 @@ impl Service {
             _ => TCP,
         };
         let backend = |word: &str| {
-            let (addr, weight) = word.split_once('=').unwrap_or((word, "1"));
+            let (addr, share) = word.split_once('=').unwrap_or((word, "1"));
             Backend {
                 addr: addr.parse().expect("address:port"),
-                weight: weight.parse().ok(),
+                share: match share {
+                    "drain" => Share::Drain,
+                    "failed" => Share::Failed,
+                    weight => Share::Weight(weight.parse().expect("a weight")),
+                },
             }
         };
         let mut service = Self {
@@ -121,10 +135,11 @@ impl fmt::Display for Service {
         f.write_str(" >")?;
         for backend in &self.backends {
             write!(f, " {}", backend.addr)?;
-            match backend.weight {
-                None => f.write_str("=drain")?,
-                Some(1) => {}
-                Some(weight) => write!(f, "={weight}")?,
+            match backend.share {
+                Share::Drain => f.write_str("=drain")?,
+                Share::Failed => f.write_str("=failed")?,
+                Share::Weight(1) => {}
+                Share::Weight(weight) => write!(f, "={weight}")?,
             }
         }
         Ok(())

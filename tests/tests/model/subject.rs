@@ -27,7 +27,7 @@ use crate::{
         records::{Count, Flow, Last, Note, Reply},
         state::{FIRST_PORT, LAST_PORT},
     },
-    scene::Service,
+    scene::{Service, Share},
     tables::{Table, all, clear, count, flow, key, table, tuple},
     wire::Tuple,
 };
@@ -239,10 +239,14 @@ fn desired(service: &Service) -> desired::Service {
         .map(|&addr| Frontend { addr, protocol });
     let endpoints = service.backends.iter().map(|backend| {
         let endpoint = Endpoint {
-            weight: backend.weight.unwrap_or(1),
-            condition: match backend.weight {
-                Some(_) => Condition::Ready,
-                None => Condition::Draining,
+            weight: match backend.share {
+                Share::Weight(weight) => weight,
+                Share::Drain | Share::Failed => 1,
+            },
+            condition: match backend.share {
+                Share::Weight(_) => Condition::Ready,
+                Share::Drain => Condition::Draining,
+                Share::Failed => Condition::Unhealthy,
             },
             node: node_of(backend.addr.ip()).map(str::to_owned),
             name: None,

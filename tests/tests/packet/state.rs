@@ -105,6 +105,38 @@ pub(crate) fn cases() -> Vec<Case> {
             },
         },
         Case {
+            name: "a pod that fails its check keeps connections; UDP and new attempts leave it",
+            run: || {
+                let frontends = ["192.168.56.11:80", "192.168.56.11:53/udp"];
+                let services = |condition| {
+                    frontends.map(|frontend| {
+                        let mut service = service(&[frontend], &PODS[..2]);
+                        let first: SocketAddr = PODS[0].parse().unwrap();
+                        service.endpoints.get_mut(&first).unwrap().condition = condition;
+                        service
+                    })
+                };
+                let mut world = World::new(&services(Condition::Ready));
+                assert_eq!(new_flow(&mut world, 0), PODS[0]);
+                assert_eq!(new_flow(&mut world, 1), PODS[1]);
+                assert_eq!(new_flow(&mut world, 2), PODS[0]);
+                let query = udp(CLIENT, "192.168.56.11:53", b"query");
+                let (_, to) = world.forwarded(&query, Verdict::ForwardLocal);
+                assert_eq!(to.to_string(), PODS[0]);
+                world.change(&services(Condition::Unhealthy));
+                assert_eq!(old_flow(&mut world, 0), PODS[0]);
+                // A SYN that nobody has answered, sent once more.
+                assert_eq!(new_flow(&mut world, 2), PODS[1]);
+                assert_eq!(old_flow(&mut world, 2), PODS[1]);
+                let (_, to) = world.forwarded(&query, Verdict::ForwardLocal);
+                assert_eq!(to.to_string(), PODS[1]);
+                // Where it is sound again, whoever has gone elsewhere stays there.
+                world.change(&services(Condition::Ready));
+                assert_eq!(old_flow(&mut world, 0), PODS[0]);
+                assert_eq!(old_flow(&mut world, 2), PODS[1]);
+            },
+        },
+        Case {
             name: "UDP moves at once when its pod goes",
             run: || {
                 let mut world = World::new(&[service(&["192.168.56.11:53/udp"], &PODS[..2])]);

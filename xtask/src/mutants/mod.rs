@@ -288,7 +288,7 @@ impl Bench {
 fn judge(text: &str, green: bool) -> Outcome {
     let mut reader = Reader::default();
     text.lines().for_each(|line| reader.line(line));
-    let count = reader.finish(green);
+    let count = reader.finish(green).count;
     let red: Vec<_> = text.lines().filter_map(failed).map(Into::into).collect();
     if text.contains(REFUSED) {
         Outcome::Void("the verifier refuses the program".into())

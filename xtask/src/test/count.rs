@@ -10,12 +10,26 @@ pub(crate) struct Count {
     pub(crate) skipped: u32,
 }
 
+/// Lines kept of what one failed test has said.
+const KEPT: usize = 60;
+
+/// How the tests of a tier ended.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) count: Count,
+    /// What each failed test has said.
+    pub(crate) failures: Vec<String>,
+}
+
 /// Reads the output of libtest and what imitates it, line by line.
 #[derive(Default)]
 pub(crate) struct Reader {
     count: Count,
+    failures: Vec<String>,
     /// A program has announced its tests and not yet its result.
     running: bool,
+    /// Lines of the last failure that may still be kept, while they are what it has said.
+    speaking: usize,
 }
 
 // === impl Count ===
@@ -57,10 +71,20 @@ impl AddAssign for Count {
     }
 }
 
+impl From<Count> for Tally {
+    fn from(count: Count) -> Self {
+        Self {
+            count,
+            failures: Vec::new(),
+        }
+    }
+}
+
 // === impl Reader ===
 
 impl Reader {
     pub(crate) fn line(&mut self, line: &str) {
+        self.listen(line);
         if let Some(count) = Count::parse(line) {
             self.count += count;
             self.running = false;
@@ -74,12 +98,30 @@ impl Reader {
     ///
     /// A program that ended without a result has crashed, and a cargo that failed without
     /// a failed test could not compile or start one: each counts as a failure.
-    pub(crate) fn finish(mut self, success: bool) -> Count {
+    pub(crate) fn finish(mut self, success: bool) -> Tally {
         self.close();
         if !success && self.count.failed == 0 {
             self.count += Count::FAILED;
         }
-        self.count
+        Tally {
+            count: self.count,
+            failures: self.failures,
+        }
+    }
+
+    /// Keeps what comes below `---- name stdout ----`.
+    fn listen(&mut self, line: &str) {
+        if line.starts_with("---- ") && line.ends_with(" ----") {
+            self.failures.push(String::new());
+            self.speaking = KEPT;
+        } else if line == "failures:" || line.starts_with("test result: ") {
+            self.speaking = 0;
+        }
+        if let Some(said) = self.failures.last_mut().filter(|_| self.speaking > 0) {
+            self.speaking -= 1;
+            said.push_str(line);
+            said.push('\n');
+        }
     }
 
     fn close(&mut self) {
@@ -105,10 +147,26 @@ fn announces(line: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn read(text: &str, success: bool) -> Count {
+    fn tally(text: &str, success: bool) -> Tally {
         let mut reader = Reader::default();
         text.lines().for_each(|line| reader.line(line));
         reader.finish(success)
+    }
+
+    fn read(text: &str, success: bool) -> Count {
+        tally(text, success).count
+    }
+
+    #[test]
+    fn what_failed_tests_said_is_kept() {
+        let text = "running 2 tests\ntest a ... FAILED\ntest b ... FAILED\n\nfailures:\n\n\
+            ---- a stdout ----\nleft is not right\n\n---- b stdout ----\nno\n\n\
+            failures:\n    a\n    b\n\ntest result: FAILED. 0 passed; 2 failed; 0 ignored;\n";
+        let kept = [
+            "---- a stdout ----\nleft is not right\n\n",
+            "---- b stdout ----\nno\n\n",
+        ];
+        assert_eq!(tally(text, false).failures, kept);
     }
 
     #[test]

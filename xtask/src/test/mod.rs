@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::Result;
 
-pub(crate) use count::{Count, Reader};
+pub(crate) use count::{Count, Reader, Tally};
 pub(crate) use tier::{Tier, as_root};
 
 use crate::setup::{self, Need, Report};
@@ -48,7 +48,7 @@ pub(crate) struct Args {
 /// How one tier ended.
 pub(crate) struct Line {
     pub(crate) name: &'static str,
-    pub(crate) count: Count,
+    pub(crate) tally: Tally,
     pub(crate) took: Duration,
 }
 
@@ -76,49 +76,57 @@ fn one(tier: Tier, args: &Args, report: &Report) -> Line {
         Ok(()) => tier.obstacle().map(Into::into),
         Err(error) => Some(error.to_string()),
     };
-    let count = if let Some(reason) = obstacle {
+    let tally = if let Some(reason) = obstacle {
         eprintln!("\n!!!! tier {name} CANNOT RUN: {reason}");
         let skipped = Count {
             skipped: 1,
             ..Count::default()
         };
-        if args.allow_skip {
+        let count = if args.allow_skip {
             skipped
         } else {
             Count::FAILED
-        }
+        };
+        count.into()
     } else {
         println!("\n==== tier {name}");
         executed(name, tier.run(&args.tail))
     };
     Line {
         name,
-        count,
+        tally,
         took: started.elapsed(),
     }
 }
 
 /// A tier in which nothing was tested has not passed.
-fn executed(name: &str, result: Result<Count>) -> Count {
+fn executed(name: &str, result: Result<Tally>) -> Tally {
     match result {
-        Ok(count) if count.passed + count.failed > 0 => count,
-        Ok(count) => {
+        Ok(tally) if tally.count.passed + tally.count.failed > 0 => tally,
+        Ok(Tally { count, .. }) => {
             eprintln!("!!!! tier {name}: no test was executed");
-            Count { failed: 1, ..count }
+            Count { failed: 1, ..count }.into()
         }
         Err(error) => {
             eprintln!("!!!! tier {name}: {error:#}");
-            Count::FAILED
+            Count::FAILED.into()
         }
     }
 }
 
-/// Prints a line for each tier and the totals, which decide the exit status.
+/// Prints once more what failed tests said, a line for each tier, and the totals, which
+/// decide the exit status.
 pub(crate) fn account(lines: &[Line]) -> ExitCode {
+    for Line { name, tally, .. } in lines {
+        for said in &tally.failures {
+            println!("\n==== failed in tier {name}\n{}", said.trim_end());
+        }
+    }
     let mut total = Count::default();
     println!();
-    for Line { name, count, took } in lines {
-        total += *count;
+    for Line { name, tally, took } in lines {
+        let count = tally.count;
+        total += count;
         println!(
             "{name:<10}{:>4} passed{:>5} failed{:>5} skipped{:>8.1} s",
             count.passed,
@@ -144,16 +152,17 @@ mod tests {
 
     #[test]
     fn a_tier_without_a_test_has_failed() {
-        assert_eq!(executed("unit", Ok(Count::default())), Count::FAILED);
+        let failed = Tally::from(Count::FAILED);
+        assert_eq!(executed("unit", Ok(Tally::default())), failed);
         let all_ignored = Count {
             skipped: 2,
             ..Count::default()
         };
-        assert_eq!(executed("unit", Ok(all_ignored)).failed, 1);
+        assert_eq!(executed("unit", Ok(all_ignored.into())).count.failed, 1);
         let some = Count {
             passed: 2,
             ..Count::default()
         };
-        assert_eq!(executed("unit", Ok(some)), some);
+        assert_eq!(executed("unit", Ok(some.into())).count, some);
     }
 }

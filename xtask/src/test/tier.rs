@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::{
-    count::{Count, Reader},
+    count::{Reader, Tally},
     kernel, lint, vm,
 };
 use crate::{
@@ -96,9 +96,9 @@ impl Tier {
     }
 
     /// Runs the tier, its output passing through. `tail` goes to the test programs.
-    pub(crate) fn run(self, tail: &[String]) -> Result<Count> {
+    pub(crate) fn run(self, tail: &[String]) -> Result<Tally> {
         match self {
-            Self::Lint => Ok(lint::all()),
+            Self::Lint => Ok(lint::all().into()),
             Self::Unit => {
                 let mut test = host::cargo("test");
                 // As the other tiers, so that all share one build.
@@ -115,8 +115,8 @@ impl Tier {
                     .env("NARU_LAB_BIN", release.join("naru-lab"));
                 cargo_test(&mut test, tail)
             }
-            Self::Fuzz => fuzz::tier(),
-            Self::Kernel => kernel::run(tail),
+            Self::Fuzz => fuzz::tier().map(Into::into),
+            Self::Kernel => kernel::run(tail).map(Into::into),
             Self::Vm => vm::run(tail),
         }
     }
@@ -162,7 +162,7 @@ fn triple() -> Result<String> {
     triple.map(Into::into).context("`rustc -vV` names no host")
 }
 
-pub(super) fn cargo_test(cargo: &mut Command, tail: &[String]) -> Result<Count> {
+pub(super) fn cargo_test(cargo: &mut Command, tail: &[String]) -> Result<Tally> {
     // A new snapshot is for a person to accept, never for a run of the tests to write.
     cargo
         .arg("--no-fail-fast")

@@ -10,7 +10,7 @@ use lb_common::Algorithm;
 use crate::{
     node::{self, find, host_of},
     rng::Rng,
-    scene::{Backend, Service},
+    scene::{Backend, Service, Share},
     wire::{SCTP, TCP, UDP},
 };
 
@@ -118,8 +118,9 @@ fn add_backend(rng: &mut Rng, service: &mut Service) {
     if service.backends.iter().any(|backend| backend.addr == addr) {
         return;
     }
-    let weight = rng.pick(&[Some(1), Some(1), Some(1), Some(2), Some(3), Some(0), None]);
-    service.backends.push(Backend { addr, weight });
+    let [one, two, three, none] = [1, 2, 3, 0].map(Share::Weight);
+    let share = rng.pick(&[one, one, one, two, three, none, Share::Drain, Share::Failed]);
+    service.backends.push(Backend { addr, share });
 }
 
 /// An endpoint goes, comes, or changes what it takes; now and then a service.
@@ -137,7 +138,8 @@ pub(super) fn change(rng: &mut Rng, services: &mut Vec<Service>) {
         }
         2 if !service.backends.is_empty() => {
             let drained = rng.below(service.backends.len());
-            service.backends[drained].weight = rng.pick(&[None, Some(0), Some(2)]);
+            let [none, two] = [0, 2].map(Share::Weight);
+            service.backends[drained].share = rng.pick(&[Share::Drain, Share::Failed, none, two]);
         }
         3 => {
             services.remove(at);

@@ -13,7 +13,7 @@ use super::{
     state::{Backend, State, Table, handed, is_dsr},
     towards,
 };
-use crate::wire::{FIN, RST, SYN, TCP, Tuple};
+use crate::wire::{FIN, RST, SYN, TCP, Tuple, UDP};
 
 /// Slots tried for a new flow whose tuple a backend serves already.
 const TRIES: usize = 4;
@@ -67,10 +67,14 @@ impl State {
             input.now <= flow.expires && !anew
         });
         let handed = input.is_handed();
-        let orphan = known.is_some_and(|flow| !self.backends.contains_key(&flow.backend));
+        // Connections alone stay with a backend that does not answer.
+        let movable = packet.opens() || packet.protocol == UDP;
+        let keeps = |backend: &&Backend| backend.answers || !movable;
+        let kept = |flow: &Flow| self.backends.get(&flow.backend).filter(keeps).copied();
+        let orphan = known.is_some_and(|flow| kept(&flow).is_none());
         // What is looked up is refreshed, also where it is of no use.
         let known = known.map(|mut flow| {
-            if let Some(backend) = self.backends.get(&flow.backend) {
+            if let Some(backend) = &kept(&flow) {
                 flow.seen = match is_dsr(backend, &flow) {
                     true => flow.seen.after_client_alone(packet.flags()),
                     false => flow.seen.after_client(packet.flags()),

@@ -11,7 +11,7 @@ use naru::compile::image::MapImage;
 use super::records::{Count, Flow, Last, Note, Reply};
 use crate::{
     node,
-    scene::Service,
+    scene::{Service, Share},
     wire::{TCP, Tuple, octets},
 };
 
@@ -36,6 +36,8 @@ pub(crate) struct Backend {
     pub(crate) addr: SocketAddr,
     /// On this node.
     pub(crate) local: bool,
+    /// Whether it answers, as far as any service that names it knows.
+    pub(crate) answers: bool,
     /// Elsewhere, the peer that packets are handed over to; none for `nat`.
     pub(crate) via: Option<IpAddr>,
 }
@@ -95,7 +97,18 @@ impl State {
             let addr = SocketAddr::new(ip, backend.port.get());
             let dsr = backend.mode() == Mode::Dsr;
             let via = dsr.then(|| node::peer_of(ip).expect("a peer").1);
-            backends.insert(backend.id.0, Backend { addr, local, via });
+            let named = services.iter().filter(|it| it.protocol == backend.protocol);
+            let mut named = named
+                .flat_map(|it| &it.backends)
+                .filter(|it| it.addr == addr);
+            let answers = named.any(|it| it.share != Share::Failed);
+            let known = Backend {
+                addr,
+                local,
+                answers,
+                via,
+            };
+            backends.insert(backend.id.0, known);
         }
         self.local_addresses = backends
             .values()

@@ -199,7 +199,7 @@ impl Outcome {
             record.line(series, line);
         })?;
         self.took = end.took;
-        self.count = reader.finish(end.success);
+        self.count = reader.finish(end.success).count;
         if !end.success {
             bail!("the guest has not come to its end with all programs successful");
         }

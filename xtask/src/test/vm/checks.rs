@@ -4,7 +4,7 @@ use std::{env, fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, bail};
 
-use super::Count;
+use crate::test::Count;
 use crate::host;
 
 type Piece = (&'static str, fn() -> Result<()>);

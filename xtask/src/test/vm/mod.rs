@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{
-    count::Count,
+    count::Tally,
     debian::{
         ramdisk::Ramdisk,
         series,
@@ -48,8 +48,8 @@ pub(super) fn obstacle() -> Option<&'static str> {
 }
 
 /// Runs the tier. `tail` goes to the test program.
-pub(super) fn run(tail: &[String]) -> Result<Count> {
-    let mut count = checks::all();
+pub(super) fn run(tail: &[String]) -> Result<Tally> {
+    let scripts = checks::all();
     let mut store = Store::open()?;
     let kernel = store.kernel(series::BOOKWORM)?;
     let image = image::image(&host::cache()?)?;
@@ -66,8 +66,9 @@ pub(super) fn run(tail: &[String]) -> Result<Count> {
         .env("NARU_VM_DISK", image)
         .env("NARU_VM_SHARED", shared)
         .env("NARU_VM_LOGS", dir);
-    count += tier::cargo_test(&mut test, tail)?;
-    Ok(count)
+    let mut tally = tier::cargo_test(&mut test, tail)?;
+    tally.count += scripts;
+    Ok(tally)
 }
 
 /// What the machines get to see below /vagrant, as the Vagrantfile puts it together.
