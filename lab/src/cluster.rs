@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::sleep;
 use std::time::Duration;
 
 use crate::agent::{Agent, AgentOptions};
@@ -19,6 +20,9 @@ use crate::topology::{PodRoutes, TUNNEL, Topology, UPLINK};
 
 /// Debian's place for the library that shows a process another time of day.
 const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+
+/// How long pods go on after their endpoints are gone, as with a pre-stop hook of Kubernetes.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// How to run the agents of a [`Cluster`].
 #[derive(Clone, Debug)]
@@ -319,10 +323,12 @@ impl Cluster {
         self.on(node)
     }
 
-    /// Undoes [`join`](Self::join), in the order of a planned removal.
+    /// Undoes [`join`](Self::join), in the order of a planned removal: its endpoints go, its
+    /// pods have a moment to end, its agent stops, its power goes.
     pub fn leave(&self, node: &str) -> Result<()> {
-        self.agent(node)?.stop()?;
         self.describe(&[node])?;
+        sleep(GRACE);
+        self.agent(node)?.stop()?;
         self.off(node)
     }
 

@@ -46,5 +46,7 @@ pub const MAX_AFFINE_CLIENTS: usize = 1 << 16;
 pub const MAX_INTERNAL: usize = 1 << 17;
 /// Sockets of this node that are remembered at a time.
 pub const MAX_SOCKETS: usize = 1 << 16;
+/// Entries of map `FORMERS`: VIPs that have moved to this node.
+pub const MAX_FORMERS: usize = MAX_ADDRESSES;
 /// Entries of map `CLAIMS`: addresses times the interfaces that they are claimed on.
 pub const MAX_CLAIMS: usize = 1 << 17;

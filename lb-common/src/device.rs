@@ -84,7 +84,18 @@ impl Device {
     /// It differs from node to node, since switches learn where it is.
     #[inline(always)]
     pub const fn handover_mac(&self) -> [u8; 6] {
-        let [a, b, c] = HANDOVER;
+        self.marked(HANDOVER)
+    }
+
+    /// The source hardware address of frames that go back by this device to the node that
+    /// had the VIP before.
+    #[inline(always)]
+    pub const fn return_mac(&self) -> [u8; 6] {
+        self.marked(RETURN)
+    }
+
+    #[inline(always)]
+    const fn marked(&self, [a, b, c]: [u8; 3]) -> [u8; 6] {
         let [_, _, _, d, e, f] = self.mac;
         [a, b, c, d, e, f]
     }
@@ -96,11 +107,27 @@ impl Device {
 /// It is the same for all, so that a node never sends on what any peer handed to it,
 /// whatever it knows of that peer.
 const HANDOVER: [u8; 3] = *b"nar";
+/// The same of a frame for the node that had the VIP before: the letters `nas`. It may hand it
+/// over, but not return it: so no frame goes in circles.
+const RETURN: [u8; 3] = *b"nas";
 
 /// Whether a frame with this source hardware address was handed over by a peer.
 #[inline(always)]
 pub const fn is_handover(mac: [u8; 6]) -> bool {
-    mac[0] == HANDOVER[0] && mac[1] == HANDOVER[1] && mac[2] == HANDOVER[2]
+    is_marked(mac, HANDOVER)
+}
+
+/// Whether a frame with this source hardware address was returned by the node that has the
+/// VIP now.
+#[inline(always)]
+pub const fn is_return(mac: [u8; 6]) -> bool {
+    is_marked(mac, RETURN)
+}
+
+#[inline(always)]
+const fn is_marked(mac: [u8; 6], mark: [u8; 3]) -> bool {
+    mac[0] == mark[0] && mac[1] == mark[1] && mac[2] == mark[2]
 }
 
 const _: () = assert!(HANDOVER[0] & 3 == 2, "unicast, locally administered");
+const _: () = assert!(RETURN[0] & 3 == 2, "unicast, locally administered");

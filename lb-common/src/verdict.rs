@@ -86,9 +86,10 @@ verdicts! {
     ForwardLocal = "forward_local", Forward, "Sent to a backend on this node.";
     ForwardNat = "forward_nat", Forward, "Sent to a backend elsewhere, with a source address of this node.";
     ForwardDsr = "forward_dsr", Forward, "Handed over to the node of its backend, as it is; that node answers the client itself.";
+    Returned = "returned", Forward, "Of a connection that this node does not know, which had begun before the VIP came here; handed over to the node that had it then.";
     ReplyLocal = "reply_local", Forward, "A local backend's reply, sent to the client from the VIP.";
     ReplyNat = "reply_nat", Forward, "A remote backend's reply, sent to the client from the VIP.";
-    RefusedReset = "refused_reset", Refuse, "TCP refused with RST: no usable backend, or a connection that nobody remembers. Check the endpoints of the service (`naru backends`).";
+    RefusedReset = "refused_reset", Refuse, "TCP refused with RST: no usable backend, or a connection that neither this node remembers nor the one that had the VIP before. Check the endpoints of the service (`naru backends`).";
     RefusedUnreachable = "refused_unreachable", Refuse, "UDP or SCTP refused with ICMP port unreachable: no usable backend. Check the endpoints of the service (`naru backends`).";
     EchoReply = "echo_reply", Refuse, "A ping of a VIP that has backends, answered.";
     ArpAnswered = "arp_answered", Refuse, "An ARP request for an address that is claimed on the interface, answered.";

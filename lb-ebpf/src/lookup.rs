@@ -12,7 +12,7 @@ use crate::{
     frame::Context,
     headers::{Fragment, Headers, Payload},
     icmp,
-    maps::{ADDRESSES, DEVICES, FRONTENDS, SEED, SERVICES, SLOTS, TURNS, dry_run},
+    maps::{ADDRESSES, DEVICES, FORMERS, FRONTENDS, SEED, SERVICES, SLOTS, TURNS, dry_run},
     refuse,
     route::{self, Way},
     trace,
@@ -40,6 +40,8 @@ pub enum Step {
     Send,
     /// Send it as it is to the peer whose link address is in [`Work::fib`].
     HandOver,
+    /// The same, to the node that had the VIP before.
+    GiveBack,
     /// Answer it: nobody serves it.
     Refuse,
     /// Answer it: it asks for the link address in [`Work::link`].
@@ -197,10 +199,16 @@ fn request(
         Known::Orphan if headers.is_tcp() && !headers.opens() => return Ok(refusal(headers)),
         // A flow begins with its ports.
         _ if headers.fragment == Fragment::Later => return Err(Verdict::VipFragment),
-        _ => match begin(ctx, headers, service, now, work)? {
-            Some(backend) => backend,
-            None => return Ok(refusal(headers)),
-        },
+        _ => {
+            let stray = headers.is_tcp() && !headers.opens();
+            if stray && let Some(plan) = give_back(ctx, headers, work)? {
+                return Ok(plan);
+            }
+            match begin(ctx, headers, service, now, work)? {
+                Some(backend) => backend,
+                None => return Ok(refusal(headers)),
+            }
+        }
     };
     let work = work.sealed();
     let plan = if work.mode == Mode::Local as u32 {
@@ -218,6 +226,32 @@ fn request(
     fragment::record(headers, now);
     count::request(service, backend.id, headers);
     Ok(plan)
+}
+
+/// The plan for a packet of a connection that is not known here, where another node had the VIP
+/// before and can be reached: it knows those that began there.
+#[inline(always)]
+fn give_back(
+    ctx: Context<'_>,
+    headers: &Headers,
+    work: &mut Work,
+) -> Result<Option<Plan>, Verdict> {
+    if work.handed != 0 || ctx.is_return() {
+        return Ok(None);
+    }
+    // SAFETY: an entry is replaced as a whole, and rarely: half of one is another node, which
+    // refuses.
+    let Some(former) = (unsafe { FORMERS.get(&headers.tuple.dst) }) else {
+        return Ok(None);
+    };
+    work.hop = *former;
+    work.to = headers.tuple;
+    match send(ctx, headers, work, Step::GiveBack.with(Verdict::Returned)) {
+        Ok(plan) => Ok(Some(plan)),
+        // It is gone, and what it knew with it.
+        Err(Verdict::NoPeer | Verdict::NoRoute) => Ok(None),
+        Err(verdict) => Err(verdict),
+    }
 }
 
 /// Begins a flow: picks a backend, one on this node if a peer handed the packet over, and
@@ -405,13 +439,16 @@ pub fn send(
     if !ctx.can_send(headers, work.fib.ifindex, way == Way::Resolved) {
         return Err(Verdict::LeftToTc);
     }
-    if plan.step == Step::HandOver {
+    if matches!(plan.step, Step::HandOver | Step::GiveBack) {
         if way != Way::Resolved {
             return Err(Verdict::NoPeer);
         }
         // SAFETY: the hardware address of an entry changes with the interface's own.
         let device = unsafe { DEVICES.get(work.fib.ifindex) }.ok_or(Verdict::NoDevice)?;
-        work.fib.smac = device.handover_mac();
+        work.fib.smac = match plan.step {
+            Step::GiveBack => device.return_mac(),
+            _ => device.handover_mac(),
+        };
     }
     Ok(plan)
 }

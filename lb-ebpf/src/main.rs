@@ -156,7 +156,7 @@ fn process<F: Frame>(
             *action = frame.send(work.fib.ifindex, link)?;
             return Ok(plan.verdict);
         }
-        Step::HandOver => {
+        Step::HandOver | Step::GiveBack => {
             frame.untag(headers)?;
             work.link = [work.fib.dmac, work.fib.smac];
             *action = frame.hand_over(work.fib.ifindex, &work.link)?;

@@ -10,7 +10,7 @@ use lb_common::{
     Peer, Reply, Slot, SlotTable, Socket, Stats, Trace, Tuple, Verdict, VerdictCount,
     config::{
         DEFAULT_MAX_FLOWS, DEFAULT_SEED, MAX_ADDRESSES, MAX_AFFINE_CLIENTS, MAX_BACKENDS,
-        MAX_CLAIMS, MAX_DEVICES, MAX_FRAGMENTED, MAX_FRONTENDS, MAX_INTERNAL, MAX_SERVICES,
+        MAX_CLAIMS, MAX_DEVICES, MAX_FORMERS, MAX_FRAGMENTED, MAX_FRONTENDS, MAX_INTERNAL, MAX_SERVICES,
         MAX_SLOTS, MAX_SOCKETS, MAX_SOURCES, MAX_TABLES,
     },
 };
@@ -54,6 +54,9 @@ pub static DEVICES: HashMap<u32, Device, MAX_DEVICES> = HashMap::new();
 /// What is answered for, and where.
 #[btf_map]
 pub static CLAIMS: HashMap<Claim, ClaimCount, MAX_CLAIMS, NO_PREALLOC> = HashMap::new();
+/// Which node had a VIP before this one: VIP → that node's own address on the LAN.
+#[btf_map]
+pub static FORMERS: HashMap<Addr, Addr, MAX_FORMERS, NO_PREALLOC> = HashMap::new();
 /// Until when, in nanoseconds of the clock that also runs while the machine sleeps.
 #[btf_map]
 pub static LEASE: Array<u64, 1, MMAPABLE> = Array::new();

@@ -7,7 +7,7 @@ use aya_ebpf::{
     },
     helpers::generated::bpf_fib_lookup,
 };
-use lb_common::{Family, Hook, Verdict, device::is_handover};
+use lb_common::{Family, Hook, Verdict, device::{is_handover, is_return}};
 
 use crate::{
     frame::Context,
@@ -94,6 +94,13 @@ impl Context<'_> {
     #[inline(always)]
     pub fn is_handover(&self) -> bool {
         self.view.load(6).is_some_and(is_handover)
+    }
+
+    /// Whether the node that has the VIP now sent the frame back to this one, which had it
+    /// before.
+    #[inline(always)]
+    pub fn is_return(&self) -> bool {
+        self.view.load(6).is_some_and(is_return)
     }
 
     /// Whether this hook may rewrite the frame; none where it was not sent to this

@@ -15,11 +15,14 @@ const DESERTED: Duration = Duration::from_secs(10);
 
 impl State {
     /// Brings what is claimed in line with what this node is elected for: its datapath is in
-    /// place by now. The program knows first, of what is new and of what is released.
+    /// place by now. The program knows first, of what is new and of what is released, and of whoever
+    /// had an address before.
     pub(super) fn claim(&mut self) {
         let (claims, again) = self.elect();
         let answerable = announce::answerable(&claims, &self.links);
-        match self.datapath.set_claims(&answerable) {
+        let formers = self.formers(&claims, &again);
+        let set = self.datapath.set_formers(&formers);
+        match set.and_then(|()| self.datapath.set_claims(&answerable)) {
             Ok(()) => {
                 self.ownership.claims.clone_from(&claims);
                 self.announcer.set_claims(claims);

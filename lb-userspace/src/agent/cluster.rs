@@ -182,6 +182,10 @@ impl State {
         let before = std::mem::replace(&mut self.cluster.view, view);
         self.tell_of(&before);
         self.cluster.wanted_elsewhere = self.wanted_elsewhere();
+        let members = self.cluster.view.members.iter();
+        let others = members.filter(|(name, _)| **name != self.options.node);
+        self.ownership
+            .remember_claimants(others.map(|(name, it)| (name, &it.words.standing)));
         let lost = before.lost != self.cluster.view.lost;
         // Whoever takes an address has the endpoints of all others first, and the ways to them.
         let returned = !before.lost.is_subset(&self.cluster.view.lost);

@@ -43,6 +43,8 @@ pub(super) struct Ownership {
     awaited: BTreeMap<IpAddr, Instant>,
     /// Addresses that another node announces beside this one.
     rivals: BTreeSet<IpAddr>,
+    /// Which other node announced an address last.
+    claimants: BTreeMap<IpAddr, String>,
 }
 
 /// The outcome of all elections for this node.
@@ -77,6 +79,17 @@ impl Ownership {
     /// Has everything that is announced announced once more.
     pub(super) fn repeat_all(&mut self) {
         self.rivals = self.claims.keys().copied().collect();
+    }
+
+    /// Remembers who else announces what.
+    pub(super) fn remember_claimants<'a>(
+        &mut self,
+        others: impl Iterator<Item = (&'a String, &'a Standing)>,
+    ) {
+        for (name, standing) in others {
+            let claims = standing.claims.iter();
+            self.claimants.extend(claims.map(|&ip| (ip, name.clone())));
+        }
     }
 
     /// Why this node does not announce an address although it was to.
@@ -165,6 +178,36 @@ impl State {
             elected.claims.insert(ip, interfaces);
         }
         elected
+    }
+
+    /// Which node had each address before, by its own address, once `claims` are in force:
+    /// connections that began there are given back to it. One that is lost knows none. Of
+    /// `again` another one had announced them beside this node.
+    pub(super) fn formers(
+        &self,
+        claims: &Claims,
+        again: &BTreeSet<IpAddr>,
+    ) -> BTreeMap<IpAddr, IpAddr> {
+        let lost = &self.cluster.view.lost;
+        let there = |name: &String| self.peers.get(name).filter(|_| !lost.contains(name));
+        let mut formers = self.datapath.formers();
+        // What an earlier agent left goes on until this one lets go of the address.
+        let former = &self.ownership.claims;
+        formers.retain(|ip, _| claims.contains_key(ip) || !former.contains_key(ip));
+        let gained = |ip: &&IpAddr| !former.contains_key(*ip) || again.contains(*ip);
+        for ip in claims.keys().filter(gained) {
+            if let Some(claimant) = self.ownership.claimants.get(ip) {
+                match there(claimant) {
+                    Some(peer) => formers.insert(*ip, peer.addr),
+                    None => formers.remove(ip),
+                };
+            }
+        }
+        let nodes = self.assigned().map_or(&NO_NODES, |it| &it.nodes);
+        let dead = lost.iter().filter_map(|name| nodes.get(name));
+        let dead: BTreeSet<IpAddr> = dead.flat_map(|it| it.addresses.iter().copied()).collect();
+        formers.retain(|_, node| !dead.contains(node));
+        formers
     }
 
     /// The addresses that this node could be elected for and does not serve.

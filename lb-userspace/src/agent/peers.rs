@@ -19,8 +19,8 @@ pub(super) struct Peer {
 }
 
 impl State {
-    /// The nodes that some service hands over to, that need no router in between, and that
-    /// run Naru: others would not know what to do with the packets.
+    /// The nodes that packets may be handed over to: those that need no router in between, and
+    /// that run Naru. Others would not know what to do with them.
     pub(super) async fn find_peers(
         &self,
         attached: &BTreeSet<u32>,
@@ -30,7 +30,8 @@ impl State {
             return Ok(peers);
         };
         let mut services = wanted.services.values();
-        if !services.any(|service| service.elsewhere == Mode::Dsr) {
+        let dsr = services.any(|service| service.elsewhere == Mode::Dsr);
+        if !dsr && self.options.gossip.is_none() {
             return Ok(peers);
         }
         let others = wanted.nodes.iter();

@@ -64,6 +64,7 @@ pub(super) struct Live {
     pub(super) backends: BTreeMap<u32, Backend>,
     pub(super) devices: BTreeMap<u32, Device>,
     pub(super) claims: BTreeSet<Claim>,
+    pub(super) formers: BTreeMap<Addr, Addr>,
     /// Backends that are gone, until [`Datapath::stranded`] asks for them.
     pub(super) gone: Vec<Backend>,
     resting_backends: BTreeMap<u32, Instant>,
@@ -89,6 +90,10 @@ impl Live {
         for entry in maps.devices.iter() {
             live.devices
                 .extend([entry.map_err(DatapathError::map("DEVICES"))?]);
+        }
+        for entry in maps.formers.iter() {
+            live.formers
+                .extend([entry.map_err(DatapathError::map("FORMERS"))?]);
         }
         live.claims = claims::read(maps)?;
         live.sources = clients::sources(maps)?;

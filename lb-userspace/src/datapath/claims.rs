@@ -2,15 +2,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::Duration,
 };
 
 use aya::maps::MapData;
-use lb_common::{Claim, ClaimCount};
+use lb_common::{Addr, Claim, ClaimCount};
 use nix::time::{ClockId, clock_gettime};
 
 use super::{
     Datapath, DatapathError,
+    apply::absent,
     load::{Maps, maps_dir},
     read::removed,
     words::Words,
@@ -88,6 +90,38 @@ impl Datapath {
             counts.insert((claim.addr.to_ip(), claim.ifindex), count);
         }
         Ok(counts)
+    }
+
+    /// Has the program give connections that it does not know back to the node that had the
+    /// VIP before: VIP → that node's own address on a LAN of this one.
+    ///
+    /// # Errors
+    /// Where the map takes no more; what it holds then, [`Self::formers`] tells.
+    pub fn set_formers(&mut self, formers: &BTreeMap<IpAddr, IpAddr>) -> Result<(), DatapathError> {
+        let entries = formers
+            .iter()
+            .map(|(&vip, &node)| (vip.into(), node.into()));
+        let wanted: BTreeMap<Addr, Addr> = entries.collect();
+        for vip in absent(&self.live.formers, &wanted) {
+            removed("FORMERS", self.maps.formers.remove(&vip))?;
+            self.live.formers.remove(&vip);
+        }
+        for (vip, node) in wanted {
+            if self.live.formers.get(&vip) != Some(&node) {
+                let inserted = self.maps.formers.insert(vip, node, 0);
+                inserted.map_err(DatapathError::map("FORMERS"))?;
+                self.live.formers.insert(vip, node);
+            }
+        }
+        Ok(())
+    }
+
+    /// Where connections that the program does not know are given back.
+    pub fn formers(&self) -> BTreeMap<IpAddr, IpAddr> {
+        let formers = self.live.formers.iter();
+        formers
+            .map(|(vip, node)| (vip.to_ip(), node.to_ip()))
+            .collect()
     }
 
     /// The lease on all that is claimed.

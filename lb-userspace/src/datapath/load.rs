@@ -34,7 +34,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/na
 
 /// The maps that are pinned, with key size, value size and capacity (`None`: the flow
 /// tables, whose capacity is the operator's choice).
-const PINNED: [(&str, usize, usize, Option<usize>); 20] = [
+const PINNED: [(&str, usize, usize, Option<usize>); 21] = [
     (
         "ADDRESSES",
         size_of::<Addr>(),
@@ -87,6 +87,12 @@ const PINNED: [(&str, usize, usize, Option<usize>); 20] = [
         size_of::<Claim>(),
         size_of::<ClaimCount>(),
         Some(config::MAX_CLAIMS),
+    ),
+    (
+        "FORMERS",
+        size_of::<Addr>(),
+        size_of::<Addr>(),
+        Some(config::MAX_FORMERS),
     ),
     ("LEASE", 4, 8, Some(1)),
     ("FLOWS", size_of::<Tuple>(), size_of::<Flow>(), None),
@@ -141,6 +147,7 @@ pub(super) struct Maps {
     pub(super) backends: Array<MapData, Backend>,
     pub(super) devices: HashMap<MapData, u32, Device>,
     pub(super) claims: HashMap<MapData, Claim, ClaimCount>,
+    pub(super) formers: HashMap<MapData, Addr, Addr>,
     pub(super) flows: HashMap<MapData, Tuple, Flow>,
     pub(super) verdicts: PerCpuArray<MapData, VerdictCount>,
     pub(super) service_stats: PerCpuArray<MapData, Stats>,
@@ -341,6 +348,7 @@ impl Maps {
             backends: typed(ebpf, "BACKENDS")?,
             devices: typed(ebpf, "DEVICES")?,
             claims: typed(ebpf, "CLAIMS")?,
+            formers: typed(ebpf, "FORMERS")?,
             flows: typed(ebpf, "FLOWS")?,
             verdicts: typed(ebpf, "VERDICTS")?,
             service_stats: typed(ebpf, "SERVICE_STATS")?,

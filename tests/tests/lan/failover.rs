@@ -69,8 +69,7 @@ fn another_node_takes_over_from_one_without_power() {
         assert!(outcome.connections[&Fate::PodGone] > 0, "{outcome:?}");
         let unexplained = outcome.connections.get(&Fate::Unexplained);
         assert_eq!(unexplained, None, "{outcome:?}");
-        let outcome = on.outcome();
-        assert!(outcome.calm && outcome.lost == 0, "{outcome:?}");
+        nothing_lost(&on, 40);
     }
 }
 
@@ -80,10 +79,54 @@ fn a_planned_stop_loses_nothing() {
     let owner = owner(&cluster);
     let plan = Plan::new(&cluster).holding(20);
     for seen in both(&cluster, &plan, Fault::AgentStopped, &owner) {
-        let outcome = seen.outcome();
-        assert!(outcome.calm && outcome.lost == 0, "{outcome:?}");
-        assert_eq!(outcome.connections, [(Fate::Alive, 20)].into());
+        nothing_lost(&seen, 20);
     }
+}
+
+/// In mode nat, by round robin: only the node where a connection began knows its backend.
+#[test]
+fn a_planned_stop_loses_nothing_that_one_node_alone_knows() {
+    let options = ClusterOptions::new(naru()).services(tutorial_services());
+    let cluster = Cluster::start(Topology::nuc().with_client("far"), &options).unwrap();
+    let owner = owner(&cluster);
+    let plan = Plan::new(&cluster).holding(20);
+    for seen in both(&cluster, &plan, Fault::AgentStopped, &owner) {
+        nothing_lost(&seen, 20);
+    }
+}
+
+/// A cable that was pulled and is plugged in again, and nodes that come and go as planned.
+#[test]
+fn what_ends_well_breaks_nothing() {
+    let cluster = nodes();
+    let plan = Plan::new(&cluster).holding(20);
+    let cut = both(&cluster, &plan, Fault::CableCut, &owner(&cluster));
+    let outcome = cut[0].outcome();
+    assert!(
+        outcome.lossy <= WORST && outcome.several == 0,
+        "{outcome:?}"
+    );
+    assert_eq!(outcome.connections.get(&Fate::Unexplained), None);
+    assert_eq!(cut[1].outcome().several, 0);
+    nothing_lost(&cut[1], 20);
+    let first = owner(&cluster);
+    cluster.leave(&first).unwrap();
+    assert_ne!(owner(&cluster), first);
+    let [added, removed] = both(&cluster, &plan, Fault::NodeAdded, &first);
+    nothing_lost(&added, 20);
+    assert!(added.near.since(added.fault).contains(&*first));
+    let outcome = removed.outcome();
+    assert!(outcome.calm && outcome.lost == 0, "{outcome:?}");
+    let kinds: Vec<_> = outcome.connections.keys().copied().collect();
+    assert_eq!(kinds, [Fate::Alive, Fate::PodGone], "{outcome:?}");
+}
+
+/// Every request was answered, and each of so many connections goes on.
+#[track_caller]
+fn nothing_lost(seen: &Seen, held: usize) {
+    let outcome = seen.outcome();
+    assert!(outcome.calm && outcome.lost == 0, "{outcome:?}");
+    assert_eq!(outcome.connections, [(Fate::Alive, held)].into());
 }
 
 #[test]
@@ -108,7 +151,7 @@ fn each_side_of_a_split_has_one_owner_and_the_whole_one_again() {
     let owner = owner(&cluster);
     let plan = Plan {
         far: Some("far".to_owned()),
-        ..Plan::new(&cluster)
+        ..Plan::new(&cluster).holding(20)
     };
     let [split, united] = both(&cluster, &plan, Fault::Split, &owner);
     let since = split.fault + Duration::from_millis(WORST);
@@ -120,8 +163,8 @@ fn each_side_of_a_split_has_one_owner_and_the_whole_one_again() {
     assert!(!near.contains(&*owner));
     assert_eq!(far, [&*owner].into());
     assert_eq!(split.outcome().several, 0);
-    let outcome = united.outcome();
-    assert!(outcome.calm && outcome.single_after <= 2000, "{outcome:?}");
+    assert!(united.outcome().single_after <= 2000, "{united:?}");
+    nothing_lost(&united, 20);
 }
 
 #[test]

@@ -135,6 +135,20 @@ pub(crate) fn peer_of(ip: IpAddr) -> Option<(&'static str, IpAddr)> {
     }
 }
 
+/// The node that had an address before this one, by its own address: one that is there, one
+/// that answers no ARP, none.
+pub(crate) fn former_of(vip: IpAddr) -> Option<IpAddr> {
+    let uplink = find("uplink");
+    let is = |n: u8| vip == host_of(uplink, n, vip.is_ipv6());
+    if is(12) {
+        Some(host_of(uplink, 102, false))
+    } else if is_host(vip) {
+        Some(host_of(uplink, 250, vip.is_ipv6()))
+    } else {
+        None
+    }
+}
+
 /// The link addresses of hosts that may send for others: those of [`peer_of`].
 pub(crate) fn peer_macs() -> [[u8; 6]; 4] {
     let of = |name: &str, n: u8| neighbour_mac(find(name), n);

@@ -97,7 +97,12 @@ impl Subject {
     pub(crate) fn configure(&mut self, services: &[Service]) -> MapImage {
         let on: BTreeSet<u32> = CLAIMING.iter().map(|name| self.indices[name]).collect();
         let frontends = services.iter().flat_map(|service| &service.frontends);
-        let claims = frontends.map(|it| (it.ip(), on.clone())).collect();
+        let ips: BTreeSet<IpAddr> = frontends.map(|it| it.ip()).collect();
+        let claims = ips.iter().map(|&ip| (ip, on.clone())).collect();
+        let formers = ips
+            .iter()
+            .filter_map(|&ip| Some((ip, node::former_of(ip)?)));
+        let formers = formers.collect();
         let services = services.iter().enumerate().map(|(n, service)| {
             let name = ServiceName(format!("model/{n}:port"));
             (name, desired(service))
@@ -110,6 +115,7 @@ impl Subject {
         let image = compile(&desired, &self.surroundings, &in_use).expect("services that fit");
         self.datapath.apply(&image).expect("maps that take them");
         self.datapath.set_claims(&claims).expect("claims that fit");
+        self.datapath.set_formers(&formers).expect("as many");
         image
     }
 

@@ -23,6 +23,9 @@ const VIP6: &str = "[fd00::11]:80";
 /// locally administered addresses is set.
 const FROM_HERE: [u8; 6] = [0x6e, 0x61, 0x72, 0, 0, 0x65];
 const FROM_PEER: [u8; 6] = [0x6e, 0x61, 0x72, 0, 0, 0x66];
+/// The same where a frame goes back to the node that had the VIP before.
+const BACK_FROM_HERE: [u8; 6] = [0x6e, 0x61, 0x73, 0, 0, 0x65];
+const BACK_FROM_PEER: [u8; 6] = [0x6e, 0x61, 0x73, 0, 0, 0x66];
 
 /// A service in mode `dsr`, the remote ones of its backends on `node`.
 fn dsr(frontends: &[&str], backends: &[&str], node: &str) -> Service {
@@ -87,6 +90,29 @@ pub(crate) fn cases() -> Vec<Case> {
                     world.expect_untouched(Hook::Xdp, &tagged, Verdict::LeftToTc, Act::Pass);
                     world.expect(Hook::TcIngress, &tagged, verdict, Act::SentOn, &out);
                 }
+            },
+        },
+        Case {
+            name: "moved: a connection that is not known goes back to where the VIP was",
+            run: moved,
+        },
+        Case {
+            name: "moved: what comes back is served as it began, or as by anybody",
+            run: came_back,
+        },
+        Case {
+            name: "moved: from one that is away nobody takes connections, and others go on",
+            run: || {
+                let mut maglev = dsr(&[VIP], &THERE[..1], "nuc02");
+                maglev.algorithm = Algorithm::Maglev;
+                let mut world = World::new(&[maglev, service(&["192.168.56.11:81"], &[POD])]);
+                moved_from(&mut world, "192.168.56.250");
+                let stray = tcp(CLIENT, VIP, ACK).bytes();
+                // TC finds that the neighbour does not answer either.
+                world.expect_untouched(Hook::Xdp, &stray, Verdict::LeftToTc, Act::Pass);
+                world.send(Hook::TcIngress, &stray, Verdict::ForwardDsr, Act::SentOn);
+                let stray = tcp(CLIENT, "192.168.56.11:81", ACK).bytes();
+                world.send(Hook::TcIngress, &stray, Verdict::RefusedReset, Act::SentOn);
             },
         },
         Case {
@@ -303,4 +329,74 @@ fn states(world: &World) -> std::collections::BTreeMap<String, &'static str> {
         (client, flow.flow.state.name(true))
     };
     flows.into_iter().map(state).collect()
+}
+
+fn moved_from(world: &mut World, node: &str) {
+    let formers = [VIP, VIP6].map(|vip| {
+        let vip: std::net::SocketAddr = vip.parse().unwrap();
+        (vip.ip(), node.parse().unwrap())
+    });
+    world.datapath.set_formers(&formers.into()).unwrap();
+}
+
+fn moved() {
+    let services = [
+        service(&[VIP], &[POD]),
+        service(&[VIP6], &[POD6]),
+        service(&["192.168.56.11:53/udp"], &[POD]),
+    ];
+    let mut world = World::new(&services);
+    moved_from(&mut world, "192.168.56.102");
+    for stray in [
+        tcp(CLIENT, VIP, ACK).payload(b"more"),
+        tcp(CLIENT6, VIP6, FIN | ACK),
+    ] {
+        let out = stray.clone().link(BACK_FROM_HERE, REMOTE_MAC).bytes();
+        let (bytes, verdict) = (stray.bytes(), Verdict::Returned);
+        for _ in 0..2 {
+            world.expect(Hook::Xdp, &bytes, verdict, Act::SentBack, &out);
+            world.expect(Hook::TcIngress, &bytes, verdict, Act::SentOn, &out);
+        }
+    }
+    assert!(
+        world.datapath.flows(1).unwrap().0.is_empty(),
+        "nothing is recorded"
+    );
+    // What begins, begins here, and is known from then on.
+    let syn = tcp(CLIENT, VIP, SYN);
+    crate::forward::local(&mut world, &syn, &syn.clone().to(POD));
+    let ack = tcp(CLIENT, VIP, ACK);
+    crate::forward::local(&mut world, &ack, &ack.clone().to(POD));
+    let query = udp(CLIENT, "192.168.56.11:53", b"query");
+    crate::forward::local(&mut world, &query, &query.clone().to(POD));
+    // A second agent over the same maps goes on so, until it is told otherwise.
+    let mut world = world.reopen();
+    let stray = tcp(CLIENT6, VIP6, ACK).bytes();
+    world.send(Hook::Xdp, &stray, Verdict::Returned, Act::SentBack);
+    world.datapath.set_formers(&Default::default()).unwrap();
+    world.send(Hook::Xdp, &stray, Verdict::RefusedReset, Act::SentBack);
+}
+
+fn came_back() {
+    let back = |packet: &Packet| packet.clone().link(BACK_FROM_PEER, NODE_MAC);
+    let mut world = World::new(&[
+        both(VIP),
+        service(&["192.168.56.12:80"], &["192.168.56.102:3000"]),
+    ]);
+    // Both nodes have had it: frames go back once.
+    moved_from(&mut world, "192.168.56.102");
+    let pods = [Verdict::ForwardLocal, Verdict::ForwardDsr];
+    for (n, verdict) in (0..).zip(pods) {
+        world.forwarded(&tcp(&client(n), VIP, SYN), verdict);
+    }
+    let nat = "192.168.56.12:80";
+    let (source, _) = world.forwarded(&tcp(CLIENT, nat, SYN), Verdict::ForwardNat);
+    for (n, verdict) in (0..).zip(pods) {
+        world.forwarded(&back(&tcp(&client(n), VIP, ACK)), verdict);
+    }
+    let (again, _) = world.forwarded(&back(&tcp(CLIENT, nat, ACK)), Verdict::ForwardNat);
+    assert_eq!(again, source);
+    // What is not known here either is refused.
+    let stray = back(&tcp(&client(9), VIP, ACK)).bytes();
+    world.send(Hook::Xdp, &stray, Verdict::RefusedReset, Act::SentBack);
 }

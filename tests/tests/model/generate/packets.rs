@@ -95,12 +95,13 @@ fn inbound(rng: &mut Rng, device: &'static Device, src: IpAddr, dst: IpAddr) -> 
 }
 
 /// Who a frame says that it is from: mostly anybody, else a peer by its own address, or one
-/// that hands it over.
+/// that hands it over or gives it back.
 fn station(rng: &mut Rng) -> [u8; 6] {
     match rng.below(20) {
         0..=2 => [0x6e, 0x61, 0x72, 0, 0, rng.byte()],
         3 => rng.pick(&node::peer_macs()),
-        4 => [0x6e, 0x61, rng.byte(), 0, 0, 1],
+        4 => [0x6e, 0x61, 0x73, 0, 0, rng.byte()],
+        5 => [0x6e, 0x61, rng.byte(), 0, 0, 1],
         _ => STATION,
     }
 }

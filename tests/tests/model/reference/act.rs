@@ -26,13 +26,8 @@ pub(super) fn carry_out(
             let out = rewrite::rewrite(frame, packet, &to, packet.ttl - 1);
             dispatch(input, packet, out, way)
         }
-        Plan::HandOver(way) => {
-            let (act, mut out) = dispatch(input, packet, Output::of(frame), way);
-            let [.., d, e, f] = way.device.mac;
-            out.bytes[..6].copy_from_slice(&way.link);
-            out.bytes[6..12].copy_from_slice(&[0x6e, 0x61, 0x72, d, e, f]);
-            (act, out)
-        }
+        Plan::HandOver(way) => as_it_is(input, packet, way, *b"nar"),
+        Plan::GiveBack(way) => as_it_is(input, packet, way, *b"nas"),
         Plan::Translate(outer, quote, quoted, way) => {
             let ttl = packet.ttl - u8::from(way.is_some());
             let ends = (outer.src, outer.dst);
@@ -61,6 +56,15 @@ pub(super) fn carry_out(
             (back, Output::of(&answer))
         }
     })
+}
+
+/// Sends the frame to another node, marked in its source address.
+fn as_it_is(input: &Input<'_>, packet: &Packet, way: Way, mark: [u8; 3]) -> (Act, Output) {
+    let (act, mut out) = dispatch(input, packet, Output::of(input.frame), way);
+    out.bytes[..6].copy_from_slice(&way.link);
+    out.bytes[6..9].copy_from_slice(&mark);
+    out.bytes[9..12].copy_from_slice(&way.device.mac[3..]);
+    (act, out)
 }
 
 /// Sends the rewritten frame: XDP writes the link addresses itself, TC leaves those to

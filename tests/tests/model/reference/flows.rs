@@ -13,7 +13,10 @@ use super::{
     state::{Backend, State, Table, handed, is_dsr},
     towards,
 };
-use crate::wire::{FIN, RST, SYN, TCP, Tuple, UDP};
+use crate::{
+    node,
+    wire::{FIN, RST, SYN, TCP, Tuple, UDP},
+};
 
 /// Slots tried for a new flow whose tuple a backend serves already.
 const TRIES: usize = 4;
@@ -93,10 +96,16 @@ impl State {
             // A connection that lost its backend cannot go on elsewhere.
             Some(_) if orphan && tcp && !packet.opens() => return Ok(refuse(packet)),
             _ if packet.fragment == Fragment::Later => return Err(Verdict::VipFragment.into()),
-            _ => match self.begin(input, packet, service, choices)? {
-                Some(flow) => flow,
-                None => return Ok(refuse(packet)),
-            },
+            _ => {
+                let stray = tcp && !packet.opens();
+                if let Some(decided) = give_back(input, packet).filter(|_| stray) {
+                    return decided;
+                }
+                match self.begin(input, packet, service, choices)? {
+                    Some(flow) => flow,
+                    None => return Ok(refuse(packet)),
+                }
+            }
         };
         let backend = self.backends[&flow.backend];
         let to = self.towards(&tuple, &backend, &flow);
@@ -320,4 +329,18 @@ fn comes_by(input: &Input<'_>, packet: &Packet, via: IpAddr) -> Result<bool, Sto
     Ok(route
         .neighbour
         .is_some_and(|link| input.frame[6..12] == link))
+}
+
+/// What becomes of a connection that is not known here, where another node had the address
+/// before and its link address is known.
+fn give_back(input: &Input<'_>, packet: &Packet) -> Option<Decided> {
+    let former = node::former_of(packet.dst)?;
+    if input.is_handed() || input.is_given_back() {
+        return None;
+    }
+    match hand_over(input, packet, former, Verdict::Returned) {
+        Ok((verdict, Plan::HandOver(way))) => Some(Ok((verdict, Plan::GiveBack(way)))),
+        Err(Stop::Verdict(Verdict::NoPeer | Verdict::NoRoute)) => None,
+        decided => Some(decided),
+    }
 }

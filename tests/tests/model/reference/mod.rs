@@ -89,6 +89,8 @@ enum Plan {
     Send(Tuple, Way),
     /// As it is, to a peer.
     HandOver(Way),
+    /// As it is, to the node that had the address before.
+    GiveBack(Way),
     /// An error about a flow; the outer addresses and the quoted packet.
     Translate(Tuple, Quote, Tuple, Option<Way>),
     Reset,
@@ -110,6 +112,11 @@ impl Input<'_> {
     /// Whether a peer handed the frame over.
     fn is_handed(&self) -> bool {
         self.frame[6..9] == *b"nar"
+    }
+
+    /// Whether the node that has the address now gave it back.
+    fn is_given_back(&self) -> bool {
+        self.frame[6..9] == *b"nas"
     }
 }
 

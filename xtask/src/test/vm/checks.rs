@@ -4,8 +4,8 @@ use std::{env, fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, bail};
 
-use crate::test::Count;
 use crate::host;
+use crate::test::Count;
 
 type Piece = (&'static str, fn() -> Result<()>);
 
