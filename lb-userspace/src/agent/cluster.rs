@@ -158,19 +158,27 @@ impl State {
         self.options.gossip.is_none() || self.memory.peers.contains_key(node)
     }
 
+    /// Whether all that are there had the time to be met.
+    pub(super) fn has_met(&self) -> bool {
+        self.options.gossip.is_none() || self.cluster.view.settled
+    }
+
+    /// Whether somebody is there that has not just started. Whoever is heard first need not be
+    /// the one that has the addresses, and what it says now may not have come yet.
+    fn is_reunited(&self) -> bool {
+        let members = self.cluster.view.members.iter();
+        let mut others = members.filter(|(name, _)| **name != self.options.node);
+        others.any(|(_, it)| !it.words.standing.starting)
+    }
+
     /// Has this node listen for others before it announces anything: it was cut off, and
     /// they may have gone on without it.
     pub(super) fn listen_again(&mut self) {
         if let Some(membership) = &self.cluster.membership {
-            tracing::info!("the link is back; listening for other nodes before answering");
+            tracing::info!("listening for other nodes before answering");
             membership.listen();
             self.cluster.view = membership.view();
         }
-    }
-
-    /// Whether nobody else is there although others may be.
-    pub(super) fn is_deserted(&self) -> bool {
-        self.cluster.membership.is_some() && self.cluster.view.members.len() <= 1
     }
 
     /// Takes over who is there. Claims come first: clients wait for them.
@@ -180,6 +188,9 @@ impl State {
         };
         let view = membership.view();
         let before = std::mem::replace(&mut self.cluster.view, view);
+        if before.is_deserted() && self.is_reunited() {
+            self.listen_again();
+        }
         self.tell_of(&before);
         self.cluster.wanted_elsewhere = self.wanted_elsewhere();
         let members = self.cluster.view.members.iter();

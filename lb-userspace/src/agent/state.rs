@@ -239,7 +239,7 @@ impl State {
     async fn try_reconcile(&mut self) -> anyhow::Result<()> {
         let snapshot = self.network.snapshot().await?;
         let before = std::mem::replace(&mut self.links, snapshot.links.clone());
-        if self.is_deserted() && self.regained_link(&before) {
+        if self.cluster.view.is_deserted() && self.regained_link(&before) {
             self.listen_again();
         }
         let failures = self.attach(&snapshot);
@@ -404,6 +404,7 @@ impl State {
             &self.desired,
             snapshot,
             &self.network,
+            |node| self.has_met().then(|| self.is_met(node)),
         )
         .await;
         for warning in found.difference(&self.routing_warnings) {

@@ -16,19 +16,21 @@ use crate::{
 };
 
 /// Looks at sysctls and routes; each warning names the object and the remedy.
+/// `is_met` tells whether a node runs Naru, where that is known.
 pub(super) async fn find(
     options: &Options,
     image: &MapImage,
     desired: &Desired,
     snapshot: &Snapshot,
     network: &Network,
+    is_met: impl Fn(&str) -> Option<bool>,
 ) -> BTreeSet<String> {
     let mut warnings = BTreeSet::new();
     let image = &for_packets(image, desired);
     forwarding(options, image, snapshot, &mut warnings);
     ports(options, image, snapshot, &mut warnings);
     snat(options, snapshot, &mut warnings);
-    peers(image, desired, &mut warnings);
+    peers(image, desired, is_met, &mut warnings);
     routes(options, image, desired, snapshot, network, &mut warnings).await;
     warnings
 }
@@ -98,20 +100,35 @@ fn snat(options: &Options, snapshot: &Snapshot, warnings: &mut BTreeSet<String>)
 }
 
 /// Endpoints of services in mode `dsr` whose nodes nothing can be handed over to.
-fn peers(image: &MapImage, desired: &Desired, warnings: &mut BTreeSet<String>) {
-    let nat: BTreeSet<_> = image
-        .backends
-        .values()
-        .filter(|it| it.mode() == Mode::Nat)
-        .map(|it| (it.addr.to_ip(), it.port.get()))
-        .collect();
+fn peers(
+    image: &MapImage,
+    desired: &Desired,
+    is_met: impl Fn(&str) -> Option<bool>,
+    warnings: &mut BTreeSet<String>,
+) {
+    let by = |mode: Mode| -> BTreeSet<_> {
+        let backends = image.backends.values().filter(|it| it.mode() == mode);
+        backends
+            .map(|it| (it.addr.to_ip(), it.port.get()))
+            .collect()
+    };
+    // Of one that was reached by nat before, old flows still are.
+    let nat = &by(Mode::Nat) - &by(Mode::Dsr);
     let services = desired.services.iter();
     for (name, service) in services.filter(|(_, it)| it.elsewhere == Mode::Dsr) {
         for (addr, endpoint) in &service.endpoints {
-            if !nat.contains(&(addr.ip(), addr.port())) {
+            let unknown = endpoint
+                .node
+                .as_ref()
+                .is_some_and(|it| is_met(it).is_none());
+            if unknown || !nat.contains(&(addr.ip(), addr.port())) {
                 continue;
             }
             warnings.insert(match &endpoint.node {
+                Some(node) if is_met(node) == Some(false) => format!(
+                    "node {node} was not met by gossip, so endpoints on it of services in mode \
+                     dsr are reached by nat; run naru there, with the same --gossip-key"
+                ),
                 Some(node) => format!(
                     "{name} is in mode dsr, but node {node} of endpoint {addr} has no address on a \
                      LAN that an --interface is on: it is reached by nat; name the node's \

@@ -391,6 +391,43 @@ fn where_a_backend_is_decides_its_mode() {
 }
 
 #[test]
+fn old_flows_go_on_the_way_they_began_by_where_new_ones_take_another() {
+    let mut desired = state(&one(1));
+    for service in desired.services.values_mut() {
+        service.elsewhere = Mode::Dsr;
+        for endpoint in service.endpoints.values_mut() {
+            endpoint.node = Some("nuc02".to_owned());
+        }
+    }
+    let mut around = Surroundings::default();
+    let alone = compile(&desired, &around, &InUse::default()).expect("fits");
+    let new = |image: &MapImage| {
+        let slots = image.tables.values().flatten();
+        let ids: BTreeSet<_> = slots.map(|slot| slot.current()).collect();
+        ids.into_iter().next().expect("one")
+    };
+    let old = new(&alone);
+    let peer = [192, 168, 56, 102].into();
+    around.peers.insert("nuc02".into(), peer);
+    let met = compile(&desired, &around, &InUse::of(&alone)).expect("fits");
+    let mode = |id: BackendId| {
+        let backend = met.backends[&id.index()];
+        (backend.mode(), backend.alive, backend.open)
+    };
+    assert_eq!(mode(old), (Mode::Nat, Backend::ALIVE, 0));
+    assert_eq!(mode(new(&met)), (Mode::Dsr, Backend::ALIVE, 1));
+    assert_eq!(
+        compile(&desired, &around, &InUse::of(&met)).expect("fits"),
+        met
+    );
+    for service in desired.services.values_mut() {
+        service.endpoints.clear();
+    }
+    let gone = compile(&desired, &around, &InUse::of(&met)).expect("fits");
+    assert!(gone.backends.is_empty());
+}
+
+#[test]
 fn what_peers_hand_over_has_a_table_of_its_own() {
     let sketch = Sketch {
         frontends: [1].into(),
@@ -425,6 +462,11 @@ fn the_unhealthy_keep_their_places_and_take_nobody_even_where_all_are() {
     let slots = |desired: &Desired| {
         let image = compile(desired, &surroundings(), &InUse::default()).expect("fits");
         assert_eq!(image.backends.len(), 3, "old flows go on");
+        let all = desired.services.values().flat_map(|it| &it.endpoints);
+        let failed = all.filter(|(_, it)| it.condition == Condition::Unhealthy);
+        let marked = image.backends.values();
+        let marked = marked.filter(|it| it.alive == Backend::FAILED);
+        assert_eq!(failed.count(), marked.count());
         let slots = image.tables.values().flatten();
         slots
             .map(|slot| image.backends[&slot.current().index()].addr.to_string())

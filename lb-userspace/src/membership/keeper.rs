@@ -32,6 +32,9 @@ const TICK: Duration = Duration::from_millis(25);
 /// How long to listen before the view counts: after the start, and after this process or
 /// the machine stood still.
 const SETTLING: Duration = Duration::from_millis(1000);
+/// The same after this node was cut off from the others: long enough to hear all that those say
+/// whom it hears again.
+const REUNION: Duration = Duration::from_millis(500);
 /// Between calls on those that are not there.
 const CALL: Duration = Duration::from_millis(250);
 /// How long the agent may take to bring claims in line with a new view.
@@ -272,7 +275,7 @@ impl Watch {
         if gap > LEASE {
             let gap = gap.as_millis();
             tracing::warn!("this process stood still for {gap} ms; listening before answering");
-            self.listen_anew();
+            self.listen_for(SETTLING);
         }
     }
 
@@ -280,12 +283,12 @@ impl Watch {
     fn heed(&mut self, pulse: Pulse) {
         if pulse.listen != self.listen[0] {
             self.listen[0] = pulse.listen;
-            self.listen_anew();
+            self.listen_for(REUNION);
         }
     }
 
-    fn listen_anew(&mut self) {
-        self.settled_at = Instant::now() + SETTLING;
+    fn listen_for(&mut self, time: Duration) {
+        self.settled_at = Instant::now() + time;
         self.alone = true;
     }
 

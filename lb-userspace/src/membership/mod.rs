@@ -98,6 +98,13 @@ pub struct View {
     listened: u64,
 }
 
+impl View {
+    /// Whether this node knows that nobody else is there.
+    pub fn is_deserted(&self) -> bool {
+        self.settled && self.members.len() <= 1
+    }
+}
+
 /// A live member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {

@@ -178,6 +178,24 @@ fn the_lease_is_renewed_for_an_agent_that_gets_on() {
 }
 
 #[test]
+fn who_is_told_to_listen_is_not_settled_until_it_has() {
+    let a = Node::new("a", SECRET, &[]);
+    a.wait("settled", |view| view.is_deserted());
+    a.membership.listen();
+    assert!(!a.membership.view().settled);
+    // Others learn that they must not count on it.
+    let b = Node::new("b", SECRET, &[a.address]);
+    let took = a.wait("settled again", |view| view.settled);
+    assert!(took >= Duration::from_millis(400), "{took:?}");
+    assert!(took < Duration::from_millis(900), "{took:?}");
+    b.sees(&["a", "b"]);
+    a.membership.listen();
+    let starting = |view: &View| view.members["a"].words.standing.starting;
+    b.wait("a listens", starting);
+    b.wait("a has listened", |view| !starting(view));
+}
+
+#[test]
 fn many_allocations_reach_everybody() {
     let a = Node::new("a", SECRET, &[]);
     let mut words = Words::default();

@@ -17,15 +17,15 @@ asks by ARP who the owner is. A run takes about 15 s. Needs root, or sudo.
 Examples:
   cargo xtask bench failover                         each fault five times, three nodes
   cargo xtask bench failover --runs 50 --fault node-off
-  cargo xtask bench failover --runs 50 --nodes 3,7 --busy 300 --write
+  cargo xtask bench failover --runs 5,node-off=50 --nodes 3,7 --busy 300 --write
                                                      what docs/failover.md was made by";
 
 /// Arguments of `bench failover`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// How often each fault happens
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    runs: u32,
+    /// How often each fault happens, and how often one that is named
+    #[arg(long, value_name = "N,NAME=N,…", default_value = "5")]
+    runs: String,
     /// LANs of so many nodes
     #[arg(long, value_name = "N,…", default_value = "3")]
     nodes: String,
@@ -62,7 +62,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         .arg("failover")
         .arg("--naru")
         .arg(release.join("naru"));
-    command.args(["--runs", &args.runs.to_string(), "--nodes", &args.nodes]);
+    command.args(["--runs", &args.runs, "--nodes", &args.nodes]);
     if let Some(faults) = &args.fault {
         command.args(["--fault", faults]);
     }

@@ -169,6 +169,38 @@ pub(super) const FAULTS: &[Fault] = &[
         ),
     },
     Fault {
+        name: "connections go back and forth between two nodes",
+        file: "lb-ebpf/src/lookup.rs",
+        good: "    if work.handed != 0 || ctx.is_return() {",
+        bad: "    if work.handed != 0 {",
+        caught_by: Packet("moved: what comes back is served as it began, or as by anybody"),
+    },
+    Fault {
+        name: "connections lost where the node that had the VIP is gone",
+        file: "lb-ebpf/src/lookup.rs",
+        good: "        Err(Verdict::NoPeer | Verdict::NoRoute) => Ok(None),\n",
+        bad: "",
+        caught_by: Packet(
+            "moved: from one that is away nobody takes connections, and others go on",
+        ),
+    },
+    Fault {
+        name: "UDP stays with a backend that does not answer",
+        file: "lb-ebpf/src/flow.rs",
+        good: "headers.opens() || headers.tuple.protocol == Protocol::Udp as u8",
+        bad: "headers.opens()",
+        caught_by: Packet(
+            "a pod that fails its check keeps connections; UDP and new attempts leave it",
+        ),
+    },
+    Fault {
+        name: "flows begin anew where new ones take another way",
+        file: "lb-userspace/src/compile/backends.rs",
+        good: "        identities.extend(former);\n",
+        bad: "        let _ = former;\n",
+        caught_by: Unit("naru"),
+    },
+    Fault {
         name: "flows hashed without their source port",
         file: "lb-common/src/hash.rs",
         good: "tuple.src_port.word()",

@@ -25,9 +25,10 @@ pub(crate) struct Args {
     /// The `naru` to measure
     #[arg(long, value_name = "PATH")]
     naru: PathBuf,
-    /// How often each fault happens
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
-    runs: u32,
+    /// How often each fault happens, and how often one that is named
+    #[arg(long, value_name = "N,NAME=N,…", value_delimiter = ',', default_value = "5",
+          value_parser = times)]
+    runs: Vec<(Option<Fault>, u32)>,
     /// LANs of so many nodes
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "3",
           value_parser = clap::value_parser!(u8).range(2..=50))]
@@ -121,6 +122,27 @@ fn chosen(args: &Args) -> Vec<Fault> {
         .collect()
 }
 
+/// `5`, or `node-off=50`.
+fn times(text: &str) -> Result<(Option<Fault>, u32), String> {
+    let (name, number) = match text.split_once('=') {
+        Some((name, number)) => (Some(fault(name)?), number),
+        None => (None, text),
+    };
+    match number.parse() {
+        Ok(number) if number > 0 => Ok((name, number)),
+        _ => Err("a number above 0, or NAME=N for one fault".to_owned()),
+    }
+}
+
+/// How often a fault happens.
+fn times_of(args: &Args, fault: Fault) -> u32 {
+    let of = |wanted: Option<Fault>| {
+        let found = args.runs.iter().find(|(named, _)| *named == wanted);
+        found.map(|(_, number)| *number)
+    };
+    of(Some(fault)).or_else(|| of(None)).unwrap_or(5)
+}
+
 fn fault(text: &str) -> Result<Fault, String> {
     let names = || Fault::ALL.map(Fault::name).join(", ");
     let found = Fault::ALL.into_iter().find(|it| it.name() == text);
@@ -164,7 +186,8 @@ fn repeat(
         far: (fault == Fault::Split).then(|| FAR.to_owned()),
         ..Plan::new(cluster).holding(args.held)
     };
-    for number in 1..=args.runs {
+    let times = times_of(args, fault);
+    for number in 1..=times {
         let owner = settle(cluster)?;
         if fault == Fault::NodeAdded {
             cluster.leave(&owner)?;
@@ -180,8 +203,7 @@ fn repeat(
         for (seen, what) in [first, second].iter().zip(fault.words()) {
             let outcome = seen.outcome();
             println!(
-                "  {number:>3}/{} {nodes} nodes, {what:<24} {}",
-                args.runs,
+                "  {number:>3}/{times} {nodes} nodes, {what:<24} {}",
                 table::line(&outcome)
             );
             runs.push(Run {

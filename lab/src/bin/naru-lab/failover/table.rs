@@ -12,8 +12,9 @@ const END: &str = "<!-- table: end -->";
 
 const HEAD: &str = "\
 | what happens to the owner | nodes | runs | longest gap, ms | requests lost | \
-last loss after, ms | without an owner, ms | with two, ms | changes of owner | connections broken |
-|---|---|---|---|---|---|---|---|---|---|
+last loss after, ms | without an owner, ms | with two, ms | last two after, ms | changes of owner | \
+connections broken |
+|---|---|---|---|---|---|---|---|---|---|---|
 ";
 
 /// One run in one line.
@@ -55,12 +56,13 @@ pub(super) fn markdown(runs: &[Run]) -> String {
         };
         let _ = writeln!(
             text,
-            "| {what} | {nodes} | {} | {gap} | {} | {} | {} | {} | {} | {} |",
+            "| {what} | {nodes} | {} | {gap} | {} | {} | {} | {} | {} | {} | {} |",
             all.len(),
             of(&|it| it.lost as u64),
             of(&|it| it.lossy),
             of(&|it| it.unowned),
             of(&|it| it.several),
+            of(&|it| it.single_after),
             of(&|it| it.changes as u64),
             broken(all.iter().copied()),
         );
@@ -156,7 +158,7 @@ mod tests {
             run(3, Some(650), 0),
         ];
         let row = markdown(&runs).lines().nth(2).unwrap().to_owned();
-        let expected = "| node switched off | 3 | 3 | 700 (900) | 60 | 700 | 600 | 0 | 1 | 10 pod gone of 90 |";
+        let expected = "| node switched off | 3 | 3 | 700 (900) | 60 | 700 | 600 | 0 | 0 | 1 | 10 pod gone of 90 |";
         assert_eq!(row, expected);
     }
 
