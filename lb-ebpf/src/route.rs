@@ -7,7 +7,10 @@ use aya_ebpf::{
     },
     helpers::generated::bpf_fib_lookup,
 };
-use lb_common::{Family, Hook, Verdict, device::{is_handover, is_return}};
+use lb_common::{
+    Family, Hook, Verdict,
+    device::{is_handover, is_return},
+};
 
 use crate::{
     frame::Context,
