@@ -88,10 +88,10 @@ impl Device {
     }
 
     /// The source hardware address of frames that go back by this device to the node that
-    /// had the VIP before.
+    /// had the VIP before, and that have gone back `times` before: 0 or 1.
     #[inline(always)]
-    pub const fn return_mac(&self) -> [u8; 6] {
-        self.marked(RETURN)
+    pub const fn return_mac(&self, times: u32) -> [u8; 6] {
+        self.marked(if times == 0 { RETURN } else { LAST_RETURN })
     }
 
     #[inline(always)]
@@ -107,9 +107,12 @@ impl Device {
 /// It is the same for all, so that a node never sends on what any peer handed to it,
 /// whatever it knows of that peer.
 const HANDOVER: [u8; 3] = *b"nar";
-/// The same of a frame for the node that had the VIP before: the letters `nas`. It may hand it
-/// over, but not return it: so no frame goes in circles.
+/// The same of a frame for the node that had the VIP before: the letters `nas`. That one may
+/// return it once more, to whoever had it still earlier, as [`LAST_RETURN`].
 const RETURN: [u8; 3] = *b"nas";
+/// The same of a frame that no node may return any more, so that none goes in circles: the
+/// letters `nat`.
+const LAST_RETURN: [u8; 3] = *b"nat";
 
 /// Whether a frame with this source hardware address was handed over by a peer.
 #[inline(always)]
@@ -117,11 +120,17 @@ pub const fn is_handover(mac: [u8; 6]) -> bool {
     is_marked(mac, HANDOVER)
 }
 
-/// Whether a frame with this source hardware address was returned by the node that has the
-/// VIP now.
+/// How often a frame with this source hardware address has gone back from a node to the one
+/// that had the VIP before: 0, 1 or 2.
 #[inline(always)]
-pub const fn is_return(mac: [u8; 6]) -> bool {
-    is_marked(mac, RETURN)
+pub const fn returns(mac: [u8; 6]) -> u32 {
+    if is_marked(mac, RETURN) {
+        1
+    } else if is_marked(mac, LAST_RETURN) {
+        2
+    } else {
+        0
+    }
 }
 
 #[inline(always)]
@@ -131,3 +140,4 @@ const fn is_marked(mac: [u8; 6], mark: [u8; 3]) -> bool {
 
 const _: () = assert!(HANDOVER[0] & 3 == 2, "unicast, locally administered");
 const _: () = assert!(RETURN[0] & 3 == 2, "unicast, locally administered");
+const _: () = assert!(LAST_RETURN[0] & 3 == 2, "unicast, locally administered");

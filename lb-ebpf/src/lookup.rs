@@ -1,8 +1,8 @@
 //! Headers → plan: what shall become of a packet. Nothing of the packet is changed here.
 
 use lb_common::{
-    Addr, AddressUse, Algorithm, Backend, Frontend, Mode, Port, Slot, SlotTable, SnatSource, Tuple,
-    Verdict, hash, service::handover_table,
+    Addr, AddressUse, Algorithm, Backend, Frontend, Mode, Port, Protocol, Slot, SlotTable,
+    SnatSource, Tuple, Verdict, hash, service::handover_table,
 };
 
 use crate::{
@@ -128,6 +128,12 @@ pub fn ingress(ctx: Context<'_>, headers: &mut Headers, work: &mut Work) -> Resu
             if let Some(plan) = icmp::inbound(ctx, headers, work)? {
                 return Ok(plan);
             }
+            if vip
+                && headers.quoted.protocol == Protocol::Tcp as u8
+                && let Some(plan) = give_back(ctx, headers, work)?
+            {
+                return Ok(plan);
+            }
         }
         Payload::Echo if usage.contains(AddressUse::PINGED) => {
             if !rewrites {
@@ -190,25 +196,28 @@ fn request(
     }
     work.handed = ctx.is_handover().into();
     let work = work.sealed();
+    let goes_on = headers.is_tcp() && !headers.opens();
     let backend = match flow::find(headers, now, work) {
         Known::Live(backend) if work.handed == 0 || work.mode == Mode::Local as u32 => {
             trace::flow(backend.id);
-            backend
+            Some(backend)
         }
         // A connection that lost its backend cannot go on elsewhere.
-        Known::Orphan if headers.is_tcp() && !headers.opens() => return Ok(refusal(headers)),
-        // A flow begins with its ports.
-        _ if headers.fragment == Fragment::Later => return Err(Verdict::VipFragment),
+        Known::Orphan if goes_on => None,
         _ => {
-            let stray = headers.is_tcp() && !headers.opens();
-            if stray && let Some(plan) = give_back(ctx, headers, work)? {
+            if goes_on && let Some(plan) = give_back(ctx, headers, work)? {
+                fragment::record(headers, now);
                 return Ok(plan);
             }
-            match begin(ctx, headers, service, now, work)? {
-                Some(backend) => backend,
-                None => return Ok(refusal(headers)),
+            // A flow begins with its ports.
+            if headers.fragment == Fragment::Later {
+                return Err(Verdict::VipFragment);
             }
+            begin(ctx, headers, service, now, work)?
         }
+    };
+    let Some(backend) = backend else {
+        return Ok(refusal(headers));
     };
     let work = work.sealed();
     let plan = if work.mode == Mode::Local as u32 {
@@ -228,15 +237,16 @@ fn request(
     Ok(plan)
 }
 
-/// The plan for a packet of a connection that is not known here, where another node had the VIP
-/// before and can be reached: it knows those that began there.
+/// The plan for a packet of a connection that is not known here, or an error about one, where
+/// another node had the VIP before and can be reached: it knows those that began there.
 #[inline(always)]
 fn give_back(
     ctx: Context<'_>,
     headers: &Headers,
     work: &mut Work,
 ) -> Result<Option<Plan>, Verdict> {
-    if work.handed != 0 || ctx.is_return() {
+    work.returns = ctx.returns();
+    if ctx.is_handover() || work.returns > 1 {
         return Ok(None);
     }
     // SAFETY: an entry is replaced as a whole, and rarely: half of one is another node, which
@@ -248,9 +258,9 @@ fn give_back(
     work.to = headers.tuple;
     match send(ctx, headers, work, Step::GiveBack.with(Verdict::Returned)) {
         Ok(plan) => Ok(Some(plan)),
-        // It is gone, and what it knew with it.
-        Err(Verdict::NoPeer | Verdict::NoRoute) => Ok(None),
-        Err(verdict) => Err(verdict),
+        // Else it is gone, and what it knew with it, or this node does not forward.
+        Err(verdict @ (Verdict::LeftToTc | Verdict::TtlExpired | Verdict::Uncut)) => Err(verdict),
+        Err(_) => Ok(None),
     }
 }
 
@@ -445,10 +455,30 @@ pub fn send(
         }
         // SAFETY: the hardware address of an entry changes with the interface's own.
         let device = unsafe { DEVICES.get(work.fib.ifindex) }.ok_or(Verdict::NoDevice)?;
-        work.fib.smac = match plan.step {
-            Step::GiveBack => device.return_mac(),
-            _ => device.handover_mac(),
-        };
+        work.fib.smac = device.handover_mac();
+        if plan.step == Step::GiveBack {
+            // It came from there: that node does not run Naru any more, or knows no such VIP.
+            if ctx.view.load::<[u8; 6]>(6) == Some(work.fib.dmac) {
+                return Err(Verdict::NoPeer);
+            }
+            work.fib.smac = device.return_mac(work.returns);
+        }
     }
     Ok(plan)
+}
+
+/// Finds the way for an answer to a packet that another node has sent on: its sender is then in
+/// [`Work::hop`], its way in [`Work::fib`], whose MTU stays what it was.
+#[inline(always)]
+pub fn way_back(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<(), Verdict> {
+    // SAFETY: any number is valid.
+    let mtu = unsafe { work.fib.__bindgen_anon_1.mtu_result };
+    work.to = headers.tuple.reversed();
+    work.hop = headers.tuple.src;
+    let way = route::lookup(ctx, headers, work, 0)?;
+    if !ctx.can_send(headers, work.fib.ifindex, way == Way::Resolved) {
+        return Err(Verdict::LeftToTc);
+    }
+    work.fib.__bindgen_anon_1.mtu_result = mtu;
+    Ok(())
 }

@@ -138,6 +138,11 @@ fn process<F: Frame>(
         Hook::Xdp | Hook::TcIngress => lookup::ingress(frame.context(), headers, work)?,
         Hook::TcEgress => lookup::egress(headers, work)?,
     };
+    let refuses = matches!(plan.step, Step::Refuse | Step::TooBig);
+    let sent_on = refuses && !headers.is_tagged() && frame.context().is_sent_on();
+    if sent_on {
+        lookup::way_back(frame.context(), headers, work)?;
+    }
     match plan.step {
         Step::Deliver | Step::Send => {
             let hop = plan.step == Step::Send;
@@ -167,7 +172,11 @@ fn process<F: Frame>(
         Step::Refuse => refuse::refuse(frame, headers)?,
         Step::TooBig => refuse::too_big(frame, headers, work)?,
     }
-    *action = frame.send_back();
+    *action = if sent_on {
+        frame.send(work.fib.ifindex, [work.fib.dmac, work.fib.smac])?
+    } else {
+        frame.send_back()
+    };
     Ok(plan.verdict)
 }
 

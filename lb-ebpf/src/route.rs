@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use lb_common::{
     Family, Hook, Verdict,
-    device::{is_handover, is_return},
+    device::{is_handover, returns},
 };
 
 use crate::{
@@ -99,11 +99,16 @@ impl Context<'_> {
         self.view.load(6).is_some_and(is_handover)
     }
 
-    /// Whether the node that has the VIP now sent the frame back to this one, which had it
-    /// before.
+    /// How often the frame has gone back to a node that had the VIP before.
     #[inline(always)]
-    pub fn is_return(&self) -> bool {
-        self.view.load(6).is_some_and(is_return)
+    pub fn returns(&self) -> u32 {
+        self.view.load(6).map_or(0, returns)
+    }
+
+    /// Whether another node sent the frame on: who it is from is not behind its link address.
+    #[inline(always)]
+    pub fn is_sent_on(&self) -> bool {
+        self.is_handover() || self.returns() != 0
     }
 
     /// Whether this hook may rewrite the frame; none where it was not sent to this

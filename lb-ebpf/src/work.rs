@@ -24,6 +24,8 @@ pub struct Work {
     /// 1 where a peer handed the packet over: here, as other facts that only some paths
     /// know, so that the verifier walks what follows once and not for either.
     pub handed: u32,
+    /// How often the packet has gone back to a node that had the VIP before.
+    pub returns: u32,
     /// The [`Mode`] of the flow, as its number.
     pub mode: u32,
     /// A record about to be stored.

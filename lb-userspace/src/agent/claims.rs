@@ -21,8 +21,11 @@ impl State {
         let (claims, again) = self.elect();
         let answerable = announce::answerable(&claims, &self.links);
         let formers = self.formers(&claims, &again);
-        let set = self.datapath.set_formers(&formers);
-        match set.and_then(|()| self.datapath.set_claims(&answerable)) {
+        if let Err(error) = self.datapath.set_formers(&formers) {
+            let failure = format!("{error}; connections of nodes that had addresses before end");
+            self.failures.push(failure);
+        }
+        match self.datapath.set_claims(&answerable) {
             Ok(()) => {
                 self.ownership.claims.clone_from(&claims);
                 self.announcer.set_claims(claims);

@@ -188,19 +188,20 @@ impl State {
         };
         let view = membership.view();
         let before = std::mem::replace(&mut self.cluster.view, view);
-        if before.is_deserted() && self.is_reunited() {
+        let reunited = before.is_deserted() && self.is_reunited();
+        if reunited {
             self.listen_again();
         }
         self.tell_of(&before);
         self.cluster.wanted_elsewhere = self.wanted_elsewhere();
-        let members = self.cluster.view.members.iter();
-        let others = members.filter(|(name, _)| **name != self.options.node);
-        self.ownership
-            .remember_claimants(others.map(|(name, it)| (name, &it.words.standing)));
+        self.remember_claimants();
         let lost = before.lost != self.cluster.view.lost;
         // Whoever takes an address has the endpoints of all others first, and the ways to them.
         let returned = !before.lost.is_subset(&self.cluster.view.lost);
         let met = self.remember_peers();
+        if reunited {
+            self.claim();
+        }
         let settled = before.settled != self.cluster.view.settled;
         let reassign = settled
             || Self::allocations(&before) != Self::allocations(&self.cluster.view)
@@ -242,9 +243,9 @@ impl State {
         }
     }
 
-    /// Takes endpoints on lost nodes out of what is wanted.
+    /// Takes endpoints on nodes that are lost, or silent, out of what is wanted.
     pub(super) fn without_lost(&self, desired: &mut Desired) {
-        let lost = &self.cluster.view.lost;
+        let lost = &self.cluster.view.lost | &self.silent_peers;
         if lost.is_empty() {
             return;
         }

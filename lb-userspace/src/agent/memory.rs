@@ -32,6 +32,7 @@ pub(super) struct Memory {
     /// healthy, or for new, who is not.
     pub(super) health: Vec<Remembered>,
     /// Where other nodes were met by gossip, by name.
+    #[serde(rename = "met")]
     pub(super) peers: BTreeMap<String, SocketAddr>,
     /// What was given out of pools, so that no address moves because of a restart.
     pub(super) addresses: Ledger,
@@ -122,6 +123,13 @@ mod tests {
         assert_eq!(Memory::load(&new).expect("there"), memory);
         memory.save(dir.path()).expect("saved again");
         assert_eq!(load().expect("there"), memory);
+        // Of another version, which knows less or more.
+        fs::write(
+            dir.path().join(FILE),
+            r#"{"peers": [], "drained": ["10.0.0.2"]}"#,
+        )
+        .expect("write");
+        assert_eq!(load().expect("read").drained.len(), 1);
         fs::write(dir.path().join(FILE), "{").expect("write");
         let error = load().expect_err("broken").to_string();
         assert!(error.contains("state.json: "), "{error}");

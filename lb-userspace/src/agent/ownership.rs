@@ -25,7 +25,7 @@ use crate::{
 const FAILURES: u8 = 3;
 /// Addresses checked on each tick.
 const CHECKED: usize = 64;
-/// How long another node that announces an address may take to let go of it.
+/// How long another node that announces an address usually takes to let go of it, at most.
 const YIELD: Duration = Duration::from_secs(1);
 
 /// What this node announces, and what it could.
@@ -39,8 +39,8 @@ pub(super) struct Ownership {
     proofs: BTreeMap<IpAddr, Proof>,
     /// The last address that was checked in turn.
     checked: Option<IpAddr>,
-    /// Addresses that another node has still to let go of, and since when.
-    awaited: BTreeMap<IpAddr, Instant>,
+    /// Addresses that this node is elected for and that others announce, and since when.
+    contested: BTreeMap<IpAddr, Contest>,
     /// Addresses that another node announces beside this one.
     rivals: BTreeSet<IpAddr>,
     /// Which other node announced an address last.
@@ -51,8 +51,17 @@ pub(super) struct Ownership {
 #[derive(Debug, Default)]
 struct Elected {
     claims: Claims,
-    awaited: BTreeMap<IpAddr, Instant>,
+    contested: BTreeMap<IpAddr, Contest>,
     rivals: BTreeSet<IpAddr>,
+}
+
+/// Another node that announces what this one is elected for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Contest {
+    since: Instant,
+    other: String,
+    /// It takes longer than it could: it must see the election otherwise.
+    stuck: bool,
 }
 
 /// Of a source that knows no nodes.
@@ -70,6 +79,16 @@ struct Proof {
     reason: Option<String>,
 }
 
+impl Contest {
+    fn text(&self, ip: IpAddr) -> String {
+        let other = &self.other;
+        format!(
+            "{ip} is announced by {other}, although this node is elected for it as far as it \
+             knows; give both the same manifests and options"
+        )
+    }
+}
+
 impl Ownership {
     /// Whether the datapath behind an address was seen to work.
     fn works(&self, ip: IpAddr) -> bool {
@@ -79,17 +98,6 @@ impl Ownership {
     /// Has everything that is announced announced once more.
     pub(super) fn repeat_all(&mut self) {
         self.rivals = self.claims.keys().copied().collect();
-    }
-
-    /// Remembers who else announces what.
-    pub(super) fn remember_claimants<'a>(
-        &mut self,
-        others: impl Iterator<Item = (&'a String, &'a Standing)>,
-    ) {
-        for (name, standing) in others {
-            let claims = standing.claims.iter();
-            self.claimants.extend(claims.map(|&ip| (ip, name.clone())));
-        }
     }
 
     /// Why this node does not announce an address although it was to.
@@ -125,7 +133,7 @@ impl State {
         }
         let Elected {
             claims,
-            awaited,
+            contested,
             rivals,
         } = self.elected(candidates, Instant::now());
         let again = self.ownership.rivals.difference(&rivals);
@@ -133,7 +141,12 @@ impl State {
             .filter(|ip| claims.contains_key(ip))
             .copied()
             .collect();
-        self.ownership.awaited = awaited;
+        for (ip, contest) in contested.iter().filter(|(_, it)| it.stuck) {
+            if self.ownership.contested.get(ip).is_none_or(|it| !it.stuck) {
+                tracing::warn!("{}", contest.text(*ip));
+            }
+        }
+        self.ownership.contested = contested;
         self.ownership.rivals = rivals;
         (claims, again)
     }
@@ -165,12 +178,24 @@ impl State {
             if winners.get(&ip) != Some(me) || !self.ownership.works(ip) {
                 continue;
             }
-            let mut others = members.iter().filter(|(name, _)| *name != me);
-            if others.any(|(_, standing)| standing.claims.contains(&ip)) {
-                let since = self.ownership.awaited.get(&ip).copied().unwrap_or(now);
-                let mine = self.ownership.claims.contains_key(&ip);
-                if !mine && now - since < YIELD {
-                    elected.awaited.insert(ip, since);
+            let others = members.iter().filter(|(name, _)| *name != me);
+            let claimants = others.filter(|(_, standing)| standing.claims.contains(&ip));
+            let claimants: Vec<String> = claimants.map(|(name, _)| name.clone()).collect();
+            if let Some(other) = claimants.first() {
+                let known = self.ownership.contested.get(&ip);
+                let since = known.map_or(now, |it| it.since);
+                let contest = Contest {
+                    since,
+                    other: other.clone(),
+                    stuck: now - since >= YIELD,
+                };
+                // Nodes whose sources differ may elect different ones: whoever has the address
+                // keeps it, and of several that have it the first in the order without policies.
+                let everybody = claimants.iter().chain([me]).cloned();
+                let first = election::ranking(ip, everybody).next();
+                let gives_way = contest.stuck && first.is_none_or(|(name, _)| name != *me);
+                elected.contested.insert(ip, contest);
+                if gives_way || !self.ownership.claims.contains_key(&ip) {
                     continue;
                 }
                 elected.rivals.insert(ip);
@@ -188,12 +213,10 @@ impl State {
         claims: &Claims,
         again: &BTreeSet<IpAddr>,
     ) -> BTreeMap<IpAddr, IpAddr> {
-        let lost = &self.cluster.view.lost;
+        let lost = &self.cluster.view.lost | &self.silent_peers;
         let there = |name: &String| self.peers.get(name).filter(|_| !lost.contains(name));
         let mut formers = self.datapath.formers();
-        // What an earlier agent left goes on until this one lets go of the address.
         let former = &self.ownership.claims;
-        formers.retain(|ip, _| claims.contains_key(ip) || !former.contains_key(ip));
         let gained = |ip: &&IpAddr| !former.contains_key(*ip) || again.contains(*ip);
         for ip in claims.keys().filter(gained) {
             if let Some(claimant) = self.ownership.claimants.get(ip) {
@@ -203,11 +226,28 @@ impl State {
                 };
             }
         }
-        let nodes = self.assigned().map_or(&NO_NODES, |it| &it.nodes);
-        let dead = lost.iter().filter_map(|name| nodes.get(name));
-        let dead: BTreeSet<IpAddr> = dead.flat_map(|it| it.addresses.iter().copied()).collect();
-        formers.retain(|_, node| !dead.contains(node));
+        // Also after it has let go of an address this node knows where older ones are.
+        if self.assigned().is_some() {
+            let peers = self.peers.keys().filter_map(there);
+            let peers: BTreeSet<IpAddr> = peers.map(|it| it.addr).collect();
+            let announceable = self.announceable();
+            formers.retain(|ip, node| announceable.contains(ip) && peers.contains(node));
+        }
         formers
+    }
+
+    /// Remembers who else announces what, of what there is and of those that are not lost.
+    pub(super) fn remember_claimants(&mut self) {
+        let subjects = self.subjects();
+        let view = &self.cluster.view;
+        let mut claimants = self.ownership.claimants.clone();
+        claimants.retain(|ip, name| subjects.contains_key(ip) && !view.lost.contains(name));
+        let members = view.members.iter();
+        for (name, it) in members.filter(|(name, _)| **name != self.options.node) {
+            let claims = it.words.standing.claims.iter();
+            claimants.extend(claims.map(|&ip| (ip, name.clone())));
+        }
+        self.ownership.claimants = claimants;
     }
 
     /// The addresses that this node could be elected for and does not serve.
@@ -226,7 +266,13 @@ impl State {
 
     /// Whether an election is to be looked at again although nothing has changed.
     pub(super) fn awaits(&self) -> bool {
-        !self.ownership.awaited.is_empty()
+        !self.ownership.contested.is_empty()
+    }
+
+    /// What other nodes do not let go of.
+    pub(super) fn contests(&self) -> impl Iterator<Item = String> {
+        let stuck = self.ownership.contested.iter().filter(|(_, it)| it.stuck);
+        stuck.map(|(ip, it)| it.text(*ip))
     }
 
     /// What elections are about. Without a valid source what an earlier agent left is

@@ -8,7 +8,7 @@ use std::{
 use lb_common::Mode;
 
 use super::state::State;
-use crate::net::{NetError, RouteKind};
+use crate::net::{Known, NetError, RouteKind};
 
 /// A node on a LAN that this one is attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,14 +51,48 @@ impl State {
     }
 
     /// Sees to it that the kernel goes on knowing the link addresses of the peers that are
-    /// not lost.
-    pub(super) async fn keep_peers(&mut self) {
+    /// not lost. True where some peer has fallen silent, or speaks again.
+    pub(super) async fn keep_peers(&mut self) -> bool {
         let lost = &self.cluster.view.lost;
         let there = self.peers.iter().filter(|(name, _)| !lost.contains(*name));
-        let wanted = there.map(|(_, it)| (it.interface, it.addr));
-        if let Err(error) = self.network.keep_neighbours(wanted.collect()).await {
-            let failure = format!("{error}; packets are not handed over to a node without it");
-            self.failures.push(failure);
+        let there: BTreeMap<_, _> = there
+            .map(|(name, it)| (name.clone(), (it.interface, it.addr)))
+            .collect();
+        let wanted = there.values().copied().collect();
+        let members = &self.cluster.view.members;
+        // Who left may be switched off by now.
+        let met = &self.memory.peers;
+        let gone = there
+            .iter()
+            .filter(|(name, _)| met.contains_key(*name) && !members.contains_key(*name))
+            .map(|(_, key)| *key);
+        let gone: BTreeSet<_> = gone.collect();
+        let doubted = |key: &(u32, IpAddr)| gone.contains(key);
+        let known = match self.network.keep_neighbours(wanted, doubted).await {
+            Ok(known) => known,
+            Err(error) => {
+                let failure = format!("{error}; packets are not handed over to a node without it");
+                self.failures.push(failure);
+                return false;
+            }
+        };
+        let before = std::mem::take(&mut self.silent_peers);
+        for (name, key) in there
+            .iter()
+            .filter(|(name, _)| !members.contains_key(*name))
+        {
+            let silent = match known.get(key) {
+                Some(Known::Silent) => true,
+                Some(Known::Yes) => false,
+                Some(Known::Asked) | None => before.contains(name),
+            };
+            if silent {
+                self.silent_peers.insert(name.clone());
+            }
         }
+        for name in self.silent_peers.difference(&before) {
+            tracing::warn!("node {name} does not answer: its backends take no new flows");
+        }
+        before != self.silent_peers
     }
 }

@@ -149,7 +149,8 @@ impl State {
     fn backends(&self) -> Result<Vec<Backend>, DatapathError> {
         // One endpoint may be reached in two ways, for two services.
         let mut known: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for (&index, it) in &self.image.backends {
+        let backends = self.image.backends.iter();
+        for (&index, it) in backends.filter(|(index, _)| !self.image.former.contains(*index)) {
             let key = (socket(it.addr, it.port), it.protocol);
             known.entry(key).or_default().push((index, it));
         }

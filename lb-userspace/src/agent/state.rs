@@ -60,6 +60,9 @@ pub(super) struct State {
     pub(super) links: BTreeMap<u32, Link>,
     /// By node name.
     pub(super) peers: BTreeMap<String, Peer>,
+    /// Those of them that are no members and answer neither ARP nor neighbour discovery: they
+    /// left and were switched off, or were dead before this agent began.
+    pub(super) silent_peers: BTreeSet<String>,
     /// What the last reconcile could not do. It is tried again while there is any.
     pub(super) failures: Vec<String>,
     routing_warnings: BTreeSet<String>,
@@ -106,6 +109,7 @@ impl State {
             missing_interfaces: Vec::new(),
             links: BTreeMap::new(),
             peers: BTreeMap::new(),
+            silent_peers: BTreeSet::new(),
             failures: Vec::new(),
             routing_warnings: BTreeSet::new(),
         }
@@ -211,13 +215,11 @@ impl State {
         if gives {
             self.assign();
         }
-        if gives || !self.failures.is_empty() || self.attachments.len() < before {
+        let silent = self.keep_peers().await;
+        if gives || silent || !self.failures.is_empty() || self.attachments.len() < before {
             self.reconcile().await;
-        } else {
-            self.keep_peers().await;
-            if news || self.awaits() {
-                self.claim();
-            }
+        } else if news || self.awaits() {
+            self.claim();
         }
     }
 
@@ -239,18 +241,20 @@ impl State {
     async fn try_reconcile(&mut self) -> anyhow::Result<()> {
         let snapshot = self.network.snapshot().await?;
         let before = std::mem::replace(&mut self.links, snapshot.links.clone());
+        let failures = self.attach(&snapshot);
+        self.failures.extend(failures);
         if self.cluster.view.is_deserted() && self.regained_link(&before) {
             self.listen_again();
         }
-        let failures = self.attach(&snapshot);
-        self.failures.extend(failures);
         let attached = self
             .attachments
             .values()
             .map(|it| (it.ifindex, it.native))
             .collect();
         self.compile_and_apply(&snapshot, &attached).await?;
-        self.keep_peers().await;
+        if self.keep_peers().await {
+            self.compile_and_apply(&snapshot, &attached).await?;
+        }
         Ok(())
     }
 
@@ -261,7 +265,9 @@ impl State {
             (Some(before), Some(now)) => {
                 now.carrier && now.carrier_changes != before.carrier_changes
             }
-            _ => false,
+            // It was made anew.
+            (None, Some(now)) => now.carrier && !before.is_empty(),
+            (_, None) => false,
         })
     }
 
@@ -416,6 +422,6 @@ impl State {
     pub(super) fn warnings(&self) -> Vec<String> {
         let failures = self.failures.iter().chain(&self.routing_warnings).cloned();
         let more = self.address_warnings().chain(self.drained_and_gone());
-        failures.chain(more).collect()
+        failures.chain(more).chain(self.contests()).collect()
     }
 }

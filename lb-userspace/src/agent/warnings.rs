@@ -47,6 +47,7 @@ fn for_packets(image: &MapImage, desired: &Desired) -> MapImage {
     backends.retain(|_, backend| reached.contains(&backend.addr.to_ip()));
     MapImage {
         backends,
+        former: image.former.clone(),
         devices: image.devices.clone(),
         ..MapImage::default()
     }
@@ -106,14 +107,12 @@ fn peers(
     is_met: impl Fn(&str) -> Option<bool>,
     warnings: &mut BTreeSet<String>,
 ) {
-    let by = |mode: Mode| -> BTreeSet<_> {
-        let backends = image.backends.values().filter(|it| it.mode() == mode);
-        backends
-            .map(|it| (it.addr.to_ip(), it.port.get()))
-            .collect()
-    };
-    // Of one that was reached by nat before, old flows still are.
-    let nat = &by(Mode::Nat) - &by(Mode::Dsr);
+    let nat: BTreeSet<_> = image
+        .backends
+        .iter()
+        .filter(|(index, it)| it.mode() == Mode::Nat && !image.former.contains(*index))
+        .map(|(_, it)| (it.addr.to_ip(), it.port.get()))
+        .collect();
     let services = desired.services.iter();
     for (name, service) in services.filter(|(_, it)| it.elsewhere == Mode::Dsr) {
         for (addr, endpoint) in &service.endpoints {

@@ -171,6 +171,10 @@ Examples:
 
 /// Runs what the command line asks for. Errors are printed; the exit status tells.
 pub fn run(cli: Cli) -> ExitCode {
+    if !matches!(cli.command, Command::Agent(_)) {
+        // `naru flows | head` ends as it would with any other tool.
+        sigpipe::reset();
+    }
     let run_dir = cli.dirs.run_dir();
     let outcome = match cli.command {
         Command::Agent(args) => agent::run(*args, cli.dirs),

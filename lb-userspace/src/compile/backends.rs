@@ -12,7 +12,7 @@ use super::{
     image::InUse,
     parts::{Part, PartName, is_here},
 };
-use crate::desired::{Condition, Endpoint, Surroundings};
+use crate::desired::{Condition, Endpoint, Node, Surroundings};
 
 /// What makes two endpoints the same backend, whichever services name them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,12 +32,17 @@ enum Reach {
 }
 
 /// The ids of all backends of one compile.
-pub(super) struct Backends(BTreeMap<Identity, BackendId>);
+pub(super) struct Backends {
+    ids: BTreeMap<Identity, BackendId>,
+    /// Those that old flows alone go by.
+    former: BTreeSet<Identity>,
+}
 
 impl Backends {
     /// Gives every endpoint, draining ones included, an id.
     pub(super) fn assign(
         parts: &BTreeMap<PartName<'_>, Part<'_>>,
+        nodes: &BTreeMap<String, Node>,
         surroundings: &Surroundings,
         in_use: &InUse,
     ) -> Result<Self, CompileError> {
@@ -66,15 +71,24 @@ impl Backends {
             live.entry(identity).or_insert(backend.id);
         }
         // Flows go on the way that they began by, also where new ones take another.
-        let elsewhere: BTreeSet<_> = identities
-            .iter()
-            .filter(|it| it.reach != Reach::Local)
-            .map(|it| (it.addr, it.protocol))
+        let ways = parts.values().flat_map(|part| {
+            let endpoints = part.endpoints.iter();
+            let elsewhere = endpoints.filter(|&(&addr, it)| !is_here(addr, it, surroundings));
+            elsewhere.flat_map(move |(&addr, it)| {
+                let node = it.node.as_ref().and_then(|name| nodes.get(name));
+                let peers = node.into_iter().flat_map(|it| it.addresses.iter().copied());
+                let ways = peers.map(Reach::Dsr).chain([Reach::Nat]);
+                ways.map(move |reach| Identity {
+                    addr,
+                    protocol: part.protocol as u8,
+                    reach,
+                })
+            })
+        });
+        let former: BTreeSet<Identity> = ways
+            .filter(|it| live.contains_key(it) && !identities.contains(it))
             .collect();
-        let former = live
-            .keys()
-            .filter(|it| it.reach != Reach::Local && elsewhere.contains(&(it.addr, it.protocol)));
-        identities.extend(former);
+        identities.extend(&former);
         // An index that still lives is not free, even if this compile gives it up:
         // packets may be reading it until it has rested.
         let free = |index: &u32| {
@@ -100,7 +114,13 @@ impl Backends {
             };
             ids.insert(identity, id);
         }
-        Ok(Self(ids))
+        Ok(Self { ids, former })
+    }
+
+    /// Indices of those that old flows alone go by.
+    pub(super) fn former(&self) -> BTreeSet<u32> {
+        let ids = self.former.iter().filter_map(|it| self.ids.get(it));
+        ids.map(|id| id.index()).collect()
     }
 
     /// The id of one endpoint of `part`.
@@ -112,7 +132,7 @@ impl Backends {
     ) -> Option<BackendId> {
         let endpoint = part.endpoints.get(&addr)?;
         let identity = identity(part, addr, endpoint, surroundings);
-        self.0.get(&identity).copied()
+        self.ids.get(&identity).copied()
     }
 
     /// The contents of map `BACKENDS`.
@@ -149,7 +169,7 @@ impl Backends {
             };
             (id.index(), Backend { alive, ..backend })
         };
-        self.0.iter().map(entry).collect()
+        self.ids.iter().map(entry).collect()
     }
 }
 

@@ -30,6 +30,9 @@ pub struct MapImage {
     pub tables: BTreeMap<u32, Vec<Slot>>,
     /// Map `BACKENDS`, by [`BackendId::index`].
     pub backends: BTreeMap<u32, Backend>,
+    /// Those of them, by index, that only flows of a time go by in which the endpoint was
+    /// reached in another way.
+    pub former: BTreeSet<u32>,
     /// Map `DEVICES`, by interface index.
     pub devices: BTreeMap<u32, Device>,
     /// Which service has which index, for people.

@@ -104,10 +104,11 @@ pub fn compile(
         internal,
     } = parts::parts(desired, surroundings)?;
     let indices = services::indices(&parts, in_use)?;
-    let backends = Backends::assign(&parts, surroundings, in_use)?;
+    let backends = Backends::assign(&parts, &desired.nodes, surroundings, in_use)?;
 
     let mut image = MapImage {
         backends: backends.entries(&parts),
+        former: backends.former(),
         ..MapImage::default()
     };
     place(

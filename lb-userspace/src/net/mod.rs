@@ -28,6 +28,7 @@ pub use self::{
     destroy::{Connected, destroy},
     events::{Changes, Events},
     mac::Mac,
+    neighbour::Known,
     route::{Route, RouteKind, is_local_endpoint},
     snapshot::{Address, Link, LinkKind, Snapshot, SnatChoice},
 };
@@ -155,27 +156,53 @@ impl Network {
 
     /// Has the kernel resolve the link addresses of these neighbours, by interface index, and
     /// keep them so (`ip neighbour … managed`, Linux 5.16): XDP sends to those alone that are
-    /// resolved. What was set by hand (`permanent`) stays as it is.
+    /// resolved. What was set by hand (`permanent`) stays as it is. Those that do not answer are
+    /// asked again: the kernel itself would wait for five seconds each time. Those of whom
+    /// `doubted` says so are asked whether they are still there, which the kernel itself would do
+    /// after half a minute. Gives what was known of each before.
     ///
     /// # Errors
     /// Where the kernel does not answer, or refuses.
-    pub async fn keep_neighbours(&self, wanted: BTreeSet<(u32, IpAddr)>) -> Result<(), NetError> {
+    pub async fn keep_neighbours(
+        &self,
+        wanted: BTreeSet<(u32, IpAddr)>,
+        doubted: impl Fn(&(u32, IpAddr)) -> bool,
+    ) -> Result<BTreeMap<(u32, IpAddr), Known>, NetError> {
         if wanted.is_empty() {
-            return Ok(());
+            return Ok(BTreeMap::new());
         }
         let turn = self.listing.lock().await;
         let known = collect("neighbours", self.handle.neighbours().get().execute()).await?;
         drop(turn);
-        let kept: BTreeSet<_> = known.iter().filter_map(neighbour::kept).collect();
-        for &(interface, ip) in wanted.difference(&kept) {
-            let what = format!("to resolve neighbour {ip}");
-            let request = self.handle.neighbours().add(interface, ip).replace();
-            match timeout(PATIENCE, neighbour::managed(request).execute()).await {
+        let entries = known.iter().filter_map(neighbour::entry);
+        let entries: Vec<_> = entries.filter(|it| wanted.contains(&it.key)).collect();
+        let well = entries
+            .iter()
+            .filter(|it| it.kept && it.known != Known::Silent);
+        let well: BTreeSet<_> = well.map(|it| it.key).collect();
+        let request = |&(interface, ip): &(u32, IpAddr)| {
+            let request = self.handle.neighbours().add(interface, ip);
+            (format!("to resolve neighbour {ip}"), request.replace())
+        };
+        let asked = entries
+            .iter()
+            .filter(|it| it.known == Known::Yes && !it.probed);
+        let asked = asked.filter(|it| it.kept && doubted(&it.key));
+        let doubts = asked.flat_map(|it| {
+            let (what, probe) = request(&it.key);
+            [(what, neighbour::doubted(probe))]
+                .into_iter()
+                .chain([request(&it.key)].map(|(what, it)| (what, neighbour::managed(it))))
+        });
+        let missing = wanted.difference(&well).map(request);
+        let missing = missing.map(|(what, it)| (what, neighbour::managed(it)));
+        for (what, request) in doubts.chain(missing) {
+            match timeout(PATIENCE, request.execute()).await {
                 Ok(answer) => answer.map_err(|source| NetError::Request { what, source })?,
                 Err(_elapsed) => return Err(NetError::Silent { what }),
             }
         }
-        Ok(())
+        Ok(entries.iter().map(|it| (it.key, it.known)).collect())
     }
 
     /// Those of the endpoints that the routing table places on this node, as

@@ -10,18 +10,39 @@ use rtnetlink::{
     },
 };
 
-/// Interface and address of an entry that stays resolved as it is: by hand, or since the
-/// kernel was asked to. One that the kernel has given up is not: it would try again after
-/// five seconds only.
-pub(super) fn kept(message: &NeighbourMessage) -> Option<(u32, IpAddr)> {
+/// Whether a neighbour's link address is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// It is, or was a moment ago.
+    Yes,
+    /// It is being asked for.
+    Asked,
+    /// It does not answer.
+    Silent,
+}
+
+/// An entry of the kernel's.
+pub(super) struct Entry {
+    /// The interface's index, and the address.
+    pub(super) key: (u32, IpAddr),
+    pub(super) known: Known,
+    /// It is being asked whether it is still there.
+    pub(super) probed: bool,
+    /// It stays as it is: by hand, or since the kernel was asked to keep it so.
+    pub(super) kept: bool,
+}
+
+/// Reads an entry.
+pub(super) fn entry(message: &NeighbourMessage) -> Option<Entry> {
     let managed = message.attributes.iter().any(|attribute| match attribute {
         NeighbourAttribute::ExtFlags(flags) => flags.contains(NeighbourExtFlags::Managed),
         _ => false,
     });
-    let given_up = matches!(
-        message.header.state,
-        NeighbourState::Failed | NeighbourState::None
-    );
+    let known = match message.header.state {
+        NeighbourState::Failed => Known::Silent,
+        NeighbourState::None | NeighbourState::Incomplete => Known::Asked,
+        _ => Known::Yes,
+    };
     let by_hand = matches!(
         message.header.state,
         NeighbourState::Permanent | NeighbourState::Noarp
@@ -34,7 +55,19 @@ pub(super) fn kept(message: &NeighbourMessage) -> Option<(u32, IpAddr)> {
             NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
             _ => None,
         })?;
-    (managed && !given_up || by_hand).then_some((message.header.ifindex, addr))
+    Some(Entry {
+        key: (message.header.ifindex, addr),
+        known,
+        probed: message.header.state == NeighbourState::Probe,
+        kept: managed || by_hand,
+    })
+}
+
+/// Makes a request for a neighbour one to ask it, now, whether it is still there: it is given
+/// up within three seconds where it is not. The kernel does not keep it from then on.
+pub(super) fn doubted(mut request: NeighbourAddRequest) -> NeighbourAddRequest {
+    request.message_mut().header.state = NeighbourState::Probe;
+    request
 }
 
 /// Makes a request for a neighbour one to resolve it now and for good.

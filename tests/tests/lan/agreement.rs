@@ -1,7 +1,14 @@
 //! Nodes that give addresses out of the same pools and elect the same owners, each by a
 //! directory of manifests of its own.
 
-use std::{collections::BTreeMap, fs, net::Ipv4Addr, os::unix::fs::PermissionsExt};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::Ipv4Addr,
+    os::unix::fs::PermissionsExt,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use naru_lab::{Agent, Lab, Manifests, PodKind, ServiceSpec, Tally, Topology};
 use serde_json::Value;
@@ -263,6 +270,49 @@ fn run(mut command: std::process::Command) -> Value {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{output:?}");
     serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn nodes_whose_manifests_differ_do_not_announce_beside_each_other() {
+    let nodes = Nodes::new(&["alpha"]);
+    let all = ["nuc01", "nuc02", "nuc03"];
+    nodes.expose(&all, "alpha");
+    nodes.serve(&all, "alpha", 20);
+    nodes.assert_answers("alpha", 20, 3);
+    // Each thinks that the address is its own.
+    for name in all {
+        let manifests = &nodes.manifests[name];
+        let other = "  name: nuc0X\n".replace("nuc0X", name);
+        let text = fs::read_to_string(manifests.dir().join("nodes.yaml")).unwrap();
+        let labelled = text.replace(&other, &format!("{other}  labels: {{mine: \"yes\"}}\n"));
+        manifests.write("nodes.yaml", &labelled).unwrap();
+        let mine = "spec: {nodeSelectors: [{matchLabels: {mine: \"yes\"}}]}\n";
+        manifests
+            .write("pools.yaml", &format!("{POOLS}{mine}"))
+            .unwrap();
+    }
+    let ip = "192.168.56.20";
+    for name in all {
+        wait(&format!("{name} elects itself"), || {
+            owner(&nodes.agents[name], &[ip])["owner"] == *name
+        });
+    }
+    let warned = || {
+        let status = all.map(|name| nodes.agents[name].json(&["status"]).unwrap());
+        let warnings = status.each_ref().map(|it| it["warnings"].to_string());
+        let says = |it: &&String| it.contains("192.168.56.20 is announced by nuc0");
+        warnings.iter().filter(says).count() == 2
+    };
+    wait("those that do not announce it tell of it", warned);
+    let began = Instant::now();
+    let period = Duration::from_millis(20);
+    let watch =
+        naru_lab::OwnerWatch::start(&nodes.lab, "client", ip.parse().unwrap(), period, began);
+    let watch = watch.unwrap();
+    sleep(Duration::from_secs(2));
+    let seen = watch.stop().unwrap();
+    assert_eq!(seen.since(Duration::ZERO).len(), 1, "{seen:?}");
+    nodes.assert_answers("alpha", 20, 3);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use lb_common::{Algorithm, Hook, Mode, Verdict};
 use naru::desired::{Service, Snat};
+use naru_tests::ip;
 
 use crate::{
     Case,
@@ -26,6 +27,10 @@ const FROM_PEER: [u8; 6] = [0x6e, 0x61, 0x72, 0, 0, 0x66];
 /// The same where a frame goes back to the node that had the VIP before.
 const BACK_FROM_HERE: [u8; 6] = [0x6e, 0x61, 0x73, 0, 0, 0x65];
 const BACK_FROM_PEER: [u8; 6] = [0x6e, 0x61, 0x73, 0, 0, 0x66];
+const LAST_BACK_FROM_HERE: [u8; 6] = [0x6e, 0x61, 0x74, 0, 0, 0x65];
+const LAST_BACK_FROM_PEER: [u8; 6] = [0x6e, 0x61, 0x74, 0, 0, 0x66];
+/// A third node's.
+const THIRD_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x67];
 
 /// A service in mode `dsr`, the remote ones of its backends on `node`.
 fn dsr(frontends: &[&str], backends: &[&str], node: &str) -> Service {
@@ -362,6 +367,14 @@ fn moved() {
         world.datapath.flows(1).unwrap().0.is_empty(),
         "nothing is recorded"
     );
+    // From the very node that it would go to: that one knows no such VIP any more.
+    let routed = tcp(CLIENT, VIP, ACK).link(REMOTE_MAC, NODE_MAC).bytes();
+    world.send(Hook::Xdp, &routed, Verdict::RefusedReset, Act::SentBack);
+    // An error about such a connection goes there, too.
+    let sent = tcp(VIP, CLIENT, ACK).payload(b"x");
+    let error = too_big(&sent, CLIENT_MAC);
+    let out = relinked(error.clone(), BACK_FROM_HERE, REMOTE_MAC);
+    world.expect(Hook::Xdp, &error, Verdict::Returned, Act::SentBack, &out);
     // What begins, begins here, and is known from then on.
     let syn = tcp(CLIENT, VIP, SYN);
     crate::forward::local(&mut world, &syn, &syn.clone().to(POD));
@@ -396,7 +409,27 @@ fn came_back() {
     }
     let (again, _) = world.forwarded(&back(&tcp(CLIENT, nat, ACK)), Verdict::ForwardNat);
     assert_eq!(again, source);
-    // What is not known here either is refused.
-    let stray = back(&tcp(&client(9), VIP, ACK)).bytes();
-    world.send(Hook::Xdp, &stray, Verdict::RefusedReset, Act::SentBack);
+    // What is not known here either goes back once more, and then is refused: by the way to
+    // the client, since it did not come from there.
+    moved_from(&mut world, "192.168.56.109");
+    ip("neigh replace 192.168.56.109 lladdr 02:00:00:00:00:67 dev uplink nud permanent");
+    let stray = tcp(&client(9), VIP, ACK);
+    let out = stray.clone().link(LAST_BACK_FROM_HERE, THIRD_MAC).bytes();
+    let verdict = Verdict::Returned;
+    world.expect(
+        Hook::Xdp,
+        &back(&stray).bytes(),
+        verdict,
+        Act::SentBack,
+        &out,
+    );
+    let last = stray.link(LAST_BACK_FROM_PEER, NODE_MAC).bytes();
+    let answer = world.send(Hook::Xdp, &last, Verdict::RefusedReset, Act::SentBack);
+    assert_eq!(answer[..12], [CLIENT_MAC, NODE_MAC].concat());
+    // So it is with what a peer handed over and lost its backend here.
+    world.forwarded(&handed(tcp(CLIENT, VIP, SYN)), Verdict::ForwardLocal);
+    world.change(&[dsr(&[VIP], &THERE[..1], "nuc02")]);
+    let orphan = handed(tcp(CLIENT, VIP, ACK)).bytes();
+    let answer = world.send(Hook::Xdp, &orphan, Verdict::RefusedReset, Act::SentBack);
+    assert_eq!(answer[..12], [CLIENT_MAC, NODE_MAC].concat());
 }

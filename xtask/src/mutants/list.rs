@@ -171,15 +171,15 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "connections go back and forth between two nodes",
         file: "lb-ebpf/src/lookup.rs",
-        good: "    if work.handed != 0 || ctx.is_return() {",
-        bad: "    if work.handed != 0 {",
+        good: "    if ctx.is_handover() || work.returns > 1 {",
+        bad: "    if ctx.is_handover() {",
         caught_by: Packet("moved: what comes back is served as it began, or as by anybody"),
     },
     Fault {
         name: "connections lost where the node that had the VIP is gone",
         file: "lb-ebpf/src/lookup.rs",
-        good: "        Err(Verdict::NoPeer | Verdict::NoRoute) => Ok(None),\n",
-        bad: "",
+        good: "        Err(_) => Ok(None),\n",
+        bad: "        Err(verdict) => Err(verdict),\n",
         caught_by: Packet(
             "moved: from one that is away nobody takes connections, and others go on",
         ),
@@ -196,8 +196,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "flows begin anew where new ones take another way",
         file: "lb-userspace/src/compile/backends.rs",
-        good: "        identities.extend(former);\n",
-        bad: "        let _ = former;\n",
+        good: "        identities.extend(&former);\n",
+        bad: "",
         caught_by: Unit("naru"),
     },
     Fault {

@@ -100,7 +100,7 @@ fn station(rng: &mut Rng) -> [u8; 6] {
     match rng.below(20) {
         0..=2 => [0x6e, 0x61, 0x72, 0, 0, rng.byte()],
         3 => rng.pick(&node::peer_macs()),
-        4 => [0x6e, 0x61, 0x73, 0, 0, rng.byte()],
+        4 => [0x6e, 0x61, rng.pick(&[0x73, 0x74]), 0, 0, rng.byte()],
         5 => [0x6e, 0x61, rng.byte(), 0, 0, 1],
         _ => STATION,
     }

@@ -16,10 +16,15 @@ pub(super) fn carry_out(
     input: &Input<'_>,
     packet: &Packet,
     plan: Plan,
+    way_back: Option<Way>,
 ) -> Result<(Act, Output), Stop> {
     let frame = input.frame;
     let xdp = input.hook == Hook::Xdp;
     let back = if xdp { Act::SentBack } else { Act::SentOn };
+    let answer = |out: Output| match way_back {
+        Some(way) => dispatch(input, packet, out, way),
+        None => (back, out),
+    };
     Ok(match plan {
         Plan::Deliver(to) => (Act::Pass, rewrite::rewrite(frame, packet, &to, packet.ttl)),
         Plan::Send(to, way) => {
@@ -27,7 +32,8 @@ pub(super) fn carry_out(
             dispatch(input, packet, out, way)
         }
         Plan::HandOver(way) => as_it_is(input, packet, way, *b"nar"),
-        Plan::GiveBack(way) => as_it_is(input, packet, way, *b"nas"),
+        Plan::GiveBack(way) if input.returns() == 0 => as_it_is(input, packet, way, *b"nas"),
+        Plan::GiveBack(way) => as_it_is(input, packet, way, *b"nat"),
         Plan::Translate(outer, quote, quoted, way) => {
             let ttl = packet.ttl - u8::from(way.is_some());
             let ends = (outer.src, outer.dst);
@@ -41,19 +47,18 @@ pub(super) fn carry_out(
         Plan::Advertise(answer) => (back, Output::of(&answer)),
         Plan::Reset => {
             may_answer(packet)?;
-            (back, Output::of(&rewrite::reset(frame, packet)))
+            answer(Output::of(&rewrite::reset(frame, packet)))
         }
         Plan::Unreachable => {
             may_answer(packet)?;
             let (kind, code) = if packet.v6 { (1, 4) } else { (3, 3) };
-            let answer = rewrite::error(frame, packet, kind, code, 0);
-            (back, Output::of(&answer))
+            answer(Output::of(&rewrite::error(frame, packet, kind, code, 0)))
         }
         Plan::TooBig(mtu) => {
             may_answer(packet)?;
             let (kind, code) = if packet.v6 { (2, 0) } else { (3, 4) };
-            let answer = rewrite::error(frame, packet, kind, code, mtu as u32);
-            (back, Output::of(&answer))
+            let error = rewrite::error(frame, packet, kind, code, mtu as u32);
+            answer(Output::of(&error))
         }
     })
 }

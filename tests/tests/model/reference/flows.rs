@@ -95,11 +95,15 @@ impl State {
             Some(flow) if !orphan && !elsewhere => flow,
             // A connection that lost its backend cannot go on elsewhere.
             Some(_) if orphan && tcp && !packet.opens() => return Ok(refuse(packet)),
-            _ if packet.fragment == Fragment::Later => return Err(Verdict::VipFragment.into()),
             _ => {
                 let stray = tcp && !packet.opens();
                 if let Some(decided) = give_back(input, packet).filter(|_| stray) {
-                    return decided;
+                    let decided = decided?;
+                    remember(self, packet, input.now);
+                    return Ok(decided);
+                }
+                if packet.fragment == Fragment::Later {
+                    return Err(Verdict::VipFragment.into());
                 }
                 match self.begin(input, packet, service, choices)? {
                     Some(flow) => flow,
@@ -331,16 +335,24 @@ fn comes_by(input: &Input<'_>, packet: &Packet, via: IpAddr) -> Result<bool, Sto
         .is_some_and(|link| input.frame[6..12] == link))
 }
 
-/// What becomes of a connection that is not known here, where another node had the address
-/// before and its link address is known.
-fn give_back(input: &Input<'_>, packet: &Packet) -> Option<Decided> {
+/// What becomes of a connection that is not known here, or of an error about one, where another
+/// node had the address before, its link address is known, and it does not come from there.
+pub(super) fn give_back(input: &Input<'_>, packet: &Packet) -> Option<Decided> {
     let former = node::former_of(packet.dst)?;
-    if input.is_handed() || input.is_given_back() {
+    if input.is_handed() || input.returns() > 1 {
         return None;
     }
     match hand_over(input, packet, former, Verdict::Returned) {
+        Ok((_, Plan::HandOver(way))) if input.frame[6..12] == way.link => None,
         Ok((verdict, Plan::HandOver(way))) => Some(Ok((verdict, Plan::GiveBack(way)))),
-        Err(Stop::Verdict(Verdict::NoPeer | Verdict::NoRoute)) => None,
+        Err(Stop::Verdict(verdict))
+            if !matches!(
+                verdict,
+                Verdict::LeftToTc | Verdict::Uncut | Verdict::TtlExpired
+            ) =>
+        {
+            None
+        }
         decided => Some(decided),
     }
 }

@@ -114,9 +114,18 @@ impl Input<'_> {
         self.frame[6..9] == *b"nar"
     }
 
-    /// Whether the node that has the address now gave it back.
-    fn is_given_back(&self) -> bool {
-        self.frame[6..9] == *b"nas"
+    /// How often it has gone back to a node that had the address before.
+    fn returns(&self) -> usize {
+        match &self.frame[6..9] {
+            b"nas" => 1,
+            b"nat" => 2,
+            _ => 0,
+        }
+    }
+
+    /// Whether another node sent it on, without tags.
+    fn is_sent_on(&self, packet: &Packet) -> bool {
+        (self.is_handed() || self.returns() > 0) && packet.l3 == 14
     }
 }
 
@@ -147,7 +156,11 @@ pub(crate) fn process(
         Hook::TcEgress => egress(state, input, &mut packet),
         _ => ingress(state, input, &mut packet, choices),
     };
-    match decided.and_then(|(verdict, plan)| Ok((verdict, act::carry_out(input, &packet, plan)?))) {
+    let done = decided.and_then(|(verdict, plan)| {
+        let way = way_back(input, &packet, &plan)?;
+        Ok((verdict, act::carry_out(input, &packet, plan, way)?))
+    });
+    match done {
         Ok((verdict, (act, out))) => Ok(Outcome {
             verdict,
             act,
@@ -228,7 +241,14 @@ fn ingress(
         }
         Body::Error(_) if !rewrites => Err(Verdict::LeftToTc.into()),
         Body::Error(quote) => {
-            error(state, input, packet, quote)?.ok_or_else(|| unserved(usage, Verdict::VipError))
+            if let Some(decided) = error(state, input, packet, quote)? {
+                return Ok(decided);
+            }
+            let known = usage.vip && quote.tuple.protocol == TCP;
+            match flows::give_back(input, packet).filter(|_| known) {
+                Some(decided) => decided,
+                None => Err(unserved(usage, Verdict::VipError)),
+            }
         }
         Body::Echo if usage.pinged && !rewrites => Err(Verdict::LeftToTc.into()),
         Body::Echo if usage.pinged && !act::is_single(packet.src) => {
@@ -389,6 +409,24 @@ fn towards(packet: &Packet, via: IpAddr) -> Tuple {
         dst: via,
         ..tuple
     }
+}
+
+/// The way of an answer to what another node has sent on: not back there.
+fn way_back(input: &Input<'_>, packet: &Packet, plan: &Plan) -> Result<Option<Way>, Stop> {
+    let answers = matches!(plan, Plan::Reset | Plan::Unreachable | Plan::TooBig(_));
+    if !answers || !input.is_sent_on(packet) {
+        return Ok(None);
+    }
+    let route = routed(input.device, &packet.tuple().reversed())?;
+    let back = route.device.name == input.device.name;
+    let reaches = back || route.device.attached && route.device.native;
+    if input.hook == Hook::Xdp && (route.neighbour.is_none() || !reaches) {
+        return Err(Verdict::LeftToTc.into());
+    }
+    Ok(Some(Way {
+        device: route.device,
+        link: route.neighbour.unwrap_or_default(),
+    }))
 }
 
 fn leave(
