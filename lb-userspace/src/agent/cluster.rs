@@ -245,16 +245,20 @@ impl State {
 
     /// Takes endpoints on nodes that are lost, or silent, out of what is wanted.
     pub(super) fn without_lost(&self, desired: &mut Desired) {
-        let lost = &self.cluster.view.lost | &self.silent_peers;
-        if lost.is_empty() {
+        if self.cluster.view.lost.is_empty() && self.silent_peers.is_empty() {
             return;
         }
         let services = desired.services.values_mut();
         for endpoint in services.flat_map(|it| it.endpoints.values_mut()) {
-            if endpoint.node.as_ref().is_some_and(|it| lost.contains(it)) {
+            if endpoint.node.as_ref().is_some_and(|it| self.is_lost(it)) {
                 endpoint.condition = Condition::Unhealthy;
             }
         }
+    }
+
+    /// Whether a node is gone, as far as gossip or ARP tells.
+    pub(super) fn is_lost(&self, node: &str) -> bool {
+        self.cluster.view.lost.contains(node) || self.silent_peers.contains(node)
     }
 
     /// Everybody that stands for election, this node by what it knows of itself.

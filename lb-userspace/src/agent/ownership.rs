@@ -213,8 +213,7 @@ impl State {
         claims: &Claims,
         again: &BTreeSet<IpAddr>,
     ) -> BTreeMap<IpAddr, IpAddr> {
-        let lost = &self.cluster.view.lost | &self.silent_peers;
-        let there = |name: &String| self.peers.get(name).filter(|_| !lost.contains(name));
+        let there = |name: &String| self.peers.get(name).filter(|_| !self.is_lost(name));
         let mut formers = self.datapath.formers();
         let former = &self.ownership.claims;
         let gained = |ip: &&IpAddr| !former.contains_key(*ip) || again.contains(*ip);

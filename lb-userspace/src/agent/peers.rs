@@ -3,12 +3,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::{Duration, Instant},
 };
 
 use lb_common::Mode;
 
 use super::state::State;
 use crate::net::{Known, NetError, RouteKind};
+
+/// Who has not answered ARP or neighbour discovery for so long does not: as many questions as
+/// the kernel asks before it gives up.
+const SILENT: Duration = Duration::from_secs(3);
 
 /// A node on a LAN that this one is attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,20 +81,19 @@ impl State {
                 return false;
             }
         };
-        let before = std::mem::take(&mut self.silent_peers);
-        for (name, key) in there
+        let (now, members) = (Instant::now(), &self.cluster.view.members);
+        let away = there
             .iter()
-            .filter(|(name, _)| !members.contains_key(*name))
-        {
-            let silent = match known.get(key) {
-                Some(Known::Silent) => true,
-                Some(Known::Yes) => false,
-                Some(Known::Asked) | None => before.contains(name),
-            };
-            if silent {
-                self.silent_peers.insert(name.clone());
-            }
-        }
+            .filter(|(name, _)| !members.contains_key(*name));
+        let unanswered = away.filter(|(_, key)| known.get(key) != Some(&Known::Yes));
+        self.unanswered = unanswered
+            .map(|(name, _)| (name, self.unanswered.get(name).copied().unwrap_or(now)))
+            .map(|(name, since)| (name.clone(), since))
+            .collect();
+        let silent = self.unanswered.iter();
+        let silent = silent.filter(|(_, since)| now - **since >= SILENT);
+        let silent = silent.map(|(name, _)| name.clone()).collect();
+        let before = std::mem::replace(&mut self.silent_peers, silent);
         for name in self.silent_peers.difference(&before) {
             tracing::warn!("node {name} does not answer: its backends take no new flows");
         }

@@ -204,8 +204,7 @@ impl State {
         if drained.any(|it| it.names(service, address, endpoint)) {
             return "drained";
         }
-        let lost = &self.cluster.view.lost;
-        if endpoint.node.as_ref().is_some_and(|it| lost.contains(it)) {
+        if endpoint.node.as_ref().is_some_and(|it| self.is_lost(it)) {
             return "lost";
         }
         match endpoint.condition {

@@ -63,6 +63,8 @@ pub(super) struct State {
     /// Those of them that are no members and answer neither ARP nor neighbour discovery: they
     /// left and were switched off, or were dead before this agent began.
     pub(super) silent_peers: BTreeSet<String>,
+    /// Those whose link addresses are being asked for, and since when.
+    pub(super) unanswered: BTreeMap<String, Instant>,
     /// What the last reconcile could not do. It is tried again while there is any.
     pub(super) failures: Vec<String>,
     routing_warnings: BTreeSet<String>,
@@ -110,6 +112,7 @@ impl State {
             links: BTreeMap::new(),
             peers: BTreeMap::new(),
             silent_peers: BTreeSet::new(),
+            unanswered: BTreeMap::new(),
             failures: Vec::new(),
             routing_warnings: BTreeSet::new(),
         }

@@ -11,7 +11,7 @@ use naru_lab::{
     tutorial_services,
 };
 
-use crate::scene::{VIP, naru, wait};
+use crate::scene::{VIP, naru, rows, text, wait};
 
 /// The worst that a failover may cost, in ms.
 const WORST: u64 = 1500;
@@ -138,10 +138,12 @@ fn a_node_that_is_switched_off_after_its_agent_takes_no_new_flows() {
     assert!(answers().any(|it| here(&it)));
     cluster.off(other).unwrap();
     let agent = cluster.agent(&owner).unwrap();
-    wait("it is known to be silent", || {
-        agent
-            .log()
-            .contains(&format!("node {other} does not answer"))
+    wait("its backends take nothing", || {
+        let backends = agent.json(&["backends"]).unwrap();
+        let mut there = rows(&backends)
+            .iter()
+            .filter(|it| text(it, "node") == *other);
+        there.all(|it| text(it, "condition") == "lost")
     });
     let seen = plan.observe(&cluster, |_| Ok(())).unwrap();
     assert!(seen.outcome().calm && seen.outcome().lost == 0);
