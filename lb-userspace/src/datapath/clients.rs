@@ -97,8 +97,9 @@ impl Datapath {
             return Ok(());
         }
         let table = |service: &u32| -> BTreeSet<BackendId> {
-            let slots = image.services.get(service);
-            let slots = slots.and_then(|table| image.tables.get(&table.offset()));
+            // The place of an empty one is some other's.
+            let place = image.services.get(service).filter(|it| !it.is_empty());
+            let slots = place.and_then(|table| image.tables.get(&table.offset()));
             slots
                 .into_iter()
                 .flatten()

@@ -121,6 +121,48 @@ fn what_ends_well_breaks_nothing() {
     assert_eq!(kinds, [Fate::Alive, Fate::PodGone], "{outcome:?}");
 }
 
+/// With --no-preempt; and a node that came back takes only what nobody else can.
+#[test]
+fn an_address_stays_where_it_is_where_nodes_do_not_preempt() {
+    let options = ClusterOptions::new(naru())
+        .services(tutorial_services())
+        .args(["--no-preempt", "--hold-down", "20"]);
+    let cluster = Cluster::start(Topology::nuc(), &options).unwrap();
+    let first = owner(&cluster);
+    let all: Vec<String> = cluster
+        .lab()
+        .topology()
+        .nodes
+        .iter()
+        .map(|it| it.name.clone())
+        .collect();
+    let state = |node: &str| {
+        let status = cluster.agent(node).unwrap().json(&["status"]).unwrap();
+        text(&status["gossip"]["members"][node], "state").to_owned()
+    };
+    // So are those who have just been started.
+    for node in &all {
+        wait(&format!("{node} is no longer held down"), || {
+            state(node) == "ready"
+        });
+    }
+    assert_eq!(owner(&cluster), first);
+    let plan = Plan::new(&cluster);
+    let [off, on] = both(&cluster, &plan, Fault::NodeOff, &first);
+    assert_eq!(off.outcome().changes, 1);
+    let second = owner(&cluster);
+    assert_eq!((on.outcome().changes, on.outcome().lost), (0, 0));
+    assert_eq!(state(&first), "held down");
+    cluster.off(&second).unwrap();
+    let third = owner(&cluster);
+    assert_eq!(state(&first), "held down");
+    let rest = all.iter().find(|it| ![&first, &second].contains(it));
+    assert_eq!(Some(&third), rest, "it was there all the time");
+    // Better one that came back a moment ago than nobody.
+    cluster.off(&third).unwrap();
+    assert_eq!(owner(&cluster), first);
+}
+
 /// It said goodbye, so nobody is alarmed; but nobody answers ARP there any more, either.
 #[test]
 fn a_node_that_is_switched_off_after_its_agent_takes_no_new_flows() {

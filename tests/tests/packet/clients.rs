@@ -143,6 +143,21 @@ pub(crate) fn cases() -> Vec<Case> {
             },
         },
         Case {
+            name: "session affinity ends where a service has no pods for a while",
+            run: || {
+                // The first table of all has the very pod.
+                let other = service(&["192.168.56.11:70"], &PODS[..1]);
+                let web = |pods: &[&str]| affine(service(&[WEB], pods), Algorithm::RoundRobin, 600);
+                let mut world = World::new(std::slice::from_ref(&other));
+                world.change(&[other.clone(), web(&PODS[..1])]);
+                assert_eq!([1, 2].map(|client| world.pod(client, 1000)), [PODS[0]; 2]);
+                world.change(&[other.clone(), web(&[])]);
+                world.change(&[other, web(&PODS)]);
+                let again = [1, 2].map(|client| world.pod(client, 1001));
+                assert_ne!(again[0], again[1], "each has its turn");
+            },
+        },
+        Case {
             name: "session affinity holds for UDP and for no other client",
             run: || {
                 let dns = service(&["192.168.56.11:53/udp"], &PODS);
