@@ -224,13 +224,12 @@ fn objection(
     }
 }
 
-/// Those that are held down step back, while others stand.
+/// Those that are held down step back, while others stand; from what they announce already they
+/// do not.
 fn hold_down(order: &mut [Place], field: &Field<'_>) {
     let held = |place: &Place| {
-        field
-            .members
-            .get(&place.node)
-            .is_some_and(|it| it.held_down)
+        let standing = field.members.get(&place.node);
+        standing.is_some_and(|it| it.held_down) && !place.claims
     };
     let stands = |place: &Place| place.objection.is_none() && !held(place);
     if order.iter().any(stands) {

@@ -320,6 +320,13 @@ fn who_is_held_down_serves_where_nobody_else_can() {
     assert_eq!(winner(&desired, &members), Ok("gamma".to_owned()));
     members.get_mut("gamma").unwrap().withheld = [ip(VIP)].into();
     assert_eq!(winner(&desired, &members), Ok("beta".to_owned()));
+    // What it has had to take, it keeps.
+    members.get_mut("gamma").unwrap().withheld = [].into();
+    members.get_mut("beta").unwrap().claims = [ip(VIP)].into();
+    assert_eq!(
+        outcome(&desired, &members, true).winner,
+        Ok("beta".to_owned())
+    );
 }
 
 proptest! {
