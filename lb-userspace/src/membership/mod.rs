@@ -180,7 +180,7 @@ impl Membership {
         view
     }
 
-    /// Listens before the view counts again, as after the start.
+    /// Listens before the view counts again, as after the start but for half as long.
     pub fn listen(&self) {
         self.pulse.send_modify(|pulse| pulse.listen += 1);
     }

@@ -75,22 +75,19 @@ fn another_node_takes_over_from_one_without_power() {
 
 #[test]
 fn a_planned_stop_loses_nothing() {
-    let cluster = nodes();
-    let owner = owner(&cluster);
-    let plan = Plan::new(&cluster).holding(20);
-    for seen in both(&cluster, &plan, Fault::AgentStopped, &owner) {
-        nothing_lost(&seen, 20);
-    }
+    stop_and_start(&nodes());
 }
 
 /// In mode nat, by round robin: only the node where a connection began knows its backend.
 #[test]
 fn a_planned_stop_loses_nothing_that_one_node_alone_knows() {
     let options = ClusterOptions::new(naru()).services(tutorial_services());
-    let cluster = Cluster::start(Topology::nuc().with_client("far"), &options).unwrap();
-    let owner = owner(&cluster);
-    let plan = Plan::new(&cluster).holding(20);
-    for seen in both(&cluster, &plan, Fault::AgentStopped, &owner) {
+    stop_and_start(&Cluster::start(Topology::nuc(), &options).unwrap());
+}
+
+fn stop_and_start(cluster: &Cluster) {
+    let plan = Plan::new(cluster).holding(20);
+    for seen in both(cluster, &plan, Fault::AgentStopped, &owner(cluster)) {
         nothing_lost(&seen, 20);
     }
 }
