@@ -184,18 +184,17 @@ impl Network {
             let request = self.handle.neighbours().add(interface, ip);
             (format!("to resolve neighbour {ip}"), request.replace())
         };
-        let asked = entries
-            .iter()
-            .filter(|it| it.known == Known::Yes && !it.probed);
-        let asked = asked.filter(|it| it.kept && doubted(&it.key));
-        let doubts = asked.flat_map(|it| {
+        let keep = |key: &(u32, IpAddr)| {
+            let (what, request) = request(key);
+            (what, neighbour::managed(request))
+        };
+        let answering = entries.iter().filter(|it| it.known == Known::Yes);
+        let doubted = answering.filter(|it| it.kept && !it.probed && doubted(&it.key));
+        let doubts = doubted.flat_map(|it| {
             let (what, probe) = request(&it.key);
-            [(what, neighbour::doubted(probe))]
-                .into_iter()
-                .chain([request(&it.key)].map(|(what, it)| (what, neighbour::managed(it))))
+            [(what, neighbour::doubted(probe)), keep(&it.key)]
         });
-        let missing = wanted.difference(&well).map(request);
-        let missing = missing.map(|(what, it)| (what, neighbour::managed(it)));
+        let missing = wanted.difference(&well).map(keep);
         for (what, request) in doubts.chain(missing) {
             match timeout(PATIENCE, request.execute()).await {
                 Ok(answer) => answer.map_err(|source| NetError::Request { what, source })?,
