@@ -2,7 +2,8 @@
 
 use crate::{
     Addr, AddressUse, Affinity, Backend, Claim, ClaimCount, Client, Device, Entry, Flow, Frontend,
-    Peer, Reply, Slot, SlotTable, Socket, Stats, Trace, Tuple, VerdictCount, bench::Plan,
+    Peer, Reply, Slot, SlotTable, Socket, Stats, Trace, Tuple, VerdictCount,
+    bench::{Plan, Seen, Watch},
 };
 
 macro_rules! pod {
@@ -29,6 +30,8 @@ pod!(
     Frontend,
     Peer,
     Plan,
+    Seen,
+    Watch,
     Reply,
     Slot,
     SlotTable,
