@@ -6,7 +6,7 @@ use lb_common::{Algorithm, Family, Hook, Mode, bench::Watch};
 
 use crate::{
     frames::{Frames, To},
-    generator::{self, DROP, Generator, OK, PASS, Stub, TX, Way},
+    generator::{self, DROP, Generator, NEXT, PASS, Stub, TX, Way},
     ground::Ground,
     net::{self, CLIENTS, FAR_PODS, Net, POD_PORT, PODS, PORT, STRANGERS},
     node::Node,
@@ -123,13 +123,13 @@ impl Kind {
     /// How its program alone is run, if it has one.
     pub(crate) const fn alone(self, direction: Direction) -> Option<Way> {
         match (self, direction) {
-            (Self::Kernel | Self::Nftables | Self::Iptables, _) => None,
+            (Self::Drop | Self::Kernel | Self::Nftables | Self::Iptables, _) => None,
             (_, Direction::Forward) => Some(Way::Program),
             (Self::Naru(_, Mode::Nat) | Self::Tx, Direction::Reply) => Some(Way::Program),
             (Self::Naru(_, Mode::Local) | Self::Stranger, Direction::Reply) => {
                 Some(Way::Classifier)
             }
-            (Self::Naru(_, Mode::Dsr) | Self::Drop, Direction::Reply) => None,
+            (Self::Naru(_, Mode::Dsr), Direction::Reply) => None,
         }
     }
 }
@@ -245,7 +245,7 @@ impl Candidate {
             let run = Run {
                 program,
                 ifindex,
-                action: OK,
+                action: NEXT,
             };
             (run, Stub::PassTc)
         } else {

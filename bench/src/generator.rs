@@ -31,8 +31,8 @@ pub(crate) const DROP: u32 = 1;
 pub(crate) const PASS: u32 = 2;
 /// See [`DROP`].
 pub(crate) const TX: u32 = 3;
-/// What becomes of a frame at TC that goes on.
-pub(crate) const OK: u32 = 0;
+/// What becomes of a frame at TC that goes on to the next program: `TCX_NEXT`, -1.
+pub(crate) const NEXT: u32 = u32::MAX;
 
 /// A program that does nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use nix::{
 };
 
 use crate::{
-    net::{self, BACKENDS, CLIENTS, FAR_PODS, MAC, OTHER, PODS, STRANGERS},
+    net::{self, BACKENDS, CLIENTS, FAR_PODS, MAC, OTHER, PEER, PODS, STRANGERS},
     tool::feed,
 };
 
@@ -91,10 +91,13 @@ fn script() -> Result<String> {
         let peer = net::peer(family);
         let nodad = if family == Family::V6 { "nodad" } else { "" };
         writeln!(script, "addr add {node}/{host} dev {UPLINK} {nodad}")?;
-        writeln!(
-            script,
-            "neigh add {peer} lladdr {other} dev {UPLINK} nud permanent"
-        )?;
+        let router = net::router(family);
+        for (addr, mac) in [(router, &other), (peer, &text(PEER))] {
+            writeln!(
+                script,
+                "neigh add {addr} lladdr {mac} dev {UPLINK} nud permanent"
+            )?;
+        }
         for net in [PODS, STRANGERS] {
             let own = net.host(family, 1);
             writeln!(script, "addr add {own}/{host} dev pods {nodad}")?;
@@ -112,7 +115,7 @@ fn script() -> Result<String> {
             CLIENTS.host(family, 0)
         };
         let far = FAR_PODS.host(family, 0);
-        writeln!(script, "route add {clients}/{wide} via {peer}")?;
+        writeln!(script, "route add {clients}/{wide} via {router}")?;
         writeln!(script, "route add {far}/{narrow} via {peer}")?;
     }
     Ok(script)

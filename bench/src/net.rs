@@ -9,8 +9,11 @@ use lb_common::Family;
 pub(crate) const BACKENDS: u32 = 100;
 /// The link address of the node's devices.
 pub(crate) const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
-/// That of all others.
+/// That of the router to the clients, and of all pods.
 pub(crate) const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 2];
+/// That of the other node: not the router's, or nothing would be handed over to it, since its
+/// answers to such a client would not have to leave it.
+pub(crate) const PEER: [u8; 6] = [2, 0, 0, 0, 0, 3];
 /// The service's port, and that of its backends.
 pub(crate) const PORT: u16 = 80;
 /// See [`PORT`].
@@ -75,7 +78,12 @@ pub(crate) fn node(family: Family) -> IpAddr {
     LAN.host(family, 101)
 }
 
-/// The router, and the other node.
+/// The way to the clients.
+pub(crate) fn router(family: Family) -> IpAddr {
+    LAN.host(family, 1)
+}
+
+/// The other node.
 pub(crate) fn peer(family: Family) -> IpAddr {
     LAN.host(family, 102)
 }
