@@ -6,37 +6,13 @@ use lb_common::{Algorithm, Family, Hook, Mode, bench::Watch};
 
 use crate::{
     frames::{Frames, To},
-    generator::{self, DROP, Generator, NEXT, PASS, Stub, TX, Way},
+    generator::{self, ABORTED, DROP, Generator, NEXT, PASS, Stub, TX, Way},
     ground::Ground,
-    net::{self, CLIENTS, FAR_PODS, Net, POD_PORT, PODS, PORT, STRANGERS},
+    kind::{Alone, Direction, Kind},
+    net::{self, CLIENTS, POD_PORT, PODS, PORT, STRANGERS},
     node::Node,
     proxy,
 };
-
-/// Which way packets go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Direction {
-    Forward,
-    Reply,
-}
-
-/// What carries packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// A program that sends back whatever comes.
-    Tx,
-    /// One that drops it.
-    Drop,
-    /// The kernel, to where packets are addressed.
-    Kernel,
-    /// kube-proxy's rules.
-    Nftables,
-    /// Likewise.
-    Iptables,
-    Naru(Algorithm, Mode),
-    /// Naru, and packets for none of its services.
-    Stranger,
-}
 
 /// What a candidate is to do with a frame, and where it meets it.
 struct Run {
@@ -55,83 +31,6 @@ pub(crate) struct Candidate {
     node: Option<Node>,
     /// How many flows have begun.
     begun: u32,
-}
-
-// === impl Kind ===
-
-impl Kind {
-    /// All of them, the one that others are held against first.
-    pub(crate) fn all() -> Vec<Self> {
-        let mut all = vec![
-            Self::Tx,
-            Self::Drop,
-            Self::Kernel,
-            Self::Nftables,
-            Self::Iptables,
-        ];
-        for algorithm in [Algorithm::Maglev, Algorithm::RoundRobin] {
-            let modes = [Mode::Dsr, Mode::Nat, Mode::Local];
-            all.extend(modes.map(|mode| Self::Naru(algorithm, mode)));
-        }
-        all.push(Self::Stranger);
-        all
-    }
-
-    /// Its name in rows.
-    pub(crate) fn name(self) -> String {
-        match self {
-            Self::Tx => "xdp_tx".to_owned(),
-            Self::Drop => "xdp_drop".to_owned(),
-            Self::Kernel => "kernel-forwarding".to_owned(),
-            Self::Nftables => "nftables".to_owned(),
-            Self::Iptables => "iptables".to_owned(),
-            Self::Naru(algorithm, mode) => format!("naru-{}-{}", algorithm.name(), mode.name()),
-            Self::Stranger => "naru-no-vip".to_owned(),
-        }
-    }
-
-    /// Whether every connection is in the kernel's table.
-    const fn is_tracked(self) -> bool {
-        matches!(self, Self::Nftables | Self::Iptables)
-    }
-
-    /// The network whose hosts clients reach in the end; none where frames go as they are.
-    const fn reaches(self) -> Option<Net> {
-        match self {
-            Self::Naru(_, Mode::Nat) => Some(FAR_PODS),
-            Self::Naru(_, Mode::Local) | Self::Nftables | Self::Iptables => Some(PODS),
-            Self::Kernel | Self::Stranger => Some(STRANGERS),
-            Self::Tx | Self::Drop | Self::Naru(_, Mode::Dsr) => None,
-        }
-    }
-
-    /// Whether there are replies for it to carry: with `dsr` they go another way.
-    pub(crate) const fn has_replies(self) -> bool {
-        !matches!(self, Self::Drop | Self::Naru(_, Mode::Dsr))
-    }
-
-    /// Whether replies are of this node's own pods, which the stack sends.
-    const fn sends_replies(self) -> bool {
-        self.has_replies() && !matches!(self, Self::Tx | Self::Naru(_, Mode::Nat))
-    }
-
-    /// Whether somebody stands between client and host.
-    const fn is_served(self) -> bool {
-        self.reaches().is_some() && !matches!(self, Self::Kernel | Self::Stranger)
-    }
-
-    /// How its program alone is run, if it has one.
-    pub(crate) const fn alone(self, direction: Direction) -> Option<Way> {
-        match (self, direction) {
-            (Self::Drop | Self::Kernel | Self::Nftables | Self::Iptables, _) => None,
-            (_, Direction::Forward) => Some(Way::Program),
-            (Self::Naru(_, Mode::Nat) | Self::Tx, Direction::Reply) => Some(Way::Program),
-            (Self::Naru(_, Mode::Local) | Self::Stranger, Direction::Reply) => {
-                Some(Way::Classifier)
-            }
-            (Self::Naru(_, Mode::Dsr), Direction::Reply) => None,
-        }
-    }
 }
 
 // === impl Candidate ===
@@ -196,24 +95,36 @@ impl Candidate {
         if self.kind == Kind::Drop {
             return Ok(());
         }
-        let seen = self.generator.seen(Watch::EACH)?;
-        let (to, family) = (u32::from_be(seen.destination), self.family);
-        match self.kind.reaches() {
-            Some(net) => ensure!(net.has_backend(family, to), "{to:08x} is no backend"),
-            None => ensure!(to == net::tail(net::vip(family)), "{to:08x} is not the VIP"),
-        }
+        self.check_ends(flows)?;
         if self.kind.has_replies() {
             self.generator.watch(Watch::LAST, flows, true)?;
             let replies = self.replies(64)?.in_turn(flows, 0);
             self.live(Direction::Reply, &replies, flows)?;
-            let from = u32::from_be(self.generator.seen(Watch::LAST)?.source);
-            let vip = net::tail(net::vip(family));
+            let from = u32::from_be(self.generator.last()?.source);
+            let vip = net::tail(net::vip(self.family));
             ensure!(
                 !self.kind.is_served() || from == vip,
                 "{from:08x} is not the VIP"
             );
         }
         self.generator.watch(Watch::NOTHING, flows, false)
+    }
+
+    /// Sees that flows end at backends: a refusal, too, is a frame that arrives.
+    fn check_ends(&self, flows: u32) -> Result<()> {
+        let (family, vip) = (self.family, net::tail(net::vip(self.family)));
+        let ends = self.generator.some(flows)?;
+        let astray = ends.iter().filter(|seen| {
+            let to = u32::from_be(seen.destination);
+            match self.kind.reaches() {
+                Some(net) => !net.has_backend(family, to),
+                None => to != vip,
+            }
+        });
+        let astray = astray.count();
+        let enough = astray * 100 <= ends.len();
+        ensure!(enough, "{astray} of {} flows reach no backend", ends.len());
+        Ok(())
     }
 
     /// The nanoseconds that each of so many frames takes, from where it is made to where it
@@ -225,32 +136,22 @@ impl Candidate {
         flows: u32,
         count: u32,
     ) -> Result<f64> {
-        let frames = self.frames(direction, size)?.shuffled(flows);
-        self.live(direction, &frames, count)
+        let frames = match direction {
+            Direction::Forward => self.forward(size, false)?,
+            Direction::Reply => self.replies(size)?,
+        };
+        self.live(direction, &frames.shuffled(flows), count)
     }
 
     /// The nanoseconds that each of so many frames takes in the program alone, the generator
     /// included; and with a stub in the program's place.
-    pub(crate) fn program(
-        &mut self,
-        way: Way,
-        direction: Direction,
-        flows: u32,
-        count: u32,
-    ) -> Result<(f64, f64)> {
-        let frames = self.frames(direction, 64)?.shuffled(flows);
-        let (run, stub) = if way == Way::Classifier {
-            let program = self.node(Hook::TcEgress)?;
-            let ifindex = self.ground.uplink;
-            let run = Run {
-                program,
-                ifindex,
-                action: NEXT,
-            };
-            (run, Stub::PassTc)
-        } else {
-            (self.xdp()?, Stub::Tx)
+    pub(crate) fn program(&mut self, alone: Alone, flows: u32, count: u32) -> Result<(f64, f64)> {
+        let frames = self.frames_of(alone)?.shuffled(flows);
+        let (way, stub) = match alone.hook {
+            Hook::Xdp => (Way::Program, Stub::Tx),
+            Hook::TcIngress | Hook::TcEgress => (Way::Classifier, Stub::PassTc),
         };
+        let run = self.run_of(alone)?;
         self.ground.enter()?;
         let stub = self.generator.stub(stub)?;
         let (bare, _) = self
@@ -259,6 +160,8 @@ impl Candidate {
         let (time, action) = self
             .generator
             .run(way, &run.program, &frames, run.ifindex, count)?;
+        // A refusal is shorter than the frame, which the generator then cannot make any more.
+        ensure!(action != ABORTED, "it has refused a frame");
         ensure!(
             action == run.action,
             "it makes {action} of a frame, not {}",
@@ -268,12 +171,30 @@ impl Candidate {
     }
 
     /// How many instructions its program has.
-    pub(crate) fn instructions(&mut self, way: Way) -> Result<u32> {
-        let program = match way {
-            Way::Classifier => self.node(Hook::TcEgress)?,
-            Way::Program | Way::Live => self.xdp()?.program,
-        };
-        generator::instructions(&program)
+    pub(crate) fn instructions(&mut self, alone: Alone) -> Result<u32> {
+        generator::instructions(&self.run_of(alone)?.program)
+    }
+
+    fn run_of(&mut self, alone: Alone) -> Result<Run> {
+        match alone.hook {
+            Hook::Xdp => self.xdp(),
+            hook => Ok(Run {
+                program: self.node(hook)?,
+                ifindex: self.ground.uplink,
+                action: NEXT,
+            }),
+        }
+    }
+
+    /// At TC ingress, frames as XDP has left them.
+    fn frames_of(&self, alone: Alone) -> Result<Frames> {
+        if alone.hook == Hook::TcIngress && self.kind.is_served() {
+            return Frames::forward(self.family, 64, To::Hosts(PODS, POD_PORT), false);
+        }
+        match alone.direction {
+            Direction::Forward => self.forward(64, false),
+            Direction::Reply => self.replies(64),
+        }
     }
 
     /// Lets frames go their way, and sees that they end.
@@ -321,16 +242,9 @@ impl Candidate {
         self.node.as_mut().context("no node")?.program(hook)
     }
 
-    fn frames(&self, direction: Direction, size: usize) -> Result<Frames> {
-        match direction {
-            Direction::Forward => self.forward(size, false),
-            Direction::Reply => self.replies(size),
-        }
-    }
-
     fn forward(&self, size: usize, syn: bool) -> Result<Frames> {
         let to = match self.kind {
-            Kind::Kernel | Kind::Stranger => To::Hosts(STRANGERS),
+            Kind::Kernel | Kind::Stranger => To::Hosts(STRANGERS, PORT),
             _ => To::Service,
         };
         Frames::forward(self.family, size, to, syn)

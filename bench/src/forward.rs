@@ -14,31 +14,17 @@ use nix::{
 
 use crate::{
     Forward,
-    candidate::{Candidate, Direction, Kind},
-    row::{Row, median, ratio},
+    candidate::Candidate,
+    kind::Kind,
+    measure::{Measure, Times},
+    node,
+    row::Row,
 };
-
-/// One thing to measure of every candidate that it can be measured of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Measure {
-    /// Frames go all the way, not through the program alone.
-    path: bool,
-    direction: Direction,
-    /// Bytes on the wire.
-    size: usize,
-}
-
-/// What was measured of one candidate, by round, in nanoseconds a packet.
-#[derive(Clone, Debug, Default)]
-struct Times {
-    whole: Vec<f64>,
-    /// With a stub in the program's place; nothing of a path.
-    stub: Vec<f64>,
-}
 
 /// Measures all candidates at all numbers of flows.
 pub(crate) fn run(args: &Forward) -> Result<Vec<Row>> {
     stay_on_one_core()?;
+    node::sweep()?;
     let mut numbers = args.flows.clone();
     numbers.sort_unstable();
     let most = *numbers.last().context("no number of flows")?;
@@ -81,7 +67,7 @@ fn at(args: &Forward, candidates: &mut [Candidate], flows: u32) -> Result<Vec<Ro
             Err(error) => warn(&format!("{begin}: no {name}: {error:#}")),
         }
     }
-    let measures = measures(args);
+    let measures = Measure::all(&args.size);
     let mut times = vec![vec![Some(Times::default()); ready.len()]; measures.len()];
     for round in 1..=args.rounds {
         tell(&format!("{begin}: round {round} of {}", args.rounds));
@@ -107,109 +93,6 @@ fn at(args: &Forward, candidates: &mut [Candidate], flows: u32) -> Result<Vec<Ro
     tell("");
     println!("{begin}: {} s", started.elapsed().as_secs());
     Ok(rows)
-}
-
-fn measures(args: &Forward) -> Vec<Measure> {
-    let mut measures = Vec::new();
-    for direction in [Direction::Forward, Direction::Reply] {
-        let of = |path| {
-            move |size| Measure {
-                path,
-                direction,
-                size,
-            }
-        };
-        measures.extend(args.size.iter().copied().map(of(true)));
-        measures.push(of(false)(64));
-    }
-    measures
-}
-
-// === impl Measure ===
-
-impl Measure {
-    /// Measures once; false where that is nothing for this candidate.
-    fn take(
-        self,
-        candidate: &mut Candidate,
-        flows: u32,
-        packets: u32,
-        times: &mut Times,
-    ) -> Result<bool> {
-        if self.path {
-            if self.direction == Direction::Reply && !candidate.kind.has_replies() {
-                return Ok(false);
-            }
-            times
-                .whole
-                .push(candidate.path(self.direction, self.size, flows, packets)?);
-        } else {
-            let Some(way) = candidate.kind.alone(self.direction) else {
-                return Ok(false);
-            };
-            let (whole, stub) = candidate.program(way, self.direction, flows, packets)?;
-            times.whole.push(whole);
-            times.stub.push(stub);
-        }
-        Ok(true)
-    }
-
-    fn rows(
-        self,
-        candidates: &mut [&mut Candidate],
-        flows: u32,
-        all: &[Option<Times>],
-    ) -> Result<Vec<Row>> {
-        let of = |kind: Kind| {
-            let index = candidates.iter().position(|it| it.kind == kind)?;
-            Some(all.get(index)?.as_ref()?.whole.clone())
-        };
-        let bare = of(Kind::Tx).unwrap_or_default();
-        let (nftables, kernel) = (of(Kind::Nftables), of(Kind::Kernel));
-        let mut rows = Vec::new();
-        for (candidate, times) in candidates.iter_mut().zip(all) {
-            let Some(times) = times else { continue };
-            let over = times
-                .whole
-                .iter()
-                .zip(&times.stub)
-                .map(|(whole, stub)| whole - stub);
-            let own = if self.path {
-                times.whole.clone()
-            } else {
-                over.collect()
-            };
-            let (ns_per_packet, spread) = median(own);
-            let bare = if self.path { &bare } else { &times.stub };
-            let to = |other: &Option<Vec<f64>>| {
-                let other = other.as_ref().filter(|_| self.path)?;
-                ratio(&times.whole, other)
-            };
-            let alone = candidate.kind.alone(self.direction).filter(|_| !self.path);
-            rows.push(Row {
-                bench: if self.path { "path" } else { "program" },
-                candidate: candidate.kind.name(),
-                direction: match self.direction {
-                    Direction::Forward => "forward",
-                    Direction::Reply => "reply",
-                },
-                size: self.size,
-                flows,
-                family: match candidate.family {
-                    Family::V4 => 4,
-                    Family::V6 => 6,
-                },
-                ns_per_packet,
-                mpps: 1000.0 / median(times.whole.clone()).0,
-                ratio_to_xdp_tx: ratio(&times.whole, bare).context("no rounds")?,
-                ratio_to_nftables: to(&nftables),
-                ratio_to_kernel: to(&kernel),
-                spread,
-                instructions: alone.map(|way| candidate.instructions(way)).transpose()?,
-            });
-        }
-        Ok(rows)
-    }
 }
 
 /// Runs on one core from now on: softirqs run where they are raised, so the sinks do too.

@@ -26,20 +26,20 @@ pub(crate) struct Frames {
 pub(crate) enum To {
     /// The service.
     Service,
-    /// Each of some hosts in turn.
-    Hosts(Net),
+    /// Each of some hosts in turn, at this port.
+    Hosts(Net, u16),
 }
 
 impl Frames {
     /// What clients send: their first packets, with `syn`, or those that follow. `size` is
     /// that on the wire, in bytes; no frame is shorter than its headers.
     pub(crate) fn forward(family: Family, size: usize, to: To, syn: bool) -> Result<Self> {
-        let (first, destinations) = match to {
-            To::Service => (vip(family), 1),
-            To::Hosts(net) => (net.first(family), BACKENDS),
+        let (first, port, destinations) = match to {
+            To::Service => (vip(family), PORT, 1),
+            To::Hosts(net, port) => (net.first(family), port, BACKENDS),
         };
         let client = CLIENTS.host(family, 0);
-        let mut frames = Self::new(family, size, (client, 0), (first, PORT), syn)?;
+        let mut frames = Self::new(family, size, (client, 0), (first, port), syn)?;
         frames.plan.port = transport(family) as u32;
         frames.plan.first_source = tail(client);
         frames.plan.first_port = 1024;

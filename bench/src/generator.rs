@@ -20,16 +20,21 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/na
 /// Frames that are on their way at once: fewer than a veth device's ring has room for.
 const BATCH: u32 = 64;
 
+/// How many flows are looked at, to see where they go.
+const SAMPLE: u32 = 1 << 12;
+
 const GENERATE: &str = "bench_generate";
 const GENERATE_TC: &str = "bench_generate_tc";
 const SINK: &str = "bench_sink";
 const STUBS: [Stub; 3] = [Stub::Tx, Stub::Drop, Stub::Pass];
 
 /// What becomes of a frame at XDP, by its number.
+pub(crate) const ABORTED: u32 = 0;
+/// See [`ABORTED`].
 pub(crate) const DROP: u32 = 1;
-/// See [`DROP`].
+/// See [`ABORTED`].
 pub(crate) const PASS: u32 = 2;
-/// See [`DROP`].
+/// See [`ABORTED`].
 pub(crate) const TX: u32 = 3;
 /// What becomes of a frame at TC that goes on to the next program: `TCX_NEXT`, -1.
 pub(crate) const NEXT: u32 = u32::MAX;
@@ -171,16 +176,18 @@ impl Generator {
         Ok(self.watch.set(0, watch, 0)?)
     }
 
-    /// A frame that arrived: the first, or the last.
-    pub(crate) fn seen(&self, what: u32) -> Result<Seen> {
-        let map = if what == Watch::LAST {
-            &self.last
-        } else {
-            &self.seen
-        };
-        let seen = map.get(&0, 0)?;
+    /// The last frame that arrived.
+    pub(crate) fn last(&self) -> Result<Seen> {
+        let seen = self.last.get(&0, 0)?;
         ensure!(seen.there == 1, "no frame arrived");
         Ok(seen)
+    }
+
+    /// Some of the frames of so many flows that arrived, from all over them.
+    pub(crate) fn some(&self, flows: u32) -> Result<Vec<Seen>> {
+        let step = (flows / SAMPLE).max(1) as usize;
+        let places = (0..flows).step_by(step);
+        places.map(|place| Ok(self.seen.get(&place, 0)?)).collect()
     }
 }
 

@@ -10,6 +10,8 @@ mod forward;
 mod frames;
 mod generator;
 mod ground;
+mod kind;
+mod measure;
 mod net;
 mod node;
 mod page;

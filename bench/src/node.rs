@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use aya::programs::ProgramFd;
 use lb_common::{Algorithm, Family, Hook, Mode, Protocol, maglev};
 use naru::{
@@ -22,6 +22,11 @@ use crate::{
     ground::{Ground, UPLINK},
     net::{self, BACKENDS, FAR_PODS, MAC, POD_PORT, PODS, PORT},
 };
+
+/// Where nodes are pinned, and how their directories' names begin; the process follows.
+const PINS: &str = "/sys/fs/bpf";
+/// See [`PINS`].
+const NAME: &str = "naru-bench-";
 
 /// Naru with one service, attached to the uplink.
 pub(crate) struct Node {
@@ -39,8 +44,7 @@ impl Node {
         family: Family,
         max_flows: u32,
     ) -> Result<Self> {
-        let name = format!("naru-bench-{}-{name}", std::process::id());
-        let pins = Path::new("/sys/fs/bpf").join(name);
+        let pins = Path::new(PINS).join(format!("{NAME}{}-{name}", std::process::id()));
         datapath::preflight(&pins)?;
         let datapath = Datapath::open(Options {
             pin_dir: pins.clone(),
@@ -77,6 +81,23 @@ impl Drop for Node {
             eprintln!("naru-bench: {} is left: {error}", self.pins.display());
         }
     }
+}
+
+/// Removes what a benchmark that was killed has left.
+pub(crate) fn sweep() -> Result<()> {
+    // Where there is no such file system, there is nothing on it.
+    for entry in std::fs::read_dir(PINS).into_iter().flatten() {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let rest = name
+            .strip_prefix(NAME)
+            .and_then(|rest| rest.split_once('-'));
+        let gone = rest.is_some_and(|(process, _)| !Path::new("/proc").join(process).exists());
+        if gone {
+            std::fs::remove_dir_all(&path).with_context(|| path.display().to_string())?;
+        }
+    }
+    Ok(())
 }
 
 fn service(algorithm: Algorithm, mode: Mode, family: Family) -> Service {

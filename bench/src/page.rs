@@ -38,9 +38,9 @@ fn tables(rows: &[Row]) -> Result<String> {
 }
 
 fn title(row: &Row) -> String {
-    let what = match row.bench {
-        "path" => "The whole path",
-        _ => "The program alone",
+    let what = match row.hook {
+        None => "The whole path".to_owned(),
+        Some(hook) => format!("The program alone at {hook}"),
     };
     format!(
         "{what}, {}, IPv{}, {} bytes",
@@ -64,34 +64,34 @@ fn table(rows: &[&Row]) -> Result<String> {
     for &flows in &flows {
         write!(text, " {} |", short(flows))?;
     }
-    let last = if alone { " instructions |" } else { "" };
+    let last = if alone {
+        " instructions | lookups |"
+    } else {
+        ""
+    };
     writeln!(text, "{last}")?;
-    writeln!(
-        text,
-        "|---|{}{}",
-        "---|".repeat(flows.len()),
-        if alone { "---|" } else { "" }
-    )?;
+    let columns = 1 + flows.len() + if alone { 2 } else { 0 };
+    writeln!(text, "|{}", "---|".repeat(columns))?;
     for name in names {
         write!(text, "| {name} |")?;
-        let mut instructions = None;
+        let mut last = None;
         for &flows in &flows {
-            match rows
+            let row = rows
                 .iter()
-                .find(|row| row.candidate == name && row.flows == flows)
-            {
-                Some(row) => {
-                    write!(text, " {} |", cell(row))?;
-                    instructions = row.instructions;
-                }
+                .find(|row| row.candidate == name && row.flows == flows);
+            match row {
+                Some(row) => write!(text, " {} |", cell(row))?,
                 None => write!(text, " |")?,
             }
+            last = row.or(last);
         }
-        match instructions {
-            Some(number) => writeln!(text, " {number} |")?,
-            None if alone => writeln!(text, " |")?,
-            None => writeln!(text)?,
+        let program = last.filter(|_| alone);
+        if let Some(row) = program {
+            let instructions = row.instructions.map_or(String::new(), |it| it.to_string());
+            let lookups = row.lookups.map_or(String::new(), |it| it.to_string());
+            write!(text, " {instructions} | {lookups} |")?;
         }
+        writeln!(text)?;
     }
     Ok(text)
 }
@@ -135,6 +135,7 @@ mod tests {
             bench: "path",
             candidate: candidate.to_owned(),
             direction: "forward",
+            hook: None,
             size: 64,
             flows,
             family: 4,
@@ -145,6 +146,7 @@ mod tests {
             ratio_to_kernel: None,
             spread: 2.0,
             instructions: None,
+            lookups: None,
         }
     }
 

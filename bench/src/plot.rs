@@ -30,7 +30,7 @@ const COLOURS: [RGBColor; 12] = [
 pub(crate) fn all(rows: &[Row]) -> Result<Vec<(String, String)>> {
     let mut groups: BTreeMap<String, Vec<&Row>> = BTreeMap::new();
     for row in rows {
-        let (bench, direction) = (row.bench, row.direction);
+        let (bench, direction) = (row.hook.unwrap_or(row.bench), row.direction);
         let name = format!(
             "performance-{bench}-{direction}-v{}-{}.svg",
             row.family, row.size
@@ -58,9 +58,9 @@ fn paint(rows: &[&Row], svg: &mut String) -> Result<(), Box<dyn std::error::Erro
     let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     area.fill(&WHITE)?;
     let (picture, legend) = area.split_horizontally(720);
-    let what = match first.bench {
-        "path" => "The whole path",
-        _ => "The program alone, over a stub",
+    let what = match first.hook {
+        None => "The whole path".to_owned(),
+        Some(hook) => format!("The program alone at {hook}, over a stub"),
     };
     let title = format!(
         "{what}, IPv{}, {}, {} bytes",
@@ -129,6 +129,7 @@ mod tests {
             bench: "path",
             candidate: candidate.to_owned(),
             direction: "forward",
+            hook: None,
             size: 64,
             flows,
             family: 4,
@@ -139,6 +140,7 @@ mod tests {
             ratio_to_kernel: None,
             spread: 1.0,
             instructions: None,
+            lookups: None,
         };
         let rows = [row("xdp_tx", 1), row("xdp_tx", 1024), row("nftables", 1)];
         let [(name, svg)] = &all(&rows).unwrap()[..] else {

@@ -12,6 +12,8 @@ pub(crate) struct Row {
     pub(crate) candidate: String,
     /// `forward` or `reply`.
     pub(crate) direction: &'static str,
+    /// Where the program runs: `xdp`, `tc-ingress` or `tc-egress`; `program` only.
+    pub(crate) hook: Option<&'static str>,
     /// Bytes of a frame on the wire, with its check sequence. Where headers alone take more
     /// (IPv6 with TCP: 80), frames are that long.
     pub(crate) size: usize,
@@ -34,6 +36,9 @@ pub(crate) struct Row {
     pub(crate) spread: f64,
     /// Of the kernel's own kind, in the whole program; `program` only.
     pub(crate) instructions: Option<u32>,
+    /// For a packet, one after the other, that go by a hash, a prefix or a route; `program`
+    /// only.
+    pub(crate) lookups: Option<u32>,
 }
 
 /// The median, and how far the middle half lies apart.
@@ -79,7 +84,7 @@ pub(crate) fn table(rows: &[Row]) -> Table {
     ]);
     for (index, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, 2));
-        if index > 5 || index == 3 || index == 4 {
+        if index > 6 || index == 4 || index == 5 {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
@@ -89,6 +94,7 @@ pub(crate) fn table(rows: &[Row]) -> Table {
             row.bench.to_owned(),
             row.family.to_string(),
             row.direction.to_owned(),
+            row.hook.unwrap_or_default().to_owned(),
             row.size.to_string(),
             row.flows.to_string(),
             row.candidate.clone(),
@@ -98,6 +104,7 @@ pub(crate) fn table(rows: &[Row]) -> Table {
             two(row.ratio_to_nftables),
             two(row.ratio_to_kernel),
             row.instructions.map_or(String::new(), |it| it.to_string()),
+            row.lookups.map_or(String::new(), |it| it.to_string()),
         ]);
     }
     table
