@@ -73,7 +73,7 @@ pub(crate) struct Forward {
     /// Draw nanoseconds over flows as SVG into this directory
     #[arg(long, value_name = "DIR")]
     plot: Option<PathBuf>,
-    /// Replace the tables of this page
+    /// Replace the tables of this page, and the pictures beside it that it shows
     #[arg(long, value_name = "FILE")]
     page: Option<PathBuf>,
     /// The command that the page is to name
@@ -119,6 +119,10 @@ fn measure(args: &Forward) -> Result<()> {
         }
     }
     if let (Some(path), Some(page)) = (&args.page, &page) {
+        let pictures = plot::all(&rows)?.into_iter();
+        for (name, svg) in pictures.filter(|(name, _)| page.contains(name.as_str())) {
+            write(path.with_file_name(name), svg)?;
+        }
         write(path.clone(), page::with(page, &rows, &args.command)?)?;
     }
     Ok(())

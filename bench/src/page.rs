@@ -115,7 +115,10 @@ fn machine() -> Result<String> {
     let name = text.lines().find(|line| line.starts_with("model name"));
     let name = name.and_then(|line| line.split_once(':'));
     let name = name.map_or("an unnamed processor", |(_, name)| name.trim());
-    let cores = std::thread::available_parallelism()?;
+    let cores = text
+        .lines()
+        .filter(|line| line.starts_with("processor"))
+        .count();
     let kernel = nix::sys::utsname::uname()?;
     let release = kernel.release().to_string_lossy();
     // A vendor's suffix says nothing to others.

@@ -70,13 +70,12 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(path) = &args.json {
         command.arg("--json").arg(path);
     }
-    let docs = host::root().join("docs");
-    let plot = args.plot.clone().or(args.write.then(|| docs.clone()));
-    if let Some(dir) = plot {
+    if let Some(dir) = &args.plot {
         command.arg("--plot").arg(dir);
     }
     if args.write {
-        command.arg("--page").arg(docs.join("performance.md"));
+        let page = host::root().join("docs/performance.md");
+        command.arg("--page").arg(page);
         command.arg("--command").arg(args.words());
     }
     let error = command.exec();
