@@ -154,3 +154,53 @@ const fn transport(family: Family) -> usize {
         Family::V6 => LINK + 40,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// What the generator makes of a sum and what it adds.
+    fn folded(sum: u32, words: [u32; 2], port: u16) -> u16 {
+        let halves = |word: u32| (word & 0xffff) + (word >> 16);
+        let sum = sum + halves(words[0]) + halves(words[1]) + u32::from(port);
+        !(halves(halves(sum)) as u16)
+    }
+
+    #[test]
+    fn checksums_are_those_of_the_whole_frame() {
+        for family in [Family::V4, Family::V6] {
+            let frames = Frames::forward(family, 1400, To::Service, false).unwrap();
+            let plan = frames.plan;
+            let (source, destination, port) = plan.ends(40_000);
+            assert_eq!(source, tail(CLIENTS.host(family, 1)), "ports have run out");
+            let link = PacketBuilder::ethernet2(OTHER, MAC);
+            let ip = match (CLIENTS.host(family, 1), vip(family)) {
+                (IpAddr::V4(from), IpAddr::V4(to)) => link.ipv4(from.octets(), to.octets(), 64),
+                (IpAddr::V6(from), IpAddr::V6(to)) => link.ipv6(from.octets(), to.octets(), 64),
+                _ => panic!("two families"),
+            };
+            let mut bytes = Vec::new();
+            let payload = vec![0; frames.len - transport(family) - 20];
+            let tcp = ip.tcp(port, PORT, 1, 65_535).ack(1);
+            tcp.write(&mut bytes, &payload).unwrap();
+            let field = |at: u32| {
+                let at = at as usize;
+                u16::from_ne_bytes(bytes[at..at + 2].try_into().unwrap())
+            };
+            let words = [source.to_be(), destination.to_be()];
+            let tcp = folded(plan.tcp_sum, words, port.to_be());
+            assert_eq!(tcp, field(plan.tcp_checksum), "TCP over {family:?}");
+            if family == Family::V4 {
+                let ip = folded(plan.ip_sum, words, 0);
+                assert_eq!(ip, field(plan.ip_checksum));
+            }
+        }
+    }
+
+    #[test]
+    fn no_frame_is_shorter_than_its_headers() {
+        let len = |family| Frames::forward(family, 64, To::Service, true).unwrap().len;
+        assert_eq!((len(Family::V4), len(Family::V6)), (60, 76));
+    }
+}

@@ -1,6 +1,6 @@
 //! What is measured of each candidate, and the rows that come of it.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use lb_common::{Family, Hook};
 
 use crate::{
@@ -100,6 +100,10 @@ impl Measure {
                     )
                 }
             };
+            // Without the other, which was told of, there is nothing to hold it against.
+            let Some(ratio_to_xdp_tx) = bare else {
+                continue;
+            };
             let (ns_per_packet, spread) = median(own);
             rows.push(Row {
                 bench: self.bench(),
@@ -114,7 +118,7 @@ impl Measure {
                 },
                 ns_per_packet,
                 mpps: 1000.0 / median(whole.clone()).0,
-                ratio_to_xdp_tx: bare.context("no rounds")?,
+                ratio_to_xdp_tx,
                 ratio_to_nftables: to(&nftables),
                 ratio_to_kernel: to(&kernel),
                 spread,
