@@ -84,7 +84,7 @@ impl Candidate {
             ensure!(flows < max, "net.netfilter.nf_conntrack_max is {max}");
         }
         if self.node.is_some() && flows > self.begun {
-            let opening = self.forward(60, true)?.in_turn(flows, self.begun);
+            let opening = self.forward(64, true)?.in_turn(flows, self.begun);
             let count = flows - self.begun;
             self.live(Direction::Forward, &opening, count)?;
         }

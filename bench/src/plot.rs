@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 
-use crate::row::Row;
+use crate::{kind::Kind, row::Row};
 
 const SIZE: (u32, u32) = (960, 480);
 const INK: RGBColor = RGBColor(0x33, 0x33, 0x33);
 const PALE: RGBColor = RGBColor(0xe4, 0xe4, 0xe4);
-/// Dark enough on white, and told apart by who sees few colours, by lightness.
+/// Of candidates, in the order of [`Kind::all`].
 const COLOURS: [RGBColor; 12] = [
     RGBColor(0x88, 0x88, 0x88),
     RGBColor(0xbb, 0xbb, 0xbb),
@@ -71,7 +71,7 @@ fn paint(rows: &[&Row], svg: &mut String) -> Result<(), Box<dyn std::error::Erro
         .caption(title, ("sans-serif", 17).into_font().color(&INK))
         .margin(12)
         .x_label_area_size(42)
-        .y_label_area_size(54)
+        .y_label_area_size(70)
         .build_cartesian_2d((1.0..f64::from(most)).log_scale().base(2.0), 0.0..top)?;
     chart
         .configure_mesh()
@@ -81,6 +81,7 @@ fn paint(rows: &[&Row], svg: &mut String) -> Result<(), Box<dyn std::error::Erro
         .axis_style(INK)
         .label_style(text.clone())
         .x_label_formatter(&|flows| short(*flows as u32))
+        .y_label_formatter(&|ns| format!("{ns:.0}"))
         .x_desc("flows")
         .y_desc("nanoseconds a packet, one core")
         .draw()?;
@@ -92,7 +93,10 @@ fn paint(rows: &[&Row], svg: &mut String) -> Result<(), Box<dyn std::error::Erro
             None => lines.push((&row.candidate, vec![point])),
         }
     }
-    for (index, ((name, points), colour)) in lines.iter().zip(COLOURS).enumerate() {
+    let names: Vec<String> = Kind::all().into_iter().map(Kind::name).collect();
+    for (index, (name, points)) in lines.iter().enumerate() {
+        let place = names.iter().position(|it| it == name).unwrap_or_default();
+        let colour = COLOURS.get(place).unwrap_or(&INK);
         chart.draw_series(LineSeries::new(
             points.iter().copied(),
             colour.stroke_width(2),

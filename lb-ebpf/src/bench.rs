@@ -8,6 +8,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+#[expect(dead_code, reason = "the agent's program needs more of it")]
 mod packet;
 
 use aya_ebpf::{
@@ -92,7 +93,7 @@ fn bench_pass(_: XdpContext) -> u32 {
 /// Leaves what comes alone.
 #[classifier]
 fn bench_pass_tc(_: TcContext) -> i32 {
-    TC_ACT_OK as i32
+    TC_ACT_OK
 }
 
 /// Where frames end.
