@@ -1,9 +1,12 @@
 //! The command `naru-lab`: shows Naru at work on a LAN of network namespaces.
 #![forbid(unsafe_code)]
 
+mod connect;
 mod demo;
 mod failover;
+mod measure;
 mod play;
+mod reflect;
 mod server;
 
 use std::net::SocketAddr;
@@ -42,6 +45,11 @@ enum Command {
     /// Needs root. Builds a LAN with an agent on every node, lets each fault happen many
     /// times to the node that owns the address, and shows what clients saw.
     Failover(failover::Args),
+    /// Measures connections and requests a second, beside other balancers and none.
+    ///
+    /// Needs root, nginx, wrk and HAProxy. Builds a LAN with a node for each balancer, and
+    /// lets them take turns.
+    Connect(connect::Args),
     /// Keeps a lab that is up.
     #[command(hide = true)]
     Keep(play::KeeperArgs),
@@ -68,6 +76,7 @@ fn main() -> ExitCode {
         Command::Demo { naru, once } => demo::run(&naru, once),
         Command::Lab(args) => play::run(&args),
         Command::Failover(args) => failover::run(&args),
+        Command::Connect(args) => connect::run(&args),
         Command::Keep(args) => play::keep(&args).map(|()| true),
         Command::Testbed { dir } => testbed(&dir),
         Command::Pod { name, listen } => server::run(&name, listen).map(|()| true),

@@ -1,0 +1,216 @@
+//! The turns of all rounds as rows, and the rows for people.
+
+use serde::Serialize;
+
+use super::candidate::{Balancer, Candidate, Way};
+use super::wrk::{Sample, Use};
+use super::Turn;
+use crate::measure::plot::{Bar, Chart, Whose};
+use crate::measure::stats::{self, Interval};
+use crate::measure::{Output, markdown, table};
+
+/// What keep-alive requests through Naru are to reach of those without a balancer: the
+/// lower end of the interval.
+const BOUND: f64 = 0.95;
+
+/// What one candidate reached over one way, by one use of connections.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Row {
+    bench: &'static str,
+    candidate: &'static str,
+    way: &'static str,
+    /// `keep-alive`, or `connection` for one request a connection.
+    connections: &'static str,
+    rounds: usize,
+    /// Medians of all rounds.
+    requests_per_second: f64,
+    p50_us: f64,
+    p99_us: f64,
+    /// The middle half of the rounds' rates, as a share of the median.
+    spread: f64,
+    /// Against no balancer over the same way in the same round; the geometric mean, and the
+    /// interval in which it lies by 95 %.
+    ratio_to_none: f64,
+    ratio_low: f64,
+    /// None where one round leaves it open.
+    ratio_high: Option<f64>,
+    errors: u64,
+    #[serde(skip)]
+    of: Candidate,
+}
+
+/// A row for each candidate and use, in the candidates' order.
+pub(super) fn rows(candidates: &[Candidate], turns: &[Turn]) -> Vec<Row> {
+    let of = |candidate: Candidate, how: Use| -> Vec<Sample> {
+        let same = |it: &&Turn| it.candidate == candidate && it.how == how;
+        let mut same: Vec<&Turn> = turns.iter().filter(same).collect();
+        same.sort_by_key(|it| it.round);
+        same.iter().map(|it| it.sample).collect()
+    };
+    let uses = [(Use::KeepAlive, "keep-alive"), (Use::Once, "connection")];
+    let all = uses
+        .into_iter()
+        .flat_map(|it| candidates.iter().map(move |candidate| (it, *candidate)));
+    all.map(|((how, name), candidate)| {
+        let none = Candidate {
+            balancer: Balancer::None,
+            ..candidate
+        };
+        let (samples, base) = (of(candidate, how), of(none, how));
+        let ratios = samples.iter().zip(&base).map(|(it, base)| it.rate / base.rate);
+        row(candidate, name, &samples, stats::ratio(&ratios.collect::<Vec<_>>()))
+    })
+    .collect()
+}
+
+fn row(candidate: Candidate, connections: &'static str, samples: &[Sample], ratio: Interval) -> Row {
+    let values = |field: fn(&Sample) -> f64| samples.iter().map(field).collect::<Vec<_>>();
+    let rates = values(|it| it.rate);
+    Row {
+        bench: "connect",
+        candidate: candidate.balancer.name(),
+        way: candidate.way.name(),
+        connections,
+        rounds: samples.len(),
+        requests_per_second: stats::median(&rates),
+        p50_us: stats::median(&values(|it| it.p50)),
+        p99_us: stats::median(&values(|it| it.p99)),
+        spread: stats::spread(&rates),
+        ratio_to_none: ratio.middle,
+        ratio_low: ratio.low,
+        ratio_high: ratio.high.is_finite().then_some(ratio.high),
+        errors: samples.iter().map(|it| it.errors).sum(),
+        of: candidate,
+    }
+}
+
+/// Prints them, and writes what was asked for.
+pub(super) fn tell(rows: &[Row], output: &Output) -> anyhow::Result<()> {
+    let mut page = String::new();
+    for (connections, title, what) in [
+        ("keep-alive", "Requests over connections that are kept", "requests"),
+        ("connection", "Requests over connections of their own", "connections"),
+    ] {
+        let head = [
+            "candidate",
+            &format!("{what}/s"),
+            "spread",
+            "p50, µs",
+            "p99, µs",
+            "× none",
+            "95 %",
+            "errors",
+        ];
+        for way in Way::ALL {
+            let same = |it: &&Row| it.of.way == way && it.connections == connections;
+            let shown: Vec<&Row> = rows.iter().filter(same).collect();
+            if shown.is_empty() {
+                continue;
+            }
+            let cells = || shown.iter().map(|row| row.cells());
+            println!("\n{title}: {}\n{}", way.words(), table(&head, cells()));
+            let text = markdown(&head, cells());
+            page.push_str(&format!("**{title}**: {}\n\n{text}\n", way.words()));
+        }
+        let bars: Vec<Bar> = rows
+            .iter()
+            .filter(|it| it.connections == connections)
+            .map(Row::bar)
+            .collect();
+        let name = format!("connect-{connections}.svg");
+        let chart = Chart {
+            title,
+            axis: &format!("{what} a second, against no balancer over the same way"),
+            bound: Some(if connections == "keep-alive" { BOUND } else { 1.0 }),
+            bars: &bars,
+        };
+        output.write_plot(&name, &chart)?;
+        page.push_str(&format!("![{title}]({name})\n\n"));
+    }
+    for line in verdicts(rows) {
+        println!("{line}");
+        page.push_str(&format!("- {line}\n"));
+    }
+    output.write_json(&rows)?;
+    output.write_page("connect", &page)
+}
+
+/// Whether every bound is kept.
+pub(super) fn verdict(rows: &[Row]) -> bool {
+    judged(rows).iter().all(|(_, kept)| *kept)
+}
+
+fn verdicts(rows: &[Row]) -> Vec<String> {
+    let judged = judged(rows).into_iter();
+    judged
+        .map(|(what, kept)| format!("{}: {what}", if kept { "kept" } else { "MISSED" }))
+        .collect()
+}
+
+/// The bounds, each with whether it is kept.
+fn judged(rows: &[Row]) -> Vec<(String, bool)> {
+    let naru = rows.iter().filter(|it| matches!(it.of.balancer, Balancer::Naru(_)));
+    let mut all = Vec::new();
+    for row in naru {
+        let who = format!("{} over {}", row.candidate, row.way);
+        if row.connections == "keep-alive" {
+            let what = format!(
+                "{who}, kept connections: at least {:.3} × no balancer, wanted {BOUND}",
+                row.ratio_low
+            );
+            all.push((what, row.ratio_low >= BOUND));
+            continue;
+        }
+        let rivals = rows.iter().filter(|it| {
+            matches!(it.of.balancer, Balancer::Nftables | Balancer::Haproxy)
+                && it.connections == row.connections
+                // What answers past the balancer is compared with what cannot.
+                && it.of.way.is_local() == row.of.way.is_local()
+        });
+        for rival in rivals {
+            let (mine, theirs) = (row.requests_per_second, rival.requests_per_second);
+            let what = format!(
+                "{who}, new connections: {:.2} × {}",
+                mine / theirs,
+                rival.candidate
+            );
+            all.push((what, mine > theirs));
+        }
+    }
+    all
+}
+
+// === impl Row ===
+
+impl Row {
+    fn cells(&self) -> Vec<String> {
+        let interval = match self.ratio_high {
+            Some(high) => format!("{:.3}–{high:.3}", self.ratio_low),
+            None => "-".to_owned(),
+        };
+        vec![
+            self.candidate.to_owned(),
+            format!("{:.0}", self.requests_per_second),
+            format!("{:.1} %", self.spread * 100.0),
+            format!("{:.0}", self.p50_us),
+            format!("{:.0}", self.p99_us),
+            format!("{:.3}", self.ratio_to_none),
+            interval,
+            self.errors.to_string(),
+        ]
+    }
+
+    fn bar(&self) -> Bar {
+        Bar {
+            label: format!("{}: {}", self.way, self.candidate),
+            whose: match self.of.balancer {
+                Balancer::None | Balancer::Passing => Whose::Base,
+                Balancer::Nftables | Balancer::Haproxy => Whose::Other,
+                Balancer::Naru(_) => Whose::Naru,
+            },
+            value: self.ratio_to_none,
+            low: self.ratio_low,
+            high: self.ratio_high.unwrap_or(f64::INFINITY),
+        }
+    }
+}
