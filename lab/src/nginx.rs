@@ -10,12 +10,7 @@ use crate::topology::PodSpec;
 /// Nothing of the machine's own nginx is read or written: no logs, and no directories for
 /// what requests bring.
 pub(crate) fn write(path: &Path, pod: &PodSpec) -> Result<()> {
-    let PodSpec {
-        name,
-        address,
-        port,
-        ..
-    } = pod;
+    let PodSpec { name, port, .. } = pod;
     let base = path.with_extension("");
     let base = base.display();
     let text = format!(
@@ -35,7 +30,8 @@ http {{
     keepalive_requests 1000000000;
     keepalive_timeout 600s;
     server {{
-        listen {address}:{port} backlog=4096;
+        # At every address that is routed to the pod.
+        listen {port} backlog=4096;
         location / {{
             default_type text/plain;
             add_header x-pod {name};

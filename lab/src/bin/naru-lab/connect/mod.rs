@@ -48,8 +48,10 @@ struct Turn {
     sample: Sample,
 }
 
-/// Threads of the client, and pods a service: each thread without a balancer asks one.
+/// Threads of the client.
 const THREADS: usize = 2;
+/// Pods of a service.
+const PODS: usize = 2;
 
 /// Measures; says whether all bounds are kept.
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
@@ -60,7 +62,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     };
     let candidates = candidate::all(ways);
     println!("building the LAN, a node for each balancer …");
-    let site = Site::build(&args.naru, THREADS)?;
+    let site = Site::build(&args.naru, PODS)?;
     for &candidate in &candidates {
         site.prepare(candidate)?;
         site.wait(candidate)?;
@@ -68,14 +70,19 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     println!("ready after {:.0} s", began.elapsed().as_secs_f64());
     let mut turns = Vec::new();
     for round in 0..args.rounds {
-        let mut order = candidates.clone();
-        // Nobody always comes after the same neighbour's heat and leftovers.
-        order.rotate_left(round as usize % candidates.len());
-        if round % 2 == 1 {
-            order.reverse();
-        }
-        for candidate in order {
-            take_turn(args, &site, candidate, round, &mut turns)?;
+        for way in ways {
+            for how in [Use::KeepAlive, Use::Once] {
+                let mut order = candidate::all(&[*way]);
+                // Nobody always comes after the same neighbour's heat and leftovers.
+                let first = round as usize % order.len();
+                order.rotate_left(first);
+                if round % 2 == 1 {
+                    order.reverse();
+                }
+                for candidate in order {
+                    turns.push(take_turn(args, &site, candidate, how, round)?);
+                }
+            }
         }
         println!(
             "  round {}/{} done, {:.0} s",
@@ -95,27 +102,23 @@ fn take_turn(
     args: &Args,
     site: &Site,
     candidate: Candidate,
+    how: Use,
     round: u32,
-    turns: &mut Vec<Turn>,
-) -> anyhow::Result<()> {
-    let targets = site.targets(candidate)?;
-    let script = site.dir().join("wrk.lua");
+) -> anyhow::Result<Turn> {
     let load = Load {
         threads: THREADS,
         connections: usize::from(args.connections),
         seconds: args.seconds,
     };
-    for how in [Use::KeepAlive, Use::Once] {
-        site.prepare(candidate)?;
-        let sample = wrk::run(site.client(), &targets, how, load, &script)?;
-        turns.push(Turn {
-            candidate,
-            round,
-            how,
-            sample,
-        });
-    }
-    Ok(())
+    site.prepare(candidate)?;
+    let script = site.dir().join("wrk.lua");
+    let sample = wrk::run(site.client(), site.target(candidate)?, how, load, &script)?;
+    Ok(Turn {
+        candidate,
+        round,
+        how,
+        sample,
+    })
 }
 
 fn way(text: &str) -> Result<Way, String> {

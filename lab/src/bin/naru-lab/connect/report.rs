@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
+use super::Turn;
 use super::candidate::{Balancer, Candidate, Way};
 use super::wrk::{Sample, Use};
-use super::Turn;
 use crate::measure::plot::{Bar, Chart, Whose};
 use crate::measure::stats::{self, Interval};
 use crate::measure::{Output, markdown, table};
@@ -37,6 +37,9 @@ pub(super) struct Row {
     errors: u64,
     #[serde(skip)]
     of: Candidate,
+    /// Of each round.
+    #[serde(skip)]
+    rates: Vec<f64>,
 }
 
 /// A row for each candidate and use, in the candidates' order.
@@ -57,13 +60,26 @@ pub(super) fn rows(candidates: &[Candidate], turns: &[Turn]) -> Vec<Row> {
             ..candidate
         };
         let (samples, base) = (of(candidate, how), of(none, how));
-        let ratios = samples.iter().zip(&base).map(|(it, base)| it.rate / base.rate);
-        row(candidate, name, &samples, stats::ratio(&ratios.collect::<Vec<_>>()))
+        let ratios = samples
+            .iter()
+            .zip(&base)
+            .map(|(it, base)| it.rate / base.rate);
+        row(
+            candidate,
+            name,
+            &samples,
+            stats::ratio(&ratios.collect::<Vec<_>>()),
+        )
     })
     .collect()
 }
 
-fn row(candidate: Candidate, connections: &'static str, samples: &[Sample], ratio: Interval) -> Row {
+fn row(
+    candidate: Candidate,
+    connections: &'static str,
+    samples: &[Sample],
+    ratio: Interval,
+) -> Row {
     let values = |field: fn(&Sample) -> f64| samples.iter().map(field).collect::<Vec<_>>();
     let rates = values(|it| it.rate);
     Row {
@@ -81,6 +97,7 @@ fn row(candidate: Candidate, connections: &'static str, samples: &[Sample], rati
         ratio_high: ratio.high.is_finite().then_some(ratio.high),
         errors: samples.iter().map(|it| it.errors).sum(),
         of: candidate,
+        rates,
     }
 }
 
@@ -88,8 +105,16 @@ fn row(candidate: Candidate, connections: &'static str, samples: &[Sample], rati
 pub(super) fn tell(rows: &[Row], output: &Output) -> anyhow::Result<()> {
     let mut page = String::new();
     for (connections, title, what) in [
-        ("keep-alive", "Requests over connections that are kept", "requests"),
-        ("connection", "Requests over connections of their own", "connections"),
+        (
+            "keep-alive",
+            "Requests over connections that are kept",
+            "requests",
+        ),
+        (
+            "connection",
+            "Requests over connections of their own",
+            "connections",
+        ),
     ] {
         let head = [
             "candidate",
@@ -121,7 +146,11 @@ pub(super) fn tell(rows: &[Row], output: &Output) -> anyhow::Result<()> {
         let chart = Chart {
             title,
             axis: &format!("{what} a second, against no balancer over the same way"),
-            bound: Some(if connections == "keep-alive" { BOUND } else { 1.0 }),
+            bound: Some(if connections == "keep-alive" {
+                BOUND
+            } else {
+                1.0
+            }),
             bars: &bars,
         };
         output.write_plot(&name, &chart)?;
@@ -149,7 +178,9 @@ fn verdicts(rows: &[Row]) -> Vec<String> {
 
 /// The bounds, each with whether it is kept.
 fn judged(rows: &[Row]) -> Vec<(String, bool)> {
-    let naru = rows.iter().filter(|it| matches!(it.of.balancer, Balancer::Naru(_)));
+    let naru = rows
+        .iter()
+        .filter(|it| matches!(it.of.balancer, Balancer::Naru(_)));
     let mut all = Vec::new();
     for row in naru {
         let who = format!("{} over {}", row.candidate, row.way);
@@ -168,13 +199,14 @@ fn judged(rows: &[Row]) -> Vec<(String, bool)> {
                 && it.of.way.is_local() == row.of.way.is_local()
         });
         for rival in rivals {
-            let (mine, theirs) = (row.requests_per_second, rival.requests_per_second);
+            let rounds = row.rates.iter().zip(&rival.rates);
+            let ratios: Vec<f64> = rounds.map(|(mine, theirs)| mine / theirs).collect();
+            let ratio = stats::ratio(&ratios);
             let what = format!(
-                "{who}, new connections: {:.2} × {}",
-                mine / theirs,
-                rival.candidate
+                "{who}, new connections: {:.2} × {} ({:.2}–{:.2})",
+                ratio.middle, rival.candidate, ratio.low, ratio.high
             );
-            all.push((what, mine > theirs));
+            all.push((what, ratio.middle > 1.0));
         }
     }
     all

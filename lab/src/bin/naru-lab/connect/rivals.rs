@@ -131,7 +131,10 @@ mod tests {
         assert!(rules.contains(draw), "{rules}");
         assert!(!rules.contains("{\njump mark-for-masquerade"), "{rules}");
         let rules = nftables(vip, &service(true));
-        assert!(rules.contains("chain service-80 {\njump mark-for-masquerade"), "{rules}");
+        assert!(
+            rules.contains("chain service-80 {\njump mark-for-masquerade"),
+            "{rules}"
+        );
     }
 
     #[test]

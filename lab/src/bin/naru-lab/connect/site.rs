@@ -33,6 +33,9 @@ const HAPROXY_LOG: &str = "haproxy.log";
 /// The ports of pods, and of services where there are several.
 const PORT: u16 = 80;
 const REMOTE: u16 = 81;
+/// An address that all pods have, for those who ask without a balancer: routers spread its
+/// connections over the pods, as a balancer does.
+const SHARED: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 /// A source address that is for nothing else: 64,512 ports a pod.
 const SNAT: Ipv4Addr = Ipv4Addr::new(192, 168, 56, 60);
 /// How long a balancer may take to answer after it was started.
@@ -66,6 +69,7 @@ impl Site {
         topology.add_pods("web", PodKind::Http, PORT, pods * NODES.len());
         let lab = Lab::build(topology)?;
         like_servers(&lab)?;
+        share(&lab)?;
         let haproxy = rivals_on(&lab)?;
         let agents = agents(&lab, naru)?;
         lab.attach_pass("passing", UPLINK)?;
@@ -88,20 +92,15 @@ impl Site {
         self.lab.dir()
     }
 
-    /// Whom to ask: the virtual address, or without a balancer the pods themselves.
-    pub(super) fn targets(&self, candidate: Candidate) -> anyhow::Result<Vec<SocketAddr>> {
+    /// Whom to ask: the virtual address, or without a balancer the one that all pods have.
+    pub(super) fn target(&self, candidate: Candidate) -> anyhow::Result<SocketAddr> {
         let Candidate { way, balancer } = candidate;
-        let node = balancer.node();
+        let vip = vip_of(&self.lab, balancer.node())?;
         Ok(match balancer {
-            Balancer::None | Balancer::Passing if way.is_local() => pods_of(&self.lab, node),
-            Balancer::None | Balancer::Passing => pods_of(&self.lab, FAR),
-            Balancer::Nftables | Balancer::Haproxy => {
-                let port = if way.is_local() { PORT } else { REMOTE };
-                vec![(vip_of(&self.lab, node)?, port).into()]
-            }
-            Balancer::Naru(algorithm) => {
-                vec![(vip_of(&self.lab, node)?, service_port(way, algorithm)).into()]
-            }
+            Balancer::None | Balancer::Passing => (SHARED, PORT).into(),
+            Balancer::Nftables | Balancer::Haproxy if way.is_local() => (vip, PORT).into(),
+            Balancer::Nftables | Balancer::Haproxy => (vip, REMOTE).into(),
+            Balancer::Naru(algorithm) => (vip, service_port(way, algorithm)).into(),
         })
     }
 
@@ -113,16 +112,21 @@ impl Site {
         if matches!(balancer, Balancer::None | Balancer::Passing) {
             let topology = self.lab.topology();
             let router = topology.address_of(node)?;
-            let to = if way.is_local() { node } else { FAR };
-            let to = topology.nodes.iter().find(|it| it.name == to);
-            let net = to.context("no such node")?.pod_net;
-            self.client().ip(&format!("route replace {net} via {router}\n"))?;
             let client = topology.address_of("client")?;
+            let line = format!("route replace {SHARED} via {router}\n");
+            self.client().ip(&line)?;
+            let onwards = match way {
+                Way::Local => several(&pods_of(&self.lab, node)),
+                Way::Nat | Way::Dsr => format!("via {}", topology.address_of(FAR)?),
+            };
+            let line = format!("route replace {SHARED} {onwards}\n");
+            self.lab.node(node).ip(&line)?;
             let back = match way {
                 Way::Nat => format!("via {router} dev {UPLINK}"),
                 Way::Local | Way::Dsr => format!("dev {UPLINK}"),
             };
-            self.lab.node(FAR).ip(&format!("route replace {client} {back}\n"))?;
+            let line = format!("route replace {client} {back}\n");
+            self.lab.node(FAR).ip(&line)?;
         }
         if balancer == Balancer::Nftables {
             self.lab.node(node).run("conntrack", &["-F"])?;
@@ -133,22 +137,18 @@ impl Site {
     /// Waits until a candidate answers.
     pub(super) fn wait(&self, candidate: Candidate) -> anyhow::Result<()> {
         let began = Instant::now();
-        for target in self.targets(candidate)? {
-            let url = format!("http://{target}/");
-            while let Err(error) = self.lab.client().get(&url) {
-                if began.elapsed() > PATIENCE {
-                    let balancer = candidate.balancer;
-                    let who = balancer.name();
-                    let log = std::fs::read_to_string(self.lab.dir().join(HAPROXY_LOG));
-                    let log = log.unwrap_or_default();
-                    let log = match balancer {
-                        Balancer::Haproxy => format!("; its log: {}", log.trim()),
-                        _ => String::new(),
-                    };
-                    bail!("{who} over {}: {error}{log}", candidate.way.name());
-                }
-                sleep(Duration::from_millis(50));
+        let url = format!("http://{}/", self.target(candidate)?);
+        while let Err(error) = self.lab.client().get(&url) {
+            if began.elapsed() > PATIENCE {
+                let Candidate { way, balancer } = candidate;
+                let log = match balancer {
+                    Balancer::Haproxy => std::fs::read_to_string(self.dir().join(HAPROXY_LOG)),
+                    _ => Ok(String::new()),
+                };
+                let log = log.unwrap_or_default();
+                bail!("{} over {}: {error} {log}", balancer.name(), way.name());
             }
+            sleep(Duration::from_millis(50));
         }
         Ok(())
     }
@@ -190,6 +190,12 @@ impl Site {
     }
 }
 
+/// A route with several next hops.
+fn several(pods: &[SocketAddr]) -> String {
+    let hops = pods.iter().map(|pod| format!(" nexthop via {}", pod.ip()));
+    hops.collect()
+}
+
 fn pods_of(lab: &Lab, node: &str) -> Vec<SocketAddr> {
     let pods = lab.topology().pods.iter().filter(|pod| pod.node == node);
     pods.map(|pod| (pod.address, pod.port).into()).collect()
@@ -223,6 +229,21 @@ fn like_servers(lab: &Lab) -> anyhow::Result<()> {
             ("ipv4/conf/all/accept_redirects", "0"),
             ("ipv4/conf/eth0/accept_redirects", "0"),
         ])?;
+    }
+    Ok(())
+}
+
+/// Gives all pods one more address, which their nodes spread by address and port.
+fn share(lab: &Lab) -> anyhow::Result<()> {
+    for pod in lab.pods() {
+        let line = format!("address add {SHARED}/32 dev lo\n");
+        pod.namespace().ip(&line)?;
+    }
+    for node in ["plain", "passing", FAR] {
+        let namespace = lab.node(node);
+        namespace.sysctl(&[("ipv4/fib_multipath_hash_policy", "1")])?;
+        let hops = several(&pods_of(lab, node));
+        namespace.ip(&format!("route add {SHARED}{hops}\n"))?;
     }
     Ok(())
 }
