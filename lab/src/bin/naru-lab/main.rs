@@ -8,6 +8,7 @@ mod measure;
 mod play;
 mod reflect;
 mod server;
+mod update;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -50,6 +51,10 @@ enum Command {
     /// Needs root, nginx, wrk and HAProxy. Builds a LAN with a node for each balancer, and
     /// lets them take turns.
     Connect(connect::Args),
+    /// Measures how fast changes of endpoints come into force, and what they cost.
+    ///
+    /// Needs root. Runs the agent on a directory of manifests and changes them.
+    Update(update::Args),
     /// Keeps a lab that is up.
     #[command(hide = true)]
     Keep(play::KeeperArgs),
@@ -77,6 +82,7 @@ fn main() -> ExitCode {
         Command::Lab(args) => play::run(&args),
         Command::Failover(args) => failover::run(&args),
         Command::Connect(args) => connect::run(&args),
+        Command::Update(args) => update::run(&args),
         Command::Keep(args) => play::keep(&args).map(|()| true),
         Command::Testbed { dir } => testbed(&dir),
         Command::Pod { name, listen } => server::run(&name, listen).map(|()| true),
