@@ -1,6 +1,9 @@
 //! `cargo xtask bench`: what Naru costs, measured.
 
+mod connect;
 mod failover;
+mod sockets;
+mod update;
 
 use std::process::ExitCode;
 
@@ -13,11 +16,19 @@ pub(crate) enum Bench {
     /// What faults of nodes, cables and agents cost the clients
     #[command(after_help = failover::HELP)]
     Failover(failover::Args),
+    /// Connections and requests a second, beside other balancers and none
+    #[command(after_help = connect::HELP)]
+    Connect(connect::Args),
+    /// How fast changes of endpoints come into force, and what they cost
+    #[command(after_help = update::HELP)]
+    Update(update::Args),
 }
 
 /// Measures.
 pub(crate) fn run(bench: &Bench) -> Result<ExitCode> {
     match bench {
         Bench::Failover(args) => failover::run(args),
+        Bench::Connect(args) => connect::run(args),
+        Bench::Update(args) => update::run(args),
     }
 }

@@ -30,7 +30,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SERVICES×BACKENDS,…", value_delimiter = ',', value_parser = size,
           default_values_t = scale::SIZES)]
     sizes: Vec<Size>,
-    /// Changes of a single endpoint at each of these sizes
+    /// Changes of a single endpoint at each of these sizes, or as many as fit into 120 s
     #[arg(long, value_name = "N", default_value_t = 50)]
     updates: usize,
     /// Random changes of endpoints under load

@@ -1,6 +1,7 @@
 //! Requests one after the other, to see when another pod begins to answer.
 
-use std::io;
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,8 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use naru_lab::{MARK, NetNs};
 
-/// How long an answer is waited for.
-const PATIENCE: Duration = Duration::from_millis(20);
+/// How long an answer is waited for; what comes later is lost.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Where requests come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +44,7 @@ pub(super) struct Prober {
 // === impl Prober ===
 
 impl Prober {
-    /// Asks an address once every `period`, or as fast as answers come where that is longer.
+    /// Asks an address once every `period`.
     pub(super) fn start(namespace: &NetNs, to: SocketAddr, from: From, period: Duration) -> Self {
         let (sender, changes) = channel();
         let (stop, lost) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
@@ -102,59 +103,132 @@ struct Task {
     changes: Sender<Change>,
 }
 
+/// Requests that are not answered yet.
+struct Waiting {
+    /// The flow that goes on, where there is one.
+    one: Option<UdpSocket>,
+    /// The requests by number, with when they were sent, and their own sockets.
+    requests: VecDeque<(u64, Instant, Option<UdpSocket>)>,
+}
+
 // === impl Task ===
 
 impl Task {
+    /// Sends at its pace whether answers come or not: a lost one holds nobody up.
     fn run(self) -> io::Result<()> {
-        let mut socket = self.socket()?;
-        let mut last = String::new();
-        let mut number = 0_u64;
-        while !self.stop.load(Ordering::Relaxed) {
+        let mut waiting = Waiting {
+            one: match self.from {
+                From::One => Some(self.socket()?),
+                From::Fresh => None,
+            },
+            requests: VecDeque::new(),
+        };
+        let mut last = (0, String::new());
+        let mut number = 0;
+        let mut ending = None;
+        while ending.is_none_or(|since: Instant| since.elapsed() < PATIENCE) {
             let began = Instant::now();
-            if self.from == From::Fresh {
-                socket = self.socket()?;
+            if self.stop.load(Ordering::Relaxed) {
+                ending.get_or_insert(began);
+            } else {
+                number += 1;
+                self.send(&mut waiting, number)?;
             }
-            number += 1;
-            match ask(&socket, number) {
-                Some(pod) if pod != last => {
+            sleep(self.period.saturating_sub(began.elapsed()));
+            let (answers, lost) = waiting.take();
+            self.lost.fetch_add(lost, Ordering::Relaxed);
+            for (number, pod) in answers {
+                // One that comes late tells of the past.
+                if number > last.0 && pod != last.1 {
+                    let at = Instant::now();
                     let change = Change {
                         pod: pod.clone(),
-                        at: Instant::now(),
+                        at,
                     };
-                    last = pod;
                     if self.changes.send(change).is_err() {
                         return Ok(());
                     }
                 }
-                Some(_) => {}
-                None => drop(self.lost.fetch_add(1, Ordering::Relaxed)),
+                if number > last.0 {
+                    last = (number, pod);
+                }
             }
-            sleep(self.period.saturating_sub(began.elapsed()));
         }
+        Ok(())
+    }
+
+    fn send(&self, waiting: &mut Waiting, number: u64) -> io::Result<()> {
+        let own = match self.from {
+            From::Fresh => Some(self.socket()?),
+            From::One => None,
+        };
+        if let Some(socket) = own.as_ref().or(waiting.one.as_ref()) {
+            // What cannot be sent is lost: no route, or the error that an earlier one met.
+            let _ = socket.send(format!("{MARK}{number}").as_bytes());
+        }
+        waiting.requests.push_back((number, Instant::now(), own));
         Ok(())
     }
 
     fn socket(&self) -> io::Result<UdpSocket> {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_nonblocking(true)?;
         // From nowhere else may answers come.
         socket.connect(self.to)?;
         Ok(socket)
     }
 }
 
-/// Who answers this request; nobody where that takes too long, or it cannot be sent.
-fn ask(socket: &UdpSocket, number: u64) -> Option<String> {
-    let request = format!("{MARK}{number}");
-    socket.send(request.as_bytes()).ok()?;
+// === impl Waiting ===
+
+impl Waiting {
+    /// The answers that are there, in the order of their requests, and how many requests are
+    /// given up.
+    fn take(&mut self) -> (Vec<(u64, String)>, u64) {
+        let mut answers: Vec<(u64, String)> = Vec::new();
+        answers.extend(self.one.as_ref().into_iter().flat_map(receive));
+        let own = self.requests.iter().filter_map(|it| it.2.as_ref());
+        answers.extend(own.flat_map(receive));
+        answers.sort_unstable();
+        self.requests
+            .retain(|(number, ..)| answers.binary_search_by_key(number, |it| it.0).is_err());
+        let waiting = self.requests.len();
+        self.requests
+            .retain(|(_, sent, _)| sent.elapsed() < PATIENCE);
+        (answers, (waiting - self.requests.len()) as u64)
+    }
+}
+
+/// All that has come to a socket.
+fn receive(socket: &UdpSocket) -> Vec<(u64, String)> {
+    let mut answers = Vec::new();
     let mut buffer = [0; 512];
     loop {
-        let length = socket.recv(&mut buffer).ok()?;
-        let answer = std::str::from_utf8(&buffer[..length]).ok()?;
-        let (pod, asked) = answer.split_once('\n')?;
-        // An earlier one may be answered late.
-        if asked == request {
-            return Some(pod.to_owned());
+        match socket.recv(&mut buffer) {
+            Ok(length) => answers.extend(parse(&buffer[..length])),
+            // The report of an unreachable port; who asks may still be answered.
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
+            Err(_) => return answers,
         }
+    }
+}
+
+/// The number of the request, and the pod that answers it.
+fn parse(answer: &[u8]) -> Option<(u64, String)> {
+    let (pod, request) = std::str::from_utf8(answer).ok()?.split_once('\n')?;
+    Some((request.strip_prefix(MARK)?.parse().ok()?, pod.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_names_its_request() {
+        assert_eq!(
+            parse(b"10.0.0.1\nprobe 7"),
+            Some((7, "10.0.0.1".to_owned()))
+        );
+        assert_eq!(parse(b"10.0.0.1"), None);
     }
 }

@@ -19,6 +19,8 @@ const SLICE: usize = 100;
 const SHARING: usize = 100;
 const PERIOD: Duration = Duration::from_micros(200);
 const PATIENCE: Duration = Duration::from_secs(60);
+/// After so long no more changes are begun at a size.
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// So many services with so many backends each.
 #[derive(Clone, Copy, Debug)]
@@ -72,7 +74,7 @@ pub(super) fn run(scene: &Scene, naru: &Path, size: Size, changes: usize) -> any
         .with("backends_each", size.backends as f64)
         .with("start_ms", start.as_secs_f64() * 1e3)
         .with("restart_ms", restart.as_secs_f64() * 1e3)
-        .with("changes", changes as f64)
+        .with("changes", times.len() as f64)
         .with_all(quantiles(&times))
         .with("datagrams_lost", lost as f64)
         .with("rss_anon_start_mib", resting.anonymous)
@@ -94,10 +96,10 @@ fn change(
     let prober = Prober::start(scene.lab.node("client"), to, From::One, PERIOD);
     let mut current = prober.next(PATIENCE)?.pod;
     let mut times = Vec::new();
-    let mut pause = Duration::ZERO;
-    for _ in 0..changes {
-        // Not before the last change is through, and in step with nothing.
-        sleep(pause + Duration::from_micros(fastrand::u64(50_000..100_000)));
+    let began = Instant::now();
+    while times.len() < changes && began.elapsed() < LIMIT {
+        // Not in step with anything that the agent does at regular times.
+        sleep(Duration::from_micros(fastrand::u64(50_000..100_000)));
         if let Some(newer) = prober.newest() {
             current = newer.pod;
         }
@@ -107,11 +109,9 @@ fn change(
         let slice = index.context("nobody's address answers")? / SLICE;
         let text = slice_text(&service, 0, size, slice, Some(address));
         let draft = Draft::write(manifests, &slice_file(&service, slice), &text)?;
-        let began = draft.publish()?;
+        let published = draft.publish()?;
         let change = prober.next(PATIENCE)?;
-        let time = change.at - began;
-        times.push(time.as_secs_f64() * 1e6);
-        pause = 2 * time;
+        times.push((change.at - published).as_secs_f64() * 1e6);
         current = change.pod;
     }
     Ok((times, prober.stop()?))
