@@ -1,6 +1,7 @@
 //! `connect`: whole connections and requests a second, through real sockets.
 
 mod candidate;
+mod nodes;
 mod report;
 mod rivals;
 mod site;

@@ -15,29 +15,24 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
-use naru_lab::{
-    Agent, AgentOptions, Algorithm, Lab, Manifests, NetNs, PodKind, Process, ServiceSpec, Topology,
-    UPLINK,
-};
+use anyhow::bail;
+use naru_lab::{Agent, Algorithm, Lab, NetNs, PodKind, Process, Topology, UPLINK};
 
 use super::candidate::{Balancer, Candidate, Way};
-use super::rivals::{self, Service};
+use super::nodes;
 
-const NODES: [&str; 7] = [
+pub(super) const NODES: [&str; 7] = [
     "plain", "passing", "nftables", "haproxy", "naru", FAR, FAR_NARU,
 ];
-const FAR: &str = "far";
-const FAR_NARU: &str = "far-naru";
-const HAPROXY_LOG: &str = "haproxy.log";
+pub(super) const FAR: &str = "far";
+pub(super) const FAR_NARU: &str = "far-naru";
+pub(super) const HAPROXY_LOG: &str = "haproxy.log";
 /// The ports of pods, and of services where there are several.
-const PORT: u16 = 80;
-const REMOTE: u16 = 81;
+pub(super) const PORT: u16 = 80;
+pub(super) const REMOTE: u16 = 81;
 /// An address that all pods have, for those who ask without a balancer: routers spread its
 /// connections over the pods, as a balancer does.
-const SHARED: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
-/// A source address that is for nothing else: 64,512 ports a pod.
-const SNAT: Ipv4Addr = Ipv4Addr::new(192, 168, 56, 60);
+pub(super) const SHARED: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 /// How long a balancer may take to answer after it was started.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What all uplinks have to agree on, as `ethtool -k` names it.
@@ -68,10 +63,10 @@ impl Site {
         }
         topology.add_pods("web", PodKind::Http, PORT, pods * NODES.len());
         let lab = Lab::build(topology)?;
-        like_servers(&lab)?;
-        share(&lab)?;
-        let haproxy = rivals_on(&lab)?;
-        let agents = agents(&lab, naru)?;
+        nodes::like_servers(&lab)?;
+        nodes::share(&lab)?;
+        let haproxy = nodes::start_rivals(&lab)?;
+        let agents = nodes::start_agents(&lab, naru)?;
         lab.attach_pass("passing", UPLINK)?;
         let site = Self {
             _agents: agents,
@@ -191,120 +186,27 @@ impl Site {
 }
 
 /// A route with several next hops.
-fn several(pods: &[SocketAddr]) -> String {
+pub(super) fn several(pods: &[SocketAddr]) -> String {
     let hops = pods.iter().map(|pod| format!(" nexthop via {}", pod.ip()));
     hops.collect()
 }
 
-fn pods_of(lab: &Lab, node: &str) -> Vec<SocketAddr> {
+pub(super) fn pods_of(lab: &Lab, node: &str) -> Vec<SocketAddr> {
     let pods = lab.topology().pods.iter().filter(|pod| pod.node == node);
     pods.map(|pod| (pod.address, pod.port).into()).collect()
 }
 
 /// A balancer's virtual address: its node's own, 90 below.
-fn vip_of(lab: &Lab, node: &str) -> anyhow::Result<Ipv4Addr> {
+pub(super) fn vip_of(lab: &Lab, node: &str) -> anyhow::Result<Ipv4Addr> {
     let [a, b, c, d] = lab.topology().address_of(node)?.octets();
     Ok(Ipv4Addr::new(a, b, c, d - 90))
 }
 
-fn service_port(way: Way, algorithm: Algorithm) -> u16 {
+pub(super) fn service_port(way: Way, algorithm: Algorithm) -> u16 {
     let way = match way {
         Way::Local => 0,
         Way::Nat => 2,
         Way::Dsr => 4,
     };
     PORT + way + u16::from(algorithm == Algorithm::Maglev)
-}
-
-/// Room for connections that come and go by the thousand, on whoever opens them; and no
-/// shortcuts past a router.
-fn like_servers(lab: &Lab) -> anyhow::Result<()> {
-    for machine in NODES.into_iter().chain(["client"]) {
-        lab.node(machine).sysctl(&[
-            ("ipv4/ip_local_port_range", "1024 65000"),
-            ("ipv4/tcp_tw_reuse", "1"),
-            ("ipv4/conf/all/send_redirects", "0"),
-            ("ipv4/conf/default/send_redirects", "0"),
-            ("ipv4/conf/eth0/send_redirects", "0"),
-            ("ipv4/conf/all/accept_redirects", "0"),
-            ("ipv4/conf/eth0/accept_redirects", "0"),
-        ])?;
-    }
-    Ok(())
-}
-
-/// Gives all pods one more address, which their nodes spread by address and port.
-fn share(lab: &Lab) -> anyhow::Result<()> {
-    for pod in lab.pods() {
-        let line = format!("address add {SHARED}/32 dev lo\n");
-        pod.namespace().ip(&line)?;
-    }
-    for node in ["plain", "passing", FAR] {
-        let namespace = lab.node(node);
-        namespace.sysctl(&[("ipv4/fib_multipath_hash_policy", "1")])?;
-        let hops = several(&pods_of(lab, node));
-        namespace.ip(&format!("route add {SHARED}{hops}\n"))?;
-    }
-    Ok(())
-}
-
-/// The rules of one and the process of the other; both addresses are ordinary ones.
-fn rivals_on(lab: &Lab) -> anyhow::Result<Process> {
-    let services = |node: &str| {
-        let of = |port, pods, masquerade| Service {
-            port,
-            pods,
-            masquerade,
-        };
-        [
-            of(PORT, pods_of(lab, node), false),
-            of(REMOTE, pods_of(lab, FAR), true),
-        ]
-    };
-    for node in ["nftables", "haproxy"] {
-        let vip = vip_of(lab, node)?;
-        let line = format!("address add {vip}/32 dev {UPLINK}\n");
-        lab.node(node).ip(&line)?;
-    }
-    let vip = vip_of(lab, "nftables")?;
-    let rules = rivals::nftables(vip, &services("nftables"));
-    lab.node("nftables").feed("nft", &["-f", "-"], &rules)?;
-
-    let config = lab.dir().join("haproxy.cfg");
-    let text = rivals::haproxy(vip_of(lab, "haproxy")?, &services("haproxy"));
-    std::fs::write(&config, text).with_context(|| config.display().to_string())?;
-    let args = [Path::new("-db"), Path::new("-f"), &config];
-    let log = lab.dir().join(HAPROXY_LOG);
-    Ok(lab.node("haproxy").start("haproxy", &args, &log)?)
-}
-
-/// Naru with a service for each way and algorithm, on the node that balances and on the one
-/// that is handed to.
-fn agents(lab: &Lab, naru: &Path) -> anyhow::Result<Vec<Agent>> {
-    let manifests = Manifests::create(lab.dir().join("manifests"))?;
-    manifests.nodes(lab.topology())?;
-    let vip = vip_of(lab, "naru")?;
-    for way in Way::ALL {
-        for algorithm in [Algorithm::RoundRobin, Algorithm::Maglev] {
-            let name = format!("{}-{}", way.name(), algorithm.name());
-            let mut service = ServiceSpec::new(&name, vip, service_port(way, algorithm), PORT);
-            let node = match way {
-                Way::Local => "naru",
-                Way::Nat => FAR,
-                Way::Dsr => {
-                    service = service.annotated("naru.dev/mode", "dsr");
-                    FAR_NARU
-                }
-            };
-            manifests.service(&service.clone().by(algorithm))?;
-            let pods = lab.topology().pods.iter().filter(|pod| pod.node == node);
-            manifests.endpoints(&service, pods)?;
-        }
-    }
-    let options = || AgentOptions::new(naru).manifests(&manifests);
-    let balancing = options().args(["--snat-address", &SNAT.to_string()]);
-    Ok(vec![
-        lab.agent(FAR_NARU, options().arg("--no-announce"))?,
-        lab.agent("naru", balancing)?,
-    ])
 }
