@@ -152,6 +152,7 @@ pub(super) fn tell(rows: &[Row], output: &Output) -> anyhow::Result<()> {
                 1.0
             }),
             bars: &bars,
+            logarithmic: false,
         };
         output.write_plot(&name, &chart)?;
         page.push_str(&format!("![{title}]({name})\n\n"));

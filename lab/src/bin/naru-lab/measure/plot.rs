@@ -1,6 +1,7 @@
 //! Candidates as bars that lie on their sides, each with a whisker.
 
 use anyhow::anyhow;
+use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
 
 const WIDTH: u32 = 960;
@@ -44,6 +45,8 @@ pub(crate) struct Chart<'a> {
     /// Where a line is drawn across all bars.
     pub(crate) bound: Option<f64>,
     pub(crate) bars: &'a [Bar],
+    /// Whether each step of the axis is ten times the one before.
+    pub(crate) logarithmic: bool,
 }
 
 // === impl Chart ===
@@ -52,16 +55,32 @@ impl Chart<'_> {
     /// The picture, as SVG.
     pub(crate) fn draw(&self) -> anyhow::Result<String> {
         let mut svg = String::new();
-        self.paint(&mut svg)
-            .map_err(|error| anyhow!("drawing {}: {error}", self.title))?;
-        Ok(svg + "\n")
-    }
-
-    fn paint(&self, svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
-        let count = self.bars.len() as i32;
         let ends = self.bars.iter().flat_map(|bar| [bar.value, bar.high]);
         let most = ends.chain(self.bound).filter(|it| it.is_finite());
         let most = most.fold(f64::MIN_POSITIVE, f64::max) * 1.08;
+        let painted = if self.logarithmic {
+            let values = self.bars.iter().map(|bar| bar.value);
+            let least = values.filter(|it| *it > 0.0).fold(most, f64::min);
+            let least = 10_f64.powf(least.log10().floor());
+            self.paint((least..most).log_scale(), least, &mut svg)
+        } else {
+            self.paint(0.0..most, 0.0, &mut svg)
+        };
+        painted.map_err(|error| anyhow!("drawing {}: {error}", self.title))?;
+        Ok(svg + "\n")
+    }
+
+    fn paint<X>(
+        &self,
+        axis: X,
+        least: f64,
+        svg: &mut String,
+    ) -> Result<(), Box<dyn std::error::Error>>
+    where
+        X: AsRangedCoord<Value = f64>,
+        X::CoordDescType: ValueFormatter<f64>,
+    {
+        let count = self.bars.len() as i32;
         let size = (WIDTH, 110 + ROW * self.bars.len() as u32);
         let area = SVGBackend::with_string(svg, size).into_drawing_area();
         area.fill(&WHITE)?;
@@ -72,7 +91,7 @@ impl Chart<'_> {
             .margin_right(28)
             .x_label_area_size(42)
             .y_label_area_size(230)
-            .build_cartesian_2d(0.0..most, (0..count).into_segmented())?;
+            .build_cartesian_2d(axis, (0..count - 1).into_segmented())?;
         let label = |position: &SegmentValue<i32>| match position {
             // The first bar is the uppermost.
             SegmentValue::CenterOf(at) => {
@@ -96,7 +115,7 @@ impl Chart<'_> {
         chart.draw_series(self.bars.iter().enumerate().map(|(index, bar)| {
             let (low, high) = (at(index), at(index) + 1);
             let corners = [
-                (0.0, SegmentValue::Exact(low)),
+                (least, SegmentValue::Exact(low)),
                 (bar.value, SegmentValue::Exact(high)),
             ];
             let mut shape = Rectangle::new(corners, COLOURS[bar.whose as usize].filled());
@@ -142,9 +161,16 @@ mod tests {
             axis: "ratio",
             bound: Some(0.95),
             bars: &bars,
+            logarithmic: false,
         };
         let svg = chart.draw().unwrap();
-        assert!(svg.contains("none") && svg.contains("naru"), "{svg}");
+        assert_eq!(svg.matches("none").count(), 1, "{svg}");
+        assert_eq!(svg.matches("naru").count(), 1, "{svg}");
+        let logarithmic = Chart {
+            logarithmic: true,
+            ..chart
+        };
+        assert!(logarithmic.draw().unwrap().contains("naru"));
         for whose in [Whose::Base, Whose::Naru] {
             let RGBColor(r, g, b) = COLOURS[whose as usize];
             assert!(svg.contains(&format!("#{r:02X}{g:02X}{b:02X}")), "{svg}");

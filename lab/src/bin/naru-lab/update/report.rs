@@ -170,6 +170,7 @@ pub(super) fn tell(rows: &[Row], output: &Output) -> anyhow::Result<()> {
             axis: "milliseconds: the median, and from there to the 99th percentile",
             bound: Some(PROPAGATION),
             bars: &bars,
+            logarithmic: true,
         };
         output.write_plot("update.svg", &chart)?;
         page.push_str(&format!("![{title}](update.svg)\n\n"));
