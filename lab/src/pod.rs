@@ -54,6 +54,11 @@ impl Pod {
         &self.spec.name
     }
 
+    /// Its number, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process().as_ref().map(Child::id)
+    }
+
     /// Its namespace.
     pub fn namespace(&self) -> &NetNs {
         &self.namespace

@@ -1,6 +1,7 @@
 //! `connect`: whole connections and requests a second, through real sockets.
 
 mod candidate;
+mod cost;
 mod nodes;
 mod report;
 mod rivals;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use candidate::{Candidate, Way};
+use cost::Meter;
 use site::Site;
 use wrk::{Load, Sample, Use};
 
@@ -47,6 +49,8 @@ struct Turn {
     round: u32,
     how: Use,
     sample: Sample,
+    /// Processor time of a request, µs.
+    cost: f64,
 }
 
 /// Threads of the client.
@@ -113,12 +117,16 @@ fn take_turn(
     };
     site.prepare(candidate)?;
     let script = site.dir().join("wrk.lua");
-    let sample = wrk::run(site.client(), site.target(candidate)?, how, load, &script)?;
+    let target = site.target(candidate)?;
+    let meter = Meter::start(site.servers())?;
+    let sample = wrk::run(site.client(), target, how, load, &script)?;
+    let used = meter.stop()?.as_secs_f64() * 1e6;
     Ok(Turn {
         candidate,
         round,
         how,
         sample,
+        cost: used / sample.requests,
     })
 }
 

@@ -34,6 +34,12 @@ pub(super) struct Row {
     ratio_low: f64,
     /// None where one round leaves it open.
     ratio_high: Option<f64>,
+    /// Processor time of a request: the client's, the pods' and the kernel's together.
+    cpu_us: f64,
+    /// Against no balancer, as above; lower is better.
+    cpu_ratio_to_none: f64,
+    cpu_ratio_low: f64,
+    cpu_ratio_high: Option<f64>,
     errors: u64,
     #[serde(skip)]
     of: Candidate,
@@ -44,11 +50,11 @@ pub(super) struct Row {
 
 /// A row for each candidate and use, in the candidates' order.
 pub(super) fn rows(candidates: &[Candidate], turns: &[Turn]) -> Vec<Row> {
-    let of = |candidate: Candidate, how: Use| -> Vec<Sample> {
+    let of = |candidate: Candidate, how: Use| -> Vec<&Turn> {
         let same = |it: &&Turn| it.candidate == candidate && it.how == how;
         let mut same: Vec<&Turn> = turns.iter().filter(same).collect();
         same.sort_by_key(|it| it.round);
-        same.iter().map(|it| it.sample).collect()
+        same
     };
     let uses = [(Use::KeepAlive, "keep-alive"), (Use::Once, "connection")];
     let all = uses
@@ -59,27 +65,23 @@ pub(super) fn rows(candidates: &[Candidate], turns: &[Turn]) -> Vec<Row> {
             balancer: Balancer::None,
             ..candidate
         };
-        let (samples, base) = (of(candidate, how), of(none, how));
-        let ratios = samples
-            .iter()
-            .zip(&base)
-            .map(|(it, base)| it.rate / base.rate);
-        row(
-            candidate,
-            name,
-            &samples,
-            stats::ratio(&ratios.collect::<Vec<_>>()),
-        )
+        row(candidate, name, &of(candidate, how), &of(none, how))
     })
     .collect()
 }
 
-fn row(
-    candidate: Candidate,
-    connections: &'static str,
-    samples: &[Sample],
-    ratio: Interval,
-) -> Row {
+/// The ratio of a value in each round.
+fn ratio(turns: &[&Turn], base: &[&Turn], field: fn(&Turn) -> f64) -> Interval {
+    let rounds = turns.iter().zip(base);
+    let ratios: Vec<f64> = rounds.map(|(it, base)| field(it) / field(base)).collect();
+    stats::ratio(&ratios)
+}
+
+fn row(candidate: Candidate, connections: &'static str, turns: &[&Turn], base: &[&Turn]) -> Row {
+    let samples: Vec<Sample> = turns.iter().map(|it| it.sample).collect();
+    let costs: Vec<f64> = turns.iter().map(|it| it.cost).collect();
+    let cost = ratio(turns, base, |it| it.cost);
+    let ratio = ratio(turns, base, |it| it.sample.rate);
     let values = |field: fn(&Sample) -> f64| samples.iter().map(field).collect::<Vec<_>>();
     let rates = values(|it| it.rate);
     Row {
@@ -95,6 +97,10 @@ fn row(
         ratio_to_none: ratio.middle,
         ratio_low: ratio.low,
         ratio_high: ratio.high.is_finite().then_some(ratio.high),
+        cpu_us: stats::median(&costs),
+        cpu_ratio_to_none: cost.middle,
+        cpu_ratio_low: cost.low,
+        cpu_ratio_high: cost.high.is_finite().then_some(cost.high),
         errors: samples.iter().map(|it| it.errors).sum(),
         of: candidate,
         rates,
@@ -122,6 +128,9 @@ pub(super) fn tell(rows: &[Row], output: &Output) -> anyhow::Result<()> {
             "spread",
             "p50, µs",
             "p99, µs",
+            "× none",
+            "95 %",
+            "CPU, µs",
             "× none",
             "95 %",
             "errors",
@@ -217,8 +226,8 @@ fn judged(rows: &[Row]) -> Vec<(String, bool)> {
 
 impl Row {
     fn cells(&self) -> Vec<String> {
-        let interval = match self.ratio_high {
-            Some(high) => format!("{:.3}–{high:.3}", self.ratio_low),
+        let interval = |low: f64, high: Option<f64>| match high {
+            Some(high) => format!("{low:.3}–{high:.3}"),
             None => "-".to_owned(),
         };
         vec![
@@ -228,7 +237,10 @@ impl Row {
             format!("{:.0}", self.p50_us),
             format!("{:.0}", self.p99_us),
             format!("{:.3}", self.ratio_to_none),
-            interval,
+            interval(self.ratio_low, self.ratio_high),
+            format!("{:.1}", self.cpu_us),
+            format!("{:.3}", self.cpu_ratio_to_none),
+            interval(self.cpu_ratio_low, self.cpu_ratio_high),
             self.errors.to_string(),
         ]
     }

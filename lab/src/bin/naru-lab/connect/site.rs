@@ -48,7 +48,7 @@ const OFFLOADS: [&str; 5] = [
 pub(super) struct Site {
     // Agents and servers end before the lab does.
     _agents: Vec<Agent>,
-    _haproxy: Process,
+    haproxy: Process,
     lab: Lab,
 }
 
@@ -70,7 +70,7 @@ impl Site {
         lab.attach_pass("passing", UPLINK)?;
         let site = Self {
             _agents: agents,
-            _haproxy: haproxy,
+            haproxy,
             lab,
         };
         site.check_offloads()?;
@@ -80,6 +80,12 @@ impl Site {
     /// Where the client is.
     pub(super) fn client(&self) -> &NetNs {
         self.lab.node("client")
+    }
+
+    /// The processes that serve: pods, and the proxy.
+    pub(super) fn servers(&self) -> Vec<u32> {
+        let pods = self.lab.pods().iter().filter_map(naru_lab::Pod::pid);
+        pods.chain([self.haproxy.pid()]).collect()
     }
 
     /// A place for files.
@@ -152,7 +158,7 @@ impl Site {
     pub(super) fn teardown(self) -> anyhow::Result<()> {
         let Self {
             _agents: agents,
-            _haproxy: haproxy,
+            haproxy,
             lab,
         } = self;
         drop((agents, haproxy));

@@ -32,7 +32,9 @@ pub(super) struct Load {
 /// What one run measured.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 pub(super) struct Sample {
-    /// Requests that were answered, a second.
+    /// Requests that were answered.
+    pub(super) requests: f64,
+    /// The same a second.
     pub(super) rate: f64,
     /// From the first byte of a request to the last one of its answer, µs; setting a
     /// connection up comes before that.
@@ -47,8 +49,8 @@ const SCRIPT: &str = r#"
 function done(summary, latency)
   local e = summary.errors
   print(string.format(
-    'RESULT {"rate": %f, "p50": %f, "p99": %f, "errors": %d}',
-    summary.requests / summary.duration * 1e6,
+    'RESULT {"requests": %d, "rate": %f, "p50": %f, "p99": %f, "errors": %d}',
+    summary.requests, summary.requests / summary.duration * 1e6,
     latency:percentile(50), latency:percentile(99),
     e.connect + e.read + e.write + e.status + e.timeout))
 end
@@ -102,8 +104,7 @@ mod tests {
 
     #[test]
     fn the_result_is_read_from_among_what_else_wrk_says() {
-        let output =
-            "Running 2s test\nRESULT {\"rate\": 10.5, \"p50\": 1.0, \"p99\": 2.0, \"errors\": 3}\n";
+        let output = "Running 2s test\nRESULT {\"requests\": 21, \"rate\": 10.5, \"p50\": 1.0, \"p99\": 2.0, \"errors\": 3}\n";
         let sample = parse(output).unwrap();
         assert!(sample.rate > 10.0 && sample.errors == 3, "{sample:?}");
         parse("unable to connect").unwrap_err();
