@@ -15,8 +15,12 @@ use super::site::{
 /// A source address that is for nothing else: 64,512 ports a pod.
 const SNAT: Ipv4Addr = Ipv4Addr::new(192, 168, 56, 60);
 
-/// Room for connections that come and go by the thousand, on whoever opens them; and no
-/// shortcuts past a router.
+/// Where the kernel keeps whether bridges show their frames to packet filters; not every one
+/// has it.
+const BRIDGE_FILTER: &str = "bridge/bridge-nf-call-iptables";
+
+/// Room for connections that come and go by the thousand, on whoever opens them; no shortcuts
+/// past a router; and a switch that only switches.
 pub(super) fn like_servers(lab: &Lab) -> anyhow::Result<()> {
     for machine in NODES.into_iter().chain(["client"]) {
         lab.node(machine).sysctl(&[
@@ -28,6 +32,9 @@ pub(super) fn like_servers(lab: &Lab) -> anyhow::Result<()> {
             ("ipv4/conf/all/accept_redirects", "0"),
             ("ipv4/conf/eth0/accept_redirects", "0"),
         ])?;
+    }
+    if Path::new("/proc/sys/net").join(BRIDGE_FILTER).exists() {
+        lab.node("lan").sysctl(&[(BRIDGE_FILTER, "0")])?;
     }
     Ok(())
 }

@@ -13,6 +13,19 @@ use crate::measure::{Output, markdown, table};
 /// lower end of the interval.
 const BOUND: f64 = 0.95;
 
+/// What the page says before the tables.
+const INTRODUCTION: &str = "## Connections and requests
+
+wrk asks nginx in two pods, through one balancer after the other, each on a node of its own;
+all uplinks have the same offloads. Without a balancer the node is a router that spreads
+connections over the pods. Rates and times are medians of all rounds; spread is the middle half
+of the rounds. *× none* is against no balancer over the same way in the same round, with the
+interval in which it lies by 95 %. CPU is the processor time of a request, of client, pods,
+proxy and kernel together: where all cores are busy, the rate is its inverse. Times are from the
+first byte of a request to the last of its answer.
+
+";
+
 /// What one candidate reached over one way, by one use of connections.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Row {
@@ -109,7 +122,7 @@ fn row(candidate: Candidate, connections: &'static str, turns: &[&Turn], base: &
 
 /// Prints them, and writes what was asked for.
 pub(super) fn tell(rows: &[Row], output: &Output) -> anyhow::Result<()> {
-    let mut page = String::new();
+    let mut page = INTRODUCTION.to_owned();
     for (connections, title, what) in [
         (
             "keep-alive",
@@ -144,7 +157,7 @@ pub(super) fn tell(rows: &[Row], output: &Output) -> anyhow::Result<()> {
             let cells = || shown.iter().map(|row| row.cells());
             println!("\n{title}: {}\n{}", way.words(), table(&head, cells()));
             let text = markdown(&head, cells());
-            page.push_str(&format!("**{title}**: {}\n\n{text}\n", way.words()));
+            page.push_str(&format!("### {title}: {}\n\n{text}\n", way.words()));
         }
         let bars: Vec<Bar> = rows
             .iter()
