@@ -152,15 +152,21 @@ fn an_ipv6_address_is_found_and_served() {
     let [a, b, c, d, e, f] = node.mac(UPLINK).unwrap();
     let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
     assert!(shown.contains(&mac), "{shown}");
-    let announced = &agent.json(&["status"]).unwrap()["announced"][0];
+    // The program answers before the agent listens for conflicts and joins the group.
+    let mut announced = serde_json::Value::Null;
+    wait("the agent speaks for it too", || {
+        announced = agent.json(&["status"]).unwrap()["announced"][0].take();
+        announced["state"] == "answering"
+    });
     assert_eq!(announced["vip"], "fd00:56::11");
-    assert_eq!(announced["state"], "answering");
     assert!(
         announced["responses_sent"].as_u64() >= Some(1),
         "{announced}"
     );
-    let groups = node.run("ip", &["-6", "maddr", "show", "dev", UPLINK]);
-    assert!(groups.unwrap().contains("ff02::1:ff00:11"));
+    wait("the group is joined", || {
+        let groups = node.run("ip", &["-6", "maddr", "show", "dev", UPLINK]);
+        groups.unwrap().contains("ff02::1:ff00:11")
+    });
 
     agent.detach().unwrap();
     ip(client, "-6 neigh flush dev eth0");

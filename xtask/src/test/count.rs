@@ -19,6 +19,8 @@ pub(crate) struct Tally {
     pub(crate) count: Count,
     /// What each failed test has said.
     pub(crate) failures: Vec<String>,
+    /// What those said that failed once and passed when they were run again.
+    pub(crate) once: Vec<String>,
 }
 
 /// Reads the output of libtest and what imitates it, line by line.
@@ -75,7 +77,7 @@ impl From<Count> for Tally {
     fn from(count: Count) -> Self {
         Self {
             count,
-            failures: Vec::new(),
+            ..Self::default()
         }
     }
 }
@@ -106,6 +108,7 @@ impl Reader {
         Tally {
             count: self.count,
             failures: self.failures,
+            once: Vec::new(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: the tiers, and the account of them.
 
+mod again;
 mod count;
 mod debian;
 pub(crate) mod kernel;
@@ -118,6 +119,10 @@ fn executed(name: &str, result: Result<Tally>) -> Tally {
 /// decide the exit status.
 pub(crate) fn account(lines: &[Line]) -> ExitCode {
     for Line { name, tally, .. } in lines {
+        for said in &tally.once {
+            let what = format!("failed once in tier {name}, and passed when it was run again");
+            println!("\n==== {what}\n{}", said.trim_end());
+        }
         for said in &tally.failures {
             println!("\n==== failed in tier {name}\n{}", said.trim_end());
         }
