@@ -2,7 +2,7 @@
 
 use crate::{
     Addr, AddressUse, Affinity, Backend, Claim, ClaimCount, Client, Device, Entry, Flow, Frontend,
-    Peer, Reply, Slot, SlotTable, Socket, Stats, Trace, Tuple, VerdictCount,
+    Peer, Primary, Reply, Slot, SlotTable, Socket, Stats, Trace, Tuple, VerdictCount,
 };
 
 macro_rules! pod {
@@ -28,6 +28,7 @@ pod!(
     Flow,
     Frontend,
     Peer,
+    Primary,
     Reply,
     Slot,
     SlotTable,

@@ -7,14 +7,15 @@
 use lb_common::{Addr, Family, Mode, Tuple, Verdict, checksum::Delta};
 
 use crate::{
-    flow,
+    direct, flow,
     frame::{
         Context, Frame, IPV4_CHECKSUM, IPV4_TTL, IPV6_HOPS, address_offsets, transport_checksum,
     },
     headers::Headers,
-    lookup::{self, Plan, Step},
+    lookup::{Plan, Step},
     maps::{FLOWS, REPLIES},
     packet::Wire,
+    route, table,
     transport::icmp_of,
     work::Work,
 };
@@ -48,7 +49,7 @@ pub fn inbound(
         if mode == Mode::Dsr {
             work.hop = backend.via;
             let plan = Step::HandOver.with(Verdict::ErrorDsr);
-            return lookup::send(ctx, headers, work, plan).map(Some);
+            return route::send(ctx, headers, work, plan).map(Some);
         }
         flow::translate(&mut work.quoted, &work.reply_key, backend, flow, mode);
         work.quoted = work.quoted.reversed();
@@ -62,11 +63,11 @@ pub fn inbound(
         work.to.src = flow.snat_addr;
         work.hop = backend.addr;
         let plan = Step::Send.with(Verdict::ErrorNat);
-        return lookup::send(ctx, headers, work, plan).map(Some);
+        return route::send(ctx, headers, work, plan).map(Some);
     }
     let reply = match REPLIES.get_ptr(&work.reply_key) {
         Some(reply) if !ctx.is_handover() => reply,
-        _ => return Ok(None),
+        _ => return unrecorded(ctx, headers, work),
     };
     // SAFETY: as above.
     let reply = unsafe { &*reply };
@@ -75,7 +76,31 @@ pub fn inbound(
     work.to.dst = reply.flow.src;
     work.hop = reply.flow.src;
     let plan = Step::Send.with(Verdict::ErrorReply);
-    lookup::send(ctx, headers, work, plan).map(Some)
+    route::send(ctx, headers, work, plan).map(Some)
+}
+
+/// The same, about a packet of a connection without a record.
+#[inline(always)]
+fn unrecorded(
+    ctx: Context<'_>,
+    headers: &Headers,
+    work: &mut Work,
+) -> Result<Option<Plan>, Verdict> {
+    let Some(backend) = table::unrecorded(&work.reply_key) else {
+        return Ok(None);
+    };
+    if backend.mode() == Mode::Local {
+        flow::redirect(&mut work.quoted, &work.reply_key, backend, Mode::Local);
+        work.quoted = work.quoted.reversed();
+        work.to.dst = backend.addr;
+        return Ok(Some(Step::Deliver.with(Verdict::ErrorLocal)));
+    }
+    if ctx.is_handover() {
+        return Err(Verdict::NotHere);
+    }
+    work.hop = backend.via;
+    let plan = Step::HandOver.with(Verdict::ErrorDsr);
+    route::send(ctx, headers, work, plan).map(Some)
 }
 
 /// Plans for an error that leaves, about a client's packet to a local backend: it is then
@@ -83,16 +108,22 @@ pub fn inbound(
 #[inline(always)]
 pub fn outbound(headers: &Headers, work: &mut Work) -> Result<Plan, Verdict> {
     work.reply_key = headers.quoted.reversed();
-    let reply = REPLIES.get_ptr(&work.reply_key).ok_or(Verdict::NotOurs)?;
-    // SAFETY: as in `inbound`.
-    let reply = unsafe { &*reply };
-    work.quoted = reply.flow;
     work.to = headers.tuple;
-    work.to.src = reply.flow.dst;
-    Ok(Plan {
-        step: Step::Deliver,
-        verdict: Verdict::ErrorReply,
-    })
+    if let Some(reply) = REPLIES.get_ptr(&work.reply_key) {
+        // SAFETY: as in `inbound`.
+        let reply = unsafe { &*reply };
+        work.quoted = reply.flow;
+    } else {
+        let primary = direct::primary(&work.reply_key).ok_or(Verdict::NotOurs)?;
+        if primary.is_none() || direct::is_known(&work.reply_key) {
+            return Err(Verdict::NotOurs);
+        }
+        work.quoted = headers.quoted;
+        work.quoted.dst = primary.addr;
+        work.quoted.dst_port = primary.port;
+    }
+    work.to.src = work.quoted.dst;
+    Ok(Step::Deliver.with(Verdict::ErrorReply))
 }
 
 /// Rewrites an error's addresses to those of [`Work::to`] and the quoted packet to

@@ -9,6 +9,7 @@
 mod announce;
 mod client;
 mod count;
+mod direct;
 mod flow;
 mod fragment;
 mod frame;
@@ -19,8 +20,10 @@ mod maps;
 mod packet;
 mod parse;
 mod refuse;
+mod request;
 mod route;
 mod socket;
+mod table;
 mod tc;
 mod trace;
 mod transport;
@@ -141,7 +144,7 @@ fn process<F: Frame>(
     let refuses = matches!(plan.step, Step::Refuse | Step::TooBig);
     let sent_on = refuses && !headers.is_tagged() && frame.context().is_sent_on();
     if sent_on {
-        lookup::way_back(frame.context(), headers, work)?;
+        route::way_back(frame.context(), headers, work)?;
     }
     match plan.step {
         Step::Deliver | Step::Send => {

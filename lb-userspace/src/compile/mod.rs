@@ -11,6 +11,7 @@
 mod backends;
 pub mod image;
 mod parts;
+mod primaries;
 pub mod render;
 mod services;
 mod slots;
@@ -21,10 +22,10 @@ use std::{
 };
 
 use lb_common::{
-    Addr, AddressUse, Device, Entry, Frontend, Mode, Port, Slot, SlotTable, SnatSource,
+    Addr, AddressUse, Algorithm, Device, Entry, Frontend, Mode, Port, Slot, SlotTable, SnatSource,
     config::{
-        MAX_ADDRESSES, MAX_BACKENDS, MAX_DEVICES, MAX_FRONTENDS, MAX_INTERNAL, MAX_SERVICES,
-        MAX_SLOTS, MAX_SOURCES,
+        MAX_ADDRESSES, MAX_BACKENDS, MAX_DEVICES, MAX_FRONTENDS, MAX_INTERNAL, MAX_PRIMARIES,
+        MAX_SERVICES, MAX_SLOTS, MAX_SOURCES,
     },
     service::handover_table,
 };
@@ -119,6 +120,14 @@ pub fn compile(
         surroundings,
         in_use,
     )?;
+    image.primaries = primaries::primaries(&primaries::Reached {
+        parts: &parts,
+        owners: &owners,
+        indices: &indices,
+        backends: &backends,
+        surroundings,
+        in_use,
+    });
     for (frontend, name) in owners {
         let (index, service) = (indices[&name], parts[&name].service);
         // Ranges are for the service's own addresses, as kube-proxy has it.
@@ -127,6 +136,7 @@ pub fn compile(
             .frontends
             .insert(key(&frontend), Entry::new(index, guarded));
     }
+    primaries::mark(&mut image, &parts, surroundings);
     for (frontend, name) in internal {
         image.internal.insert(key(&frontend), indices[&name]);
     }
@@ -156,6 +166,7 @@ pub fn compile(
     within("frontends", image.frontends.len(), MAX_FRONTENDS)?;
     within("frontends of sockets", image.internal.len(), MAX_INTERNAL)?;
     within("interfaces", image.devices.len(), MAX_DEVICES)?;
+    within("local backends", image.primaries.len(), MAX_PRIMARIES)?;
     Ok(image)
 }
 
@@ -181,7 +192,12 @@ fn place(
         let table: Vec<Slot> = slots::order(part, &chosen, surroundings)
             .into_iter()
             .filter_map(|endpoint| backends.id(part, endpoint, surroundings))
-            .map(Slot::new)
+            .map(|id| {
+                let backend = image.backends.get(&id.index());
+                let alone = backend.is_some_and(|it| primaries::goes_alone(it, part.protocol));
+                let turns = part.service.algorithm == Algorithm::RoundRobin;
+                Slot::settled(id).recorded(!turns && !(alone && part.computes(surroundings)))
+            })
             .collect();
         let len = table.len() as u32;
         let algorithm = part.service.algorithm;

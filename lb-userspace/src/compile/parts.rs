@@ -11,7 +11,7 @@ use std::{
     net::SocketAddr,
 };
 
-use lb_common::{Mode, Protocol};
+use lb_common::{Algorithm, Mode, Protocol};
 
 use super::CompileError;
 use crate::desired::{
@@ -202,6 +202,16 @@ impl Part<'_> {
             TrafficPolicy::Cluster => true,
             TrafficPolicy::Local => is_here(addr, endpoint, surroundings),
         })
+    }
+
+    /// Whether packets of a flow find its backend without a record of it, as long as nothing
+    /// changes: by a hash that every node which may get the VIP computes alike, and reaches the
+    /// same endpoints by.
+    pub(super) fn computes(&self, surroundings: &Surroundings) -> bool {
+        let agreed = self.policy == TrafficPolicy::Cluster && self.service.elsewhere == Mode::Dsr;
+        self.service.algorithm == Algorithm::Maglev
+            && self.service.affinity.is_none()
+            && (agreed || !surroundings.shared)
     }
 
     /// Those of some endpoints that serve what peers hand over: the ones on this node; none
