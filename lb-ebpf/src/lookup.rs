@@ -1,15 +1,15 @@
 //! Headers → plan: what shall become of a packet. Nothing of the packet is changed here.
 
-use lb_common::{AddressUse, Frontend, Protocol, Verdict};
+use lb_common::{AddressUse, Frontend, Verdict};
 
 use crate::{
     announce, client, count, direct, flow, fragment,
-    frame::Context,
+    frame::{Context, Frame},
     headers::{Headers, Payload},
     icmp,
     maps::{ADDRESSES, FRONTENDS},
-    refuse, request, route, trace,
-    work::Work,
+    refuse, stage, trace,
+    work::{Counted, Work},
 };
 
 /// What shall become of a packet that concerns a service.
@@ -22,8 +22,15 @@ pub struct Plan {
 }
 
 /// What is done with a packet.
+#[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Step {
+    /// Find the backend of its flow: a client sent it by [`Work::entry`].
+    Find,
+    /// Find one for a flow that begins, or that nobody has recorded.
+    Begin,
+    /// Find the flow that it is about, an ICMP error.
+    FindQuoted,
     /// Rewrite it to [`Work::to`] and let the stack deliver it.
     Deliver,
     /// Rewrite it to [`Work::to`] and send it out by the way in [`Work::fib`].
@@ -43,6 +50,15 @@ pub enum Step {
 }
 
 impl Step {
+    /// The one with the highest number.
+    pub const LAST: Self = Self::TooBig;
+
+    /// Whether the packet leaves towards [`Work::hop`].
+    #[inline(always)]
+    pub const fn leaves(self) -> bool {
+        matches!(self, Self::Send | Self::HandOver | Self::GiveBack)
+    }
+
     #[inline(always)]
     pub const fn with(self, verdict: Verdict) -> Plan {
         Plan {
@@ -52,9 +68,10 @@ impl Step {
     }
 }
 
-/// Decides over a packet that came in.
+/// Tells what a packet that came in is to a service: what shall become of it, or what is to be
+/// found out first.
 #[inline(always)]
-pub fn ingress(ctx: Context<'_>, headers: &mut Headers, work: &mut Work) -> Result<Plan, Verdict> {
+pub fn arrive(ctx: Context<'_>, headers: &mut Headers, work: &mut Work) -> Result<Plan, Verdict> {
     if headers.payload == Payload::Neighbour {
         return announce::solicited(ctx, headers, work);
     }
@@ -65,7 +82,8 @@ pub fn ingress(ctx: Context<'_>, headers: &mut Headers, work: &mut Work) -> Resu
     };
     let rewrites = ctx.rewrites().ok_or(Verdict::OtherHost)?;
     let now = flow::now();
-    let vip = usage.contains(AddressUse::VIP);
+    work.usage = usage;
+    work.now = now;
     match headers.payload {
         Payload::Ports => {
             if !fragment::find(headers, now) {
@@ -78,12 +96,10 @@ pub fn ingress(ctx: Context<'_>, headers: &mut Headers, work: &mut Work) -> Resu
             {
                 work.to = reply.flow.reversed();
                 work.hop = reply.flow.src;
-                let plan = route::send(ctx, headers, work, Step::Send.with(Verdict::ReplyNat))?;
-                count::reply(reply.service, reply.backend, headers);
-                fragment::record(headers, now);
-                return Ok(plan);
+                work.counts(Counted::Reply, reply.service, reply.backend);
+                return Ok(Step::Send.with(Verdict::ReplyNat));
             }
-            if vip {
+            if usage.contains(AddressUse::VIP) {
                 let frontend = Frontend::new(
                     headers.tuple.dst,
                     headers.tuple.dst_port,
@@ -99,7 +115,8 @@ pub fn ingress(ctx: Context<'_>, headers: &mut Headers, work: &mut Work) -> Resu
                     if !rewrites {
                         return Err(Verdict::LeftToTc);
                     }
-                    return request::request(ctx, headers, *entry, now, work);
+                    work.entry = *entry;
+                    return Ok(Step::Find.with(Verdict::NotOurs));
                 }
             }
             if usage.contains(AddressUse::LOCAL_BACKEND) {
@@ -107,17 +124,7 @@ pub fn ingress(ctx: Context<'_>, headers: &mut Headers, work: &mut Work) -> Resu
             }
         }
         Payload::Error if !rewrites => return Err(Verdict::LeftToTc),
-        Payload::Error => {
-            if let Some(plan) = icmp::inbound(ctx, headers, work)? {
-                return Ok(plan);
-            }
-            if vip
-                && headers.quoted.protocol == Protocol::Tcp as u8
-                && let Some(plan) = request::give_back(ctx, headers, work)?
-            {
-                return Ok(plan);
-            }
-        }
+        Payload::Error => return Ok(Step::FindQuoted.with(Verdict::NotOurs)),
         Payload::Echo if usage.contains(AddressUse::PINGED) => {
             if !rewrites {
                 return Err(Verdict::LeftToTc);
@@ -132,9 +139,57 @@ pub fn ingress(ctx: Context<'_>, headers: &mut Headers, work: &mut Work) -> Resu
     Err(unserved(usage, headers.payload.dropped()))
 }
 
+/// Decides over a packet that came in, which stages of the program do in turn.
+#[inline(always)]
+pub fn ingress<F: Frame>(frame: &F) -> Result<Plan, Verdict> {
+    let mut plan = stage::arrive(frame.context())?;
+    if plan.step == Step::Find {
+        plan = stage::find(frame.context())?;
+    } else if plan.step == Step::FindQuoted {
+        plan = stage::find_quoted(frame.context())?;
+    }
+    if plan.step == Step::Begin {
+        plan = stage::begin(frame.context())?;
+    }
+    if plan.step.leaves() {
+        let gone = match stage::leave(frame.context(), plan) {
+            // The node that had the VIP before is gone, and what it knew with it.
+            Err(why) if plan.step == Step::GiveBack && !is_of_this_node(why) => true,
+            left => {
+                plan = left?;
+                false
+            }
+        };
+        if gone {
+            if Headers::of(F::HOOK)?.payload == Payload::Error {
+                return Err(unserved(Work::of(F::HOOK)?.usage, Verdict::VipError));
+            }
+            plan = stage::begin(frame.context())?;
+            if plan.step.leaves() {
+                plan = stage::leave(frame.context(), plan)?;
+            }
+        }
+    }
+    let (headers, work) = (Headers::of(F::HOOK)?, Work::of(F::HOOK)?);
+    if headers.payload == Payload::Ports {
+        fragment::record(headers, work.now);
+        work.count(headers);
+    }
+    Ok(plan)
+}
+
+/// Whether a packet cannot leave by a fault of its own or of this node's.
+#[inline(always)]
+fn is_of_this_node(why: Verdict) -> bool {
+    matches!(
+        why,
+        Verdict::LeftToTc | Verdict::TtlExpired | Verdict::Uncut
+    )
+}
+
 /// What is said of a packet to an address of ours that is for no service.
 #[inline(always)]
-fn unserved(usage: AddressUse, dropped: Verdict) -> Verdict {
+pub fn unserved(usage: AddressUse, dropped: Verdict) -> Verdict {
     if !usage.contains(AddressUse::VIP) {
         Verdict::NotOurs
     } else if usage.contains(AddressUse::HOST) {

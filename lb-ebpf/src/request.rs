@@ -1,13 +1,10 @@
 //! A client's packet → the backend that serves it.
 
-use lb_common::{
-    Addr, Algorithm, Backend, Entry, Mode, SlotTable, SnatSource, Verdict, service::handover_table,
-};
+use lb_common::{Addr, Algorithm, Backend, Mode, SnatSource, Verdict, service::handover_table};
 
 use crate::{
     client, count,
     flow::{self, Known},
-    fragment,
     frame::Context,
     headers::{Fragment, Headers},
     lookup::{Plan, Step},
@@ -15,73 +12,56 @@ use crate::{
     route::{self, Way},
     table::{self, Place},
     trace,
-    work::Work,
+    work::{Counted, Work},
 };
 
 /// Backends tried for a new flow before [`Verdict::TupleClash`].
 const BACKEND_TRIES: u32 = 4;
 
-/// The plan for a client's packet.
+/// The plan for a client's packet by [`Work::entry`]: its flow's, or to begin one.
 #[inline(always)]
-pub fn request(
-    ctx: Context<'_>,
-    headers: &Headers,
-    entry: Entry,
-    now: u32,
-    work: &mut Work,
-) -> Result<Plan, Verdict> {
-    let service = entry.service();
-    trace::service(service);
+pub fn find(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<Plan, Verdict> {
+    let (entry, now) = (work.entry, work.now);
+    trace::service(entry.service());
     // At 1 the stack answers; before anything is recorded or advanced.
     if headers.ttl <= 1 {
         return Err(Verdict::TtlExpired);
     }
     work.handed = ctx.is_handover().into();
     let work = work.sealed();
-    let table = table::table(service);
-    let place = table::fixed(&headers.tuple, table);
+    let place = table::fixed(&headers.tuple, table::table(entry.service()));
     let goes_on = headers.is_tcp() && !headers.opens();
-    let backend = match unrecorded(ctx, headers, entry, place, work)? {
-        Some(backend) => Some(backend),
+    let backend = match unrecorded(ctx, headers, place, work)? {
+        Some(backend) => backend,
         None => match flow::find(headers, now, work) {
             Known::Live(backend) if work.handed == 0 || work.mode == Mode::Local as u32 => {
                 trace::flow(backend.id);
-                Some(backend)
+                backend
             }
             // A connection that lost its backend cannot go on elsewhere.
-            Known::Orphan if goes_on => None,
-            _ => {
-                if goes_on && let Some(plan) = give_back(ctx, headers, work)? {
-                    fragment::record(headers, now);
-                    return Ok(plan);
-                }
-                // A flow begins with its ports.
-                if headers.fragment == Fragment::Later {
-                    return Err(Verdict::VipFragment);
-                }
-                begin(ctx, headers, entry, (table, place), now, work)?
+            Known::Orphan if goes_on => return Ok(refusal(headers)),
+            _ if goes_on && may_give_back(ctx, headers, work) => {
+                return Ok(Step::GiveBack.with(Verdict::Returned));
             }
+            _ => return Ok(Step::Begin.with(Verdict::NotOurs)),
         },
     };
-    let Some(backend) = backend else {
-        return Ok(refusal(headers));
-    };
-    let work = work.sealed();
-    let plan = if work.mode == Mode::Local as u32 {
+    Ok(towards(backend, work.mode, work.sealed()))
+}
+
+/// The plan for a packet that goes to `backend` in `mode`, a [`Mode`] as its number.
+#[inline(always)]
+fn towards(backend: &Backend, mode: u32, work: &mut Work) -> Plan {
+    work.counts(Counted::Request, work.entry.service(), backend.id);
+    if mode == Mode::Local as u32 {
         Step::Deliver.with(Verdict::ForwardLocal)
+    } else if mode == Mode::Dsr as u32 {
+        work.hop = backend.via;
+        Step::HandOver.with(Verdict::ForwardDsr)
     } else {
-        let plan = if work.mode == Mode::Dsr as u32 {
-            work.hop = backend.via;
-            Step::HandOver.with(Verdict::ForwardDsr)
-        } else {
-            work.hop = backend.addr;
-            Step::Send.with(Verdict::ForwardNat)
-        };
-        route::send(ctx, headers, work, plan)?
-    };
-    fragment::record(headers, now);
-    count::request(service, backend.id, headers);
-    Ok(plan)
+        work.hop = backend.addr;
+        Step::Send.with(Verdict::ForwardNat)
+    }
 }
 
 /// The plan for a packet that nobody serves.
@@ -99,10 +79,10 @@ fn refusal(headers: &Headers) -> Plan {
 fn unrecorded(
     ctx: Context<'_>,
     headers: &Headers,
-    entry: Entry,
     place: Place,
     work: &mut Work,
 ) -> Result<Option<&'static Backend>, Verdict> {
+    let entry = work.entry;
     if !place.slot.is_settled() {
         return Ok(None);
     }
@@ -126,46 +106,38 @@ fn unrecorded(
     Ok(Some(backend))
 }
 
-/// The plan for a packet of a connection that is not known here, or an error about one, where
-/// another node had the VIP before and can be reached: it knows those that began there.
+/// Whether a packet of a connection that is not known here, or an error about one, may go back
+/// to another node, which had the VIP before: it knows those that began there. Where to is then
+/// in [`Work::hop`].
 #[inline(always)]
-pub fn give_back(
-    ctx: Context<'_>,
-    headers: &Headers,
-    work: &mut Work,
-) -> Result<Option<Plan>, Verdict> {
+pub fn may_give_back(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> bool {
     work.returns = ctx.returns();
     if ctx.is_handover() || work.returns > 1 {
-        return Ok(None);
+        return false;
     }
     // SAFETY: an entry is replaced as a whole, and rarely: half of one is another node, which
     // refuses.
     let Some(former) = (unsafe { FORMERS.get(&headers.tuple.dst) }) else {
-        return Ok(None);
+        return false;
     };
     work.hop = *former;
     work.to = headers.tuple;
-    match route::send(ctx, headers, work, Step::GiveBack.with(Verdict::Returned)) {
-        Ok(plan) => Ok(Some(plan)),
-        // Else it is gone, and what it knew with it, or this node does not forward.
-        Err(verdict @ (Verdict::LeftToTc | Verdict::TtlExpired | Verdict::Uncut)) => Err(verdict),
-        Err(_) => Ok(None),
-    }
+    work.counted = Counted::Not as u32;
+    true
 }
 
 /// Begins a flow, or goes on with one that nobody has recorded: picks a backend, one on this
-/// node if a peer handed the packet over, and records it where that is needed. None where there
-/// is none to pick.
+/// node if a peer handed the packet over, and records it where that is needed.
 #[inline(always)]
-fn begin(
-    ctx: Context<'_>,
-    headers: &Headers,
-    entry: Entry,
-    (mut table, place): (SlotTable, Place),
-    now: u32,
-    work: &mut Work,
-) -> Result<Option<&'static Backend>, Verdict> {
+pub fn begin(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<Plan, Verdict> {
+    // A flow begins with its ports.
+    if headers.fragment == Fragment::Later {
+        return Err(Verdict::VipFragment);
+    }
+    let (entry, now) = (work.entry, work.now);
     let service = entry.service();
+    let mut table = table::table(service);
+    let place = table::fixed(&headers.tuple, table);
     let mut index = service;
     // Round robin cannot tell whose connection this was; Maglev computes it anew.
     let stray = headers.is_tcp() && !headers.opens();
@@ -195,7 +167,7 @@ fn begin(
         }
     }
     if candidate.is_none() && (table.is_empty() || stray && turns) {
-        return Ok(None);
+        return Ok(refusal(headers));
     }
     let mut slot = match candidate {
         // No turn is taken.
@@ -223,8 +195,7 @@ fn begin(
             }
             if flow::create_local(headers, entry, backend, records, now, work)? {
                 client::remember(headers.tuple.src, service, table, backend, now);
-                work.mode = Mode::Local as u32;
-                return Ok(Some(backend));
+                return Ok(towards(backend, Mode::Local as u32, work));
             }
             if !records {
                 // What follows goes where the slot says.
@@ -237,16 +208,17 @@ fn begin(
     if work.handed != 0 {
         return Err(Verdict::NotHere);
     }
+    let mode;
     if backend.mode() == Mode::Dsr && !comes_by(ctx, headers, backend, work)? {
         flow::create_dsr(headers, service, backend, records, now, work)?;
-        work.mode = Mode::Dsr as u32;
+        mode = Mode::Dsr;
     } else {
         let source = snat_source(ctx, headers, backend, work)?;
         flow::create_nat(headers, service, backend, source, now, work)?;
-        work.mode = Mode::Nat as u32;
+        mode = Mode::Nat;
     }
     client::remember(headers.tuple.src, service, table, backend, now);
-    Ok(Some(backend))
+    Ok(towards(backend, mode as u32, work))
 }
 
 /// Whether the packet comes from the very node that the backend is on: its reply would not

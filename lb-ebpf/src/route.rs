@@ -95,7 +95,7 @@ pub fn by_tunnel(ifindex: u32) -> bool {
 
 /// The plan for [`Work::to`] to leave towards [`Work::hop`], or what to do instead.
 #[inline(always)]
-pub fn send(
+pub fn leave(
     ctx: Context<'_>,
     headers: &Headers,
     work: &mut Work,

@@ -12,7 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use lb_common::{
@@ -30,7 +30,8 @@ use crate::compile::image::MapImage;
 /// What waits for its drain window to pass.
 #[derive(Default)]
 pub(super) struct Generations {
-    /// Slots that have changed, since when: in seconds after `started`, since they may be many.
+    /// Slots that have changed, since when: in tenths of seconds after `started`, since they may be
+    /// many.
     changing: BTreeMap<u32, u32>,
     started: Started,
     /// Former tables by service, since when they are.
@@ -55,7 +56,7 @@ impl Unrecorded {
     }
 }
 
-/// When the agent began: whole seconds are counted from there.
+/// When the agent began: tenths of seconds are counted from there.
 struct Started(Instant);
 
 impl Default for Started {
@@ -65,9 +66,13 @@ impl Default for Started {
 }
 
 impl Started {
-    fn seconds(&self) -> u32 {
-        self.0.elapsed().as_secs() as u32
+    fn tenths(&self) -> u32 {
+        tenths(self.0.elapsed())
     }
+}
+
+fn tenths(time: Duration) -> u32 {
+    u32::try_from(time.as_millis() / 100).unwrap_or(u32::MAX - 1)
 }
 
 impl Generations {
@@ -113,7 +118,7 @@ impl Generations {
 impl Datapath {
     /// Stores what the slots of all tables shall name, and when flows began is told by them.
     pub(super) fn store_slots(&mut self, image: &MapImage, applied: &mut Applied) {
-        let now = self.live.generations.started.seconds();
+        let now = self.live.generations.started.tenths();
         let mut stored = 0;
         for (&index, table) in &image.services {
             let Some(wanted) = image.tables.get(&table.offset()) else {
@@ -254,11 +259,11 @@ impl Datapath {
         let window = self.options.drain_window;
         let due = |since: &Instant| since.elapsed() >= window;
         let generations = &mut self.live.generations;
-        // A second more, since seconds are counted whole.
+        // One more, since they are counted whole.
         let until = generations
             .started
             .seconds()
-            .checked_sub(window.as_secs() as u32 + 1);
+            .checked_sub(tenths(window) + 1);
         let slots = &self.maps.slots;
         generations.changing.retain(|&slot, since| {
             let over = until.is_some_and(|until| *since <= until);
