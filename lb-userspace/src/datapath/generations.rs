@@ -260,10 +260,7 @@ impl Datapath {
         let due = |since: &Instant| since.elapsed() >= window;
         let generations = &mut self.live.generations;
         // One more, since they are counted whole.
-        let until = generations
-            .started
-            .seconds()
-            .checked_sub(tenths(window) + 1);
+        let until = generations.started.tenths().checked_sub(tenths(window) + 1);
         let slots = &self.maps.slots;
         generations.changing.retain(|&slot, since| {
             let over = until.is_some_and(|until| *since <= until);
