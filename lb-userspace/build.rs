@@ -42,7 +42,7 @@ fn embed() -> Result<(), Box<dyn std::error::Error>> {
     {
         println!("cargo:rerun-if-changed={}", input.display());
     }
-    let elf = Toolchain::find()?.build(&root.join("lb-ebpf"), &out.join("ebpf"))?;
+    let elf = Toolchain::find()?.build(&root.join("lb-ebpf"), &out.join("ebpf"), PROGRAM)?;
     replace(&elf, &out.join(PROGRAM))?;
     Ok(())
 }

@@ -6,7 +6,7 @@
 //! ```no_run
 //! # fn main() -> Result<(), ebpf_toolchain::Error> {
 //! let toolchain = ebpf_toolchain::Toolchain::find()?;
-//! let elf = toolchain.build("lb-ebpf".as_ref(), "target/ebpf".as_ref())?;
+//! let elf = toolchain.build("lb-ebpf".as_ref(), "target/ebpf".as_ref(), ebpf_toolchain::PROGRAM)?;
 //! # Ok(())
 //! # }
 //! ```
@@ -29,8 +29,11 @@ pub use probe::bpf_linker;
 /// The compiler's name for eBPF in little-endian byte order.
 pub const TARGET: &str = "bpfel-unknown-none";
 
-/// The name of the program that `lb-ebpf` builds.
+/// The name of the object that the agent loads, as `lb-ebpf` builds it.
 pub const PROGRAM: &str = "naru-ebpf";
+
+/// The name of the benchmark's generator of frames, likewise.
+pub const GENERATOR: &str = "naru-bench-ebpf";
 
 /// The nightly to take: one whose LLVM is the 22 of the pinned bpf-linker. A later
 /// LLVM writes what an earlier one cannot read ("Invalid record").
@@ -137,9 +140,14 @@ impl Toolchain {
     ///
     /// The compiler's messages go to standard error. `target_dir` must not be the one
     /// of a cargo that waits for this call: it holds the lock on it.
-    pub fn build(&self, crate_dir: &Path, target_dir: &Path) -> Result<PathBuf, Error> {
-        self.cargo("build", crate_dir, target_dir, &[])?;
-        let elf = target_dir.join(TARGET).join("release").join(PROGRAM);
+    pub fn build(
+        &self,
+        crate_dir: &Path,
+        target_dir: &Path,
+        object: &str,
+    ) -> Result<PathBuf, Error> {
+        self.cargo("build", crate_dir, target_dir, &["--bin", object])?;
+        let elf = target_dir.join(TARGET).join("release").join(object);
         if elf.is_file() {
             Ok(elf)
         } else {

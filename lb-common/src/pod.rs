@@ -3,6 +3,7 @@
 use crate::{
     Addr, AddressUse, Affinity, Backend, Claim, ClaimCount, Client, Device, Entry, Flow, Frontend,
     Peer, Primary, Reply, Slot, SlotTable, Socket, Stats, Trace, Tuple, VerdictCount,
+    bench::{Plan, Seen, Watch},
 };
 
 macro_rules! pod {
@@ -28,7 +29,10 @@ pod!(
     Flow,
     Frontend,
     Peer,
+    Plan,
     Primary,
+    Seen,
+    Watch,
     Reply,
     Slot,
     SlotTable,

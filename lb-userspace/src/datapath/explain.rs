@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use aya::programs::{SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
+use aya::programs::{ProgramFd, SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
 use etherparse::{IpNumber, PacketBuilder};
 use lb_common::{Backend, Hook, Protocol, Trace, Tuple, Verdict};
 
@@ -91,6 +91,23 @@ impl Datapath {
             .trace
             .get(&0, 0)
             .map_err(DatapathError::map("TRACE"))
+    }
+
+    /// The descriptor of a hook's program, for a benchmark that calls it.
+    ///
+    /// # Errors
+    /// Where it is not loaded.
+    pub fn descriptor(&mut self, hook: Hook) -> Result<ProgramFd, DatapathError> {
+        let fd = match hook {
+            Hook::Xdp => program::<Xdp>(&mut self.ebpf, XDP)?.fd(),
+            Hook::TcIngress => program::<SchedClassifier>(&mut self.ebpf, TC_INGRESS)?.fd(),
+            Hook::TcEgress => program::<SchedClassifier>(&mut self.ebpf, TC_EGRESS)?.fd(),
+        };
+        let failed = |error: &dyn std::error::Error| DatapathError::TestRun {
+            reason: causes(error),
+        };
+        let fd = fd.map_err(|error| failed(&error))?;
+        fd.try_clone().map_err(|error| failed(&error))
     }
 
     /// Runs the real program of `hook` on a frame that is at interface `ifindex`, with
