@@ -197,8 +197,13 @@ impl ServiceSpec {
         yaml
     }
 
-    /// An EndpointSlice of this service as YAML.
+    /// The only EndpointSlice of this service as YAML.
     pub fn endpoints_yaml(&self, endpoints: &[Endpoint]) -> String {
+        self.slice_yaml(1, endpoints)
+    }
+
+    /// One of several EndpointSlices of this service as YAML, by its number.
+    pub fn slice_yaml(&self, number: usize, endpoints: &[Endpoint]) -> String {
         let Self {
             name,
             namespace,
@@ -207,7 +212,7 @@ impl ServiceSpec {
         } = self;
         let protocol = self.protocol.name();
         let mut yaml = format!(
-            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: {name}-1\n  \
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: {name}-{number}\n  \
              namespace: {namespace}\n  labels:\n    kubernetes.io/service-name: {name}\n\
              addressType: IPv4\nports:\n  - name: \"\"\n    protocol: {protocol}\n    \
              port: {target_port}\nendpoints:{}\n",

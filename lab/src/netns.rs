@@ -51,6 +51,11 @@ impl NetNs {
         run(self.command(program).args(args))
     }
 
+    /// Runs a command here to its end, fed through stdin, and gives back what it wrote.
+    pub fn feed<S: AsRef<OsStr>>(&self, program: &str, args: &[S], input: &str) -> Result<String> {
+        feed(self.command(program).args(args), input)
+    }
+
     /// Runs a closure on a thread of its own in this namespace: sockets that it makes
     /// are here, and stay here.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
@@ -84,7 +89,7 @@ impl NetNs {
     }
 
     /// Sets a sysctl of this namespace, by its path below `/proc/sys/net`.
-    pub(crate) fn sysctl(&self, settings: &[(&str, &str)]) -> Result<()> {
+    pub fn sysctl(&self, settings: &[(&str, &str)]) -> Result<()> {
         self.enter(|| {
             for (key, value) in settings {
                 let path = format!("/proc/sys/net/{key}");
@@ -96,7 +101,7 @@ impl NetNs {
     }
 
     /// Feeds lines to `ip` in this namespace; far quicker than a process a line.
-    pub(crate) fn ip(&self, lines: &str) -> Result<()> {
+    pub fn ip(&self, lines: &str) -> Result<()> {
         feed(tool("ip").args(["-n", &self.name, "-batch", "-"]), lines).map(drop)
     }
 

@@ -1,7 +1,7 @@
 //! The processes that are the pods.
 
 use std::fs::File;
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::netns::NetNs;
+use crate::nginx;
 use crate::tool::not_started;
 use crate::topology::{PodKind, PodSpec};
 
@@ -51,6 +52,11 @@ impl Pod {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.spec.name
+    }
+
+    /// Its number, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process().as_ref().map(Child::id)
     }
 
     /// Its namespace.
@@ -129,7 +135,7 @@ impl Pod {
         let _gate = interrupt::gate();
         let log = File::options().create(true).append(true).open(&self.log);
         let log = log.map_err(|error| self.error(error))?;
-        let mut command = self.server();
+        let mut command = self.server()?;
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -163,7 +169,9 @@ impl Pod {
         let to = SocketAddr::from((self.spec.address, self.spec.port));
         let short = Duration::from_millis(200);
         match self.spec.kind {
-            PodKind::Echo => TcpStream::connect_timeout(&to, short).is_ok(),
+            PodKind::Echo | PodKind::EchoAny | PodKind::Http => {
+                TcpStream::connect_timeout(&to, short).is_ok()
+            }
             PodKind::Dns => {
                 // An empty question: whatever answers, even with an error, is there.
                 let header = [0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -179,15 +187,19 @@ impl Pod {
         }
     }
 
-    fn server(&self) -> Command {
+    fn server(&self) -> Result<Command> {
         let PodSpec {
             name,
             address,
             port,
             ..
         } = &self.spec;
-        match self.spec.kind {
-            PodKind::Echo => {
+        Ok(match self.spec.kind {
+            PodKind::Echo | PodKind::EchoAny => {
+                let address = match self.spec.kind {
+                    PodKind::EchoAny => &Ipv4Addr::UNSPECIFIED,
+                    _ => address,
+                };
                 let mut command = self.namespace.command(&self.program);
                 command.args([
                     "pod",
@@ -196,6 +208,13 @@ impl Pod {
                     "--listen",
                     &format!("{address}:{port}"),
                 ]);
+                command
+            }
+            PodKind::Http => {
+                let config = self.log.with_extension("conf");
+                nginx::write(&config, &self.spec)?;
+                let mut command = self.namespace.command("nginx");
+                command.args(["-e", "stderr", "-c"]).arg(config);
                 command
             }
             PodKind::Dns => {
@@ -213,7 +232,7 @@ impl Pod {
                 command.arg(format!("--host-record=who.test,{address}"));
                 command
             }
-        }
+        })
     }
 
     fn process(&self) -> MutexGuard<'_, Option<Child>> {

@@ -97,6 +97,11 @@ pub struct PodSpec {
 pub enum PodKind {
     /// HTTP over TCP that answers with the pod's name, and the same over UDP.
     Echo,
+    /// The same at every address that is routed to the pod. Over UDP it answers from the
+    /// address that was asked, and with that as its name.
+    EchoAny,
+    /// HTTP by nginx, with the pod's name as the answer.
+    Http,
     /// DNS (dnsmasq): TXT of `who.test` is the pod's name, A its address.
     Dns,
 }

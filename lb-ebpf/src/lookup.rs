@@ -1,6 +1,6 @@
 //! Headers → plan: what shall become of a packet. Nothing of the packet is changed here.
 
-use lb_common::{AddressUse, Frontend, Verdict};
+use lb_common::{AddressUse, Frontend, Hook, Verdict};
 
 use crate::{
     announce, client, count, direct, flow, fragment,
@@ -119,7 +119,8 @@ pub fn arrive(ctx: Context<'_>, headers: &mut Headers, work: &mut Work) -> Resul
                     return Ok(Step::Find.with(Verdict::NotOurs));
                 }
             }
-            if usage.contains(AddressUse::LOCAL_BACKEND) {
+            // TC sees there what XDP has sent to a backend, too.
+            if usage.contains(AddressUse::LOCAL_BACKEND) && ctx.hook == Hook::Xdp {
                 direct::note(headers, now, work);
             }
         }

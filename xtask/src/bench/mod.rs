@@ -1,7 +1,10 @@
 //! `cargo xtask bench`: what Naru costs, measured.
 
+mod connect;
 mod failover;
 mod forward;
+mod sockets;
+mod update;
 
 use std::process::ExitCode;
 
@@ -17,6 +20,12 @@ pub(crate) enum Bench {
     /// What a packet costs, beside other ways to carry it
     #[command(after_help = forward::HELP)]
     Forward(forward::Args),
+    /// Connections and requests a second, beside other balancers and none
+    #[command(after_help = connect::HELP)]
+    Connect(connect::Args),
+    /// How fast changes of endpoints come into force, and what they cost
+    #[command(after_help = update::HELP)]
+    Update(update::Args),
 }
 
 /// Measures.
@@ -24,5 +33,7 @@ pub(crate) fn run(bench: &Bench) -> Result<ExitCode> {
     match bench {
         Bench::Failover(args) => failover::run(args),
         Bench::Forward(args) => forward::run(args),
+        Bench::Connect(args) => connect::run(args),
+        Bench::Update(args) => update::run(args),
     }
 }

@@ -24,6 +24,8 @@ pub(crate) enum Need {
     Package,
     /// Running the testbed as virtual machines.
     Vm,
+    /// Measuring beside other balancers.
+    Bench,
 }
 
 /// Something that has to be on the machine.
@@ -74,7 +76,7 @@ pub(crate) struct Step {
 // === impl Need ===
 
 impl Need {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Build,
         Self::Lab,
         Self::Style,
@@ -83,6 +85,7 @@ impl Need {
         Self::Kernel,
         Self::Package,
         Self::Vm,
+        Self::Bench,
     ];
 }
 

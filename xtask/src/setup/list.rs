@@ -32,6 +32,7 @@ const FUZZ: &[Need] = &[Need::Fuzz];
 const GUESTS: &[Need] = &[Need::Kernel, Need::Vm];
 const PACKAGE: &[Need] = &[Need::Package];
 const VM: &[Need] = &[Need::Vm];
+const BENCH: &[Need] = &[Need::Bench];
 
 pub(super) const ITEMS: &[Item] = &[
     Item {
@@ -258,6 +259,16 @@ pub(super) const ITEMS: &[Item] = &[
         )
     },
     Item {
+        needs: BENCH,
+        get: Get::Choice(|| daemon(&["nginx"])),
+        ..tool("nginx", &[], "serve HTTP from the pods of benchmarks")
+    },
+    Item {
+        needs: BENCH,
+        get: Get::Choice(|| daemon(&["haproxy"])),
+        ..tool("haproxy", &[], "measure beside another balancer")
+    },
+    Item {
         needs: VM,
         ..tool("vagrant", &["vagrant"], "check the Vagrantfile")
     },
@@ -283,6 +294,17 @@ const fn tool(
         needs: LAB,
         probe: Probe::Program(name),
         get: Get::Packages(packages),
+    }
+}
+
+/// Packages that bring a daemon of the same name, which is not to serve this machine.
+fn daemon(packages: &'static [&'static str]) -> Remedy {
+    let systemd = Path::new("/run/systemd/system").is_dir();
+    let stop = |name: &&str| Step::new(&["systemctl", "disable", "--now", name]).by_root();
+    Remedy {
+        packages,
+        steps: packages.iter().filter(|_| systemd).map(stop).collect(),
+        ..Remedy::default()
     }
 }
 

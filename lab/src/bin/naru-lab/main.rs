@@ -1,10 +1,14 @@
 //! The command `naru-lab`: shows Naru at work on a LAN of network namespaces.
 #![forbid(unsafe_code)]
 
+mod connect;
 mod demo;
 mod failover;
+mod measure;
 mod play;
+mod reflect;
 mod server;
+mod update;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -42,6 +46,15 @@ enum Command {
     /// Needs root. Builds a LAN with an agent on every node, lets each fault happen many
     /// times to the node that owns the address, and shows what clients saw.
     Failover(failover::Args),
+    /// Measures connections and requests a second, beside other balancers and none.
+    ///
+    /// Needs root, nginx, wrk and HAProxy. Builds a LAN with a node for each balancer, and
+    /// lets them take turns.
+    Connect(connect::Args),
+    /// Measures how fast changes of endpoints come into force, and what they cost.
+    ///
+    /// Needs root. Runs the agent on a directory of manifests and changes them.
+    Update(update::Args),
     /// Keeps a lab that is up.
     #[command(hide = true)]
     Keep(play::KeeperArgs),
@@ -68,6 +81,8 @@ fn main() -> ExitCode {
         Command::Demo { naru, once } => demo::run(&naru, once),
         Command::Lab(args) => play::run(&args),
         Command::Failover(args) => failover::run(&args),
+        Command::Connect(args) => connect::run(&args),
+        Command::Update(args) => update::run(&args),
         Command::Keep(args) => play::keep(&args).map(|()| true),
         Command::Testbed { dir } => testbed(&dir),
         Command::Pod { name, listen } => server::run(&name, listen).map(|()| true),

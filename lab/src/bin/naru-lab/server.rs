@@ -33,6 +33,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use crate::reflect;
+
 /// How long a pod goes on as if nothing had happened after SIGTERM.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long requests that are under way may take after that.
@@ -62,15 +64,19 @@ pub(crate) fn run(name: &str, listen: SocketAddr) -> anyhow::Result<()> {
 async fn serve(name: &'static str, listen: SocketAddr) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let (close, closing) = watch::channel(false);
-    let udp = UdpSocket::bind(listen)
-        .await
-        .with_context(|| format!("udp {listen}"))?;
+    if listen.ip().is_unspecified() {
+        let udp = reflect::bind(listen).with_context(|| format!("udp {listen}"))?;
+        std::thread::spawn(move || reflect::answer(&udp));
+    } else {
+        let udp = UdpSocket::bind(listen);
+        let udp = udp.await.with_context(|| format!("udp {listen}"))?;
+        tokio::spawn(answer_datagrams(udp, name));
+    }
     let tcp = TcpListener::bind(listen)
         .await
         .with_context(|| format!("tcp {listen}"))?;
     // A line of a stream should leave when it is written.
     let tcp = tcp.tap_io(|connection| drop(connection.set_nodelay(true)));
-    tokio::spawn(answer_datagrams(udp, name));
 
     let pod = Pod {
         name,

@@ -1,0 +1,45 @@
+//! nginx as a pod: a fixed answer, from one process.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::topology::PodSpec;
+
+/// Writes the configuration of a pod's server.
+///
+/// Nothing of the machine's own nginx is read or written: no logs, and no directories for
+/// what requests bring.
+pub(crate) fn write(path: &Path, pod: &PodSpec) -> Result<()> {
+    let PodSpec { name, port, .. } = pod;
+    let base = path.with_extension("");
+    let base = base.display();
+    let text = format!(
+        "daemon off;
+master_process off;
+pid {base}.pid;
+error_log stderr;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    client_body_temp_path {base}.body;
+    proxy_temp_path {base}.proxy;
+    fastcgi_temp_path {base}.fastcgi;
+    uwsgi_temp_path {base}.uwsgi;
+    scgi_temp_path {base}.scgi;
+    # A connection that a benchmark keeps is not to end before the benchmark does.
+    keepalive_requests 1000000000;
+    keepalive_timeout 600s;
+    server {{
+        # At every address that is routed to the pod.
+        listen {port} backlog=4096;
+        location / {{
+            default_type text/plain;
+            add_header x-pod {name};
+            return 200 \"{name}\\n\";
+        }}
+    }}
+}}
+"
+    );
+    std::fs::write(path, text).map_err(Error::io(path.display().to_string()))
+}
