@@ -213,7 +213,7 @@ impl Datapath {
         self.retire_services(image, &mut applied);
         self.forget_clients(image, &applied)?;
         self.retire_backends(image, &mut applied)?;
-        self.remove_primaries(image, &mut applied)?;
+        self.let_primaries_go(image);
         self.remove_devices(image, &mut applied)?;
         Ok(applied)
     }

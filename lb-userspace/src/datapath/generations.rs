@@ -16,7 +16,8 @@ use std::{
 };
 
 use lb_common::{
-    Algorithm, Backend, BackendId, Slot, SlotTable, config::MAX_SERVICES, service::former_table,
+    Algorithm, Backend, BackendId, Frontend, Slot, SlotTable, config::MAX_SERVICES,
+    service::former_table,
 };
 
 use super::{
@@ -26,6 +27,9 @@ use super::{
     read::removed,
 };
 use crate::compile::image::MapImage;
+
+/// How long replies of a backend that is gone still get the VIP back: they were on their way.
+const LAST_REPLIES: Duration = Duration::from_secs(10);
 
 /// What waits for its drain window to pass.
 #[derive(Default)]
@@ -38,6 +42,8 @@ pub(super) struct Generations {
     former: BTreeMap<u32, (SlotTable, Instant)>,
     /// Local backends by index, since when there is a primary for them.
     learning: BTreeMap<u32, Instant>,
+    /// Local backends that are gone, since when.
+    going: BTreeMap<Frontend, Instant>,
     /// Counts changes of slots, so that a scan knows of those that came between.
     serial: Arc<AtomicU64>,
 }
@@ -240,22 +246,31 @@ impl Datapath {
         Ok(())
     }
 
-    /// Takes away what was said of backends that are gone.
-    pub(super) fn remove_primaries(
-        &mut self,
-        image: &MapImage,
-        applied: &mut Applied,
-    ) -> Result<(), DatapathError> {
+    /// Lets what was said of backends that are gone go as well, when nothing of them is on its
+    /// way any more.
+    pub(super) fn let_primaries_go(&mut self, image: &MapImage) {
+        let going = &mut self.live.generations.going;
+        going.retain(|addr, _| !image.primaries.contains_key(addr));
         for addr in absent(&self.live.primaries, &image.primaries) {
+            going.entry(addr).or_insert_with(Instant::now);
+        }
+    }
+
+    fn remove_primaries(&mut self) -> Result<(), DatapathError> {
+        let going = self.live.generations.going.iter();
+        let gone = going.filter(|(_, since)| since.elapsed() >= LAST_REPLIES);
+        let gone: Vec<Frontend> = gone.map(|(&addr, _)| addr).collect();
+        for addr in gone {
             removed("PRIMARIES", self.maps.primaries.remove(&addr))?;
             self.live.primaries.remove(&addr);
-            applied.backends += 1;
+            self.live.generations.going.remove(&addr);
         }
         Ok(())
     }
 
     /// Does what the passing of the drain window brings; call it about once a second.
     pub fn settle(&mut self) -> Result<(), DatapathError> {
+        self.remove_primaries()?;
         let window = self.options.drain_window;
         let due = |since: &Instant| since.elapsed() >= window;
         let generations = &mut self.live.generations;
