@@ -152,7 +152,8 @@ pub fn begin(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<Pla
     if candidate.is_none() {
         candidate = table::home(headers, service, place.slot).filter(here);
     }
-    let mut records = place.slot.records() || turns;
+    // What goes on with a former table, where there is none now, outlasts it by its record.
+    let mut records = place.slot.records() || turns || table.is_empty();
     if handed != 0 && candidate.is_none() {
         // The slot's own where both nodes see the same endpoints, else any on this node.
         candidate = flow::backend(place.slot.current()).filter(here);
