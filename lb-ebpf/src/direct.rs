@@ -4,7 +4,7 @@ use lb_common::{Frontend, Primary, Tuple};
 
 use crate::{
     headers::{Fragment, Headers},
-    maps::{DIRECT, PRIMARIES, dry_run},
+    maps::{BACKENDS, DIRECT, PRIMARIES, dry_run},
     work::Work,
 };
 
@@ -14,6 +14,15 @@ pub fn primary(from: &Tuple) -> Option<&'static Primary> {
     let backend = Frontend::new(from.src, from.src_port, from.protocol);
     // SAFETY: entries are replaced as a whole.
     unsafe { PRIMARIES.get(backend) }
+}
+
+/// Whether replies that have no record are restored to `primary`: not before connections that
+/// came by no frontend are known.
+#[inline(always)]
+pub fn restores(primary: &Primary) -> bool {
+    let backend = BACKENDS.get(primary.backend.index());
+    let learned = backend.is_some_and(|it| it.is(primary.backend) && it.restored != 0);
+    learned && !primary.is_none()
 }
 
 /// Notes a packet to a backend's own address, if its replies would be taken for a frontend's.

@@ -96,7 +96,8 @@ pub fn find(headers: &Headers, now: u32, work: &mut Work) -> Known {
     };
     let mode = mode(backend, flow);
     translate(&mut work.to, &headers.tuple, backend, flow, mode);
-    let state = seen(flow.state, headers, mode);
+    let restored = mode == Mode::Local && is_restored(backend, work.entry);
+    let state = seen(flow.state, headers, mode == Mode::Dsr || restored);
     if !dry_run() && flow.refresh(now, state, headers.is_tcp()) && mode != Mode::Dsr {
         // A lookup refreshes the reply's place in its LRU list: a client that only
         // sends must not lose it.
@@ -118,10 +119,17 @@ pub fn mode(backend: &Backend, flow: &Flow) -> Mode {
     }
 }
 
-/// The state of a flow after a packet from its client.
+/// Whether replies of a local backend to what comes by `entry` are restored without a record.
 #[inline(always)]
-fn seen(state: FlowState, headers: &Headers, mode: Mode) -> FlowState {
-    if mode == Mode::Dsr {
+fn is_restored(backend: &Backend, entry: Entry) -> bool {
+    backend.restored != 0 && !entry.is_recorded()
+}
+
+/// The state of a flow after a packet from its client, who is `alone` where nobody sees which
+/// flow the replies are of.
+#[inline(always)]
+fn seen(state: FlowState, headers: &Headers, alone: bool) -> FlowState {
+    if alone {
         state.after_client_alone(headers.tcp_flags)
     } else {
         state.after_client(headers.tcp_flags)
@@ -170,7 +178,7 @@ pub fn create_local(
         work,
     );
     redirect(&mut work.to, &headers.tuple, backend, Mode::Local);
-    let restored = backend.restored != 0 && !entry.is_recorded();
+    let restored = is_restored(backend, entry);
     if !claim(now, work, true, !restored) {
         return Ok(false);
     }
@@ -178,6 +186,10 @@ pub fn create_local(
         direct::forget(&work.reply_key);
     }
     if records || !restored {
+        if restored {
+            let state = seen(work.flow.state, headers, true);
+            work.flow.refresh(now, state, headers.is_tcp());
+        }
         record(headers, work)?;
     } else {
         count::begun(headers, entry.service(), backend.id);
@@ -203,7 +215,7 @@ pub fn create_dsr(
     }
     work.flow.refresh(
         now,
-        seen(work.flow.state, headers, Mode::Dsr),
+        seen(work.flow.state, headers, true),
         headers.is_tcp(),
     );
     record(headers, work)

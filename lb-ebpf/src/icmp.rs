@@ -116,7 +116,7 @@ pub fn outbound(headers: &Headers, work: &mut Work) -> Result<Plan, Verdict> {
         work.quoted = reply.flow;
     } else {
         let primary = direct::primary(&work.reply_key).ok_or(Verdict::NotOurs)?;
-        if primary.is_none() || direct::is_known(&work.reply_key) {
+        if !direct::restores(primary) || direct::is_known(&work.reply_key) {
             return Err(Verdict::NotOurs);
         }
         work.quoted = headers.quoted;

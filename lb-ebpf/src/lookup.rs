@@ -215,7 +215,7 @@ pub fn egress(headers: &mut Headers, work: &mut Work) -> Result<Plan, Verdict> {
         count::reply(reply.service, reply.backend, headers);
         work.to = reply.flow.reversed();
     } else {
-        if primary.is_none() || direct::is_known(&headers.tuple) {
+        if !direct::restores(primary) || direct::is_known(&headers.tuple) {
             return Err(Verdict::NotOurs);
         }
         if headers.opens() {

@@ -144,15 +144,17 @@ pub fn begin(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<Pla
     let turns = table.algorithm() == Algorithm::RoundRobin;
     let handed = work.handed;
     let here = |backend: &&Backend| handed == 0 || backend.mode() == Mode::Local;
-    let mut candidate = None;
-    if !(stray && turns) {
+    let home = table::home(headers, service, place.slot).filter(here);
+    // Where a connection began goes before where its client has been since.
+    let last = if stray && (turns || home.is_some()) {
+        None
+    } else {
         // As the one that announced the VIP, this node may have sent it to another.
-        candidate = client::last_backend(headers.tuple.src, service, table, now).filter(here);
-    }
-    if candidate.is_none() {
-        candidate = table::home(headers, service, place.slot).filter(here);
-    }
-    let mut records = place.slot.records() || turns;
+        client::last_backend(headers.tuple.src, service, table, now).filter(here)
+    };
+    let mut candidate = last.or(home);
+    // What goes on with a former table, where there is none now, outlasts it by its record.
+    let mut records = place.slot.records() || turns || table.is_empty();
     if handed != 0 && candidate.is_none() {
         // The slot's own where both nodes see the same endpoints, else any on this node.
         candidate = flow::backend(place.slot.current()).filter(here);

@@ -2,7 +2,7 @@
 //!
 //! No I/O, no clock, no randomness: equal input gives equal bytes. What is in use
 //! keeps its number: a frontend its service index, a backend its id, a service its
-//! place in the slots while its table keeps its length and algorithm. What is new
+//! place in the slots while its table keeps its length, algorithm and hash. What is new
 //! takes the lowest number that neither lives nor rests.
 //!
 //! A service of both families is two to the kernel, each with its own table, and so is
@@ -211,16 +211,18 @@ fn place(
             service: name.0.clone(),
             wanted: len,
         };
+        let affine = part.service.affinity.is_some();
         let kept = in_use
             .services
             .get(&index)
             .filter(|live| live.len() == len && live.algorithm() == algorithm)
+            // By another hash, flows are on other slots.
+            .filter(|live| live.is_affine() == affine)
             .map(|live| live.offset());
         let offset = match kept {
             Some(offset) => offset,
             None => space.take(len).ok_or_else(full)?,
         };
-        let affine = part.service.affinity.is_some();
         let place = SlotTable::new(offset, len, algorithm).affine(affine);
         image.services.insert(index, place);
         for slot in &table {

@@ -37,7 +37,8 @@ pub(super) struct Reached<'a> {
 
 /// What map `PRIMARIES` shall hold: all local backends that packets reach.
 ///
-/// A primary stays as long as its frontend leads to the backend, since flows rely on it. A
+/// A primary stays as long as its frontend is there, since flows rely on it, also those that
+/// began before the backend left the frontend's service to others. A
 /// new one is the first frontend of a service whose flows go without records: an address of
 /// its own before an external one, and that before a node port.
 pub(super) fn primaries(reached: &Reached<'_>) -> BTreeMap<Frontend, Primary> {
@@ -54,11 +55,9 @@ pub(super) fn primaries(reached: &Reached<'_>) -> BTreeMap<Frontend, Primary> {
             };
             let none = Primary::none(id);
             let entry = chosen.entry(key(&of)).or_insert_with(|| {
-                reached
-                    .kept(&key(&of), addr)
-                    .map_or(none, |(primary, index)| {
-                        none.to(primary.addr, primary.port, index)
-                    })
+                reached.kept(&key(&of)).map_or(none, |(primary, index)| {
+                    none.to(primary.addr, primary.port, index)
+                })
             });
             if let (true, Some((frontend, index))) = (entry.is_none(), candidate) {
                 let to = key(&frontend);
@@ -102,15 +101,14 @@ impl Reached<'_> {
     }
 
     /// The primary that a backend has, with the service that it is of now.
-    fn kept(&self, of: &Frontend, endpoint: SocketAddr) -> Option<(Primary, u32)> {
+    fn kept(&self, of: &Frontend) -> Option<(Primary, u32)> {
         let primary = *self.in_use.primaries.get(of).filter(|it| !it.is_none())?;
         let frontend = desired::Frontend {
             addr: SocketAddr::new(primary.addr.to_ip(), primary.port.get()),
             protocol: Protocol::from_number(of.protocol)?,
         };
         let owner = self.owners.get(&frontend)?;
-        let leads = self.parts.get(owner)?.endpoints.contains_key(&endpoint);
-        leads.then_some((primary, *self.indices.get(owner)?))
+        Some((primary, *self.indices.get(owner)?))
     }
 }
 
