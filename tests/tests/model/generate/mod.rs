@@ -49,12 +49,12 @@ impl Generator {
     /// The next step, given what both sides remember by now.
     pub(crate) fn next(&mut self, state: &State) -> Step {
         match self.rng.below(300) {
-            0..=2 => {
+            0..=4 => {
                 worlds::change(&mut self.rng, &mut self.services);
                 return Step::Services(self.services.clone());
             }
-            3..=6 => return Step::Window,
-            7..=10 => return Step::Scan,
+            5..=7 => return Step::Window,
+            8..=11 => return Step::Scan,
             _ => {}
         }
         if self.rng.percent(4) {

@@ -38,8 +38,8 @@ pub(super) struct Draft {
 
 pub(super) fn packet(generator: &mut Generator, state: &State) -> Step {
     let draft = match generator.rng.below(100) {
-        0..=39 => request(generator, state),
-        40..=52 => reply(generator, state),
+        0..=42 => request(generator, state),
+        43..=52 => reply(generator, state),
         53..=62 => unrecorded(generator),
         63..=66 => direct(generator, state),
         67..=82 => errors::error(generator, state),

@@ -126,7 +126,11 @@ pub(super) fn change(rng: &mut Rng, services: &mut Vec<Service>) {
         *services = self::services(rng);
         return;
     }
-    let at = rng.below(services.len());
+    // Mostly one whose flows may go without records.
+    let mut at = rng.below(services.len());
+    if services[at].algorithm == Algorithm::RoundRobin {
+        at = rng.below(services.len());
+    }
     let service = &mut services[at];
     match rng.below(9) {
         0 | 1 if !service.backends.is_empty() => {

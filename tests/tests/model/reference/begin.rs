@@ -35,6 +35,14 @@ impl State {
             .filter(|id| !lost && here(self, id))
             .or_else(|| self.home(packet, service, place))
             .filter(|id| here(self, id));
+        if last.is_none() && first.is_some() {
+            let changes = place.is_some_and(|slot| slot.previous != 0);
+            self.note(if changes {
+                "previous backend of the slot"
+            } else {
+                "previous backend of the former table"
+            });
+        }
         let mut records = turns || place.is_some_and(|slot| slot.records());
         let mut index = service;
         if input.is_handed() && first.is_none() {
@@ -103,7 +111,7 @@ impl State {
     /// The first of some backends that would not take the packet for another flow's. Without
     /// a record it must be the very first: nothing would tell what follows of another one.
     fn free(
-        &self,
+        &mut self,
         input: &Input<'_>,
         packet: &Packet,
         tried: impl Iterator<Item = u32>,
@@ -115,6 +123,7 @@ impl State {
                 return Ok(id);
             }
             if !records {
+                self.note("clash without a record");
                 break;
             }
         }
@@ -174,7 +183,14 @@ impl State {
             // What an earlier flow has left there is no more.
             self.replies.remove(&reply);
             if backend.local && backend.restored && !entry.recorded {
-                self.direct.remove(&reply);
+                self.note(if records {
+                    "begins restored, recorded"
+                } else {
+                    "begins restored, without a record"
+                });
+                if self.direct.remove(&reply).is_some() {
+                    self.note("takes a direct connection's place");
+                }
             } else {
                 records = true;
                 let whose = Reply {
@@ -188,6 +204,8 @@ impl State {
         }
         if records {
             self.flows.insert(*tuple, *flow);
+        } else if !backend.local {
+            self.note("begins by dsr without a record");
         }
         // Of flows without a record only connections show that they begin.
         if records || opens {

@@ -11,7 +11,7 @@ use crate::wire::Tuple;
 
 /// Decides over an error about a packet of a flow; None where there is no such flow.
 pub(super) fn error(
-    state: &State,
+    state: &mut State,
     input: &Input<'_>,
     packet: &Packet,
     quote: Quote,
@@ -59,7 +59,7 @@ pub(super) fn error(
 /// The same, where there is no record: it is about a reply to a client, of the backend that
 /// the slot says.
 fn unrecorded(
-    state: &State,
+    state: &mut State,
     input: &Input<'_>,
     packet: &Packet,
     quote: Quote,
@@ -68,6 +68,7 @@ fn unrecorded(
     let Some(backend) = state.unrecorded(&client) else {
         return Ok(None);
     };
+    state.note("error without a record");
     if let Some(via) = backend.via {
         if input.is_handed() {
             return Err(Verdict::NotHere.into());

@@ -64,6 +64,12 @@ impl State {
         let tuple = packet.tuple();
         let place = self.place(entry.service, &tuple);
         let flow = if let Some(id) = self.alone(input, packet, entry, place)? {
+            let local = self.backends[&id].local;
+            self.note(if local {
+                "local, settled"
+            } else {
+                "dsr, settled"
+            });
             if packet.opens() {
                 self.count(entry.service, id, |count| count.flows += 1);
             }
@@ -74,6 +80,9 @@ impl State {
                 expires: 0,
             }
         } else if let Some(known) = self.known(input, packet) {
+            if place.is_some_and(Slot::is_looked_up) {
+                self.note("slot looked up, known by its record");
+            }
             match known {
                 Known::Live(flow) => flow,
                 // A connection that lost its backend cannot go on elsewhere.
@@ -115,7 +124,7 @@ impl State {
     /// The backend of a packet that goes on its way without a record, whether there is one or
     /// not: all packets of its slot do.
     fn alone(
-        &self,
+        &mut self,
         input: &Input<'_>,
         packet: &Packet,
         entry: Entry,
@@ -124,16 +133,32 @@ impl State {
         let Some(id) = place.filter(|slot| slot.is_settled()).map(|it| it.current) else {
             return Ok(None);
         };
-        let Some(backend) = self.backends.get(&id) else {
+        let Some(backend) = self.backends.get(&id).copied() else {
             return Ok(None);
         };
         let alone = match backend.via {
             // A connection that opens may meet what is left of an earlier one.
-            _ if backend.local => backend.restored && !entry.recorded && !packet.opens(),
-            Some(via) => !input.is_handed() && !comes_by(input, packet, via)?,
-            None => false,
+            _ if backend.local => !packet.opens() && self.is_restored(&backend, entry),
+            Some(via) if !input.is_handed() => {
+                let here = comes_by(input, packet, via)?;
+                if here {
+                    self.note("dsr, settled, but from the backend's node");
+                }
+                !here
+            }
+            _ => false,
         };
         Ok(alone.then_some(id))
+    }
+
+    /// Whether a local backend's replies to flows by a frontend are restored without a record.
+    fn is_restored(&mut self, backend: &Backend, entry: Entry) -> bool {
+        if !backend.restored {
+            self.note("local, settled, but not restored");
+        } else if entry.recorded {
+            self.note("local, settled, but by a recorded frontend");
+        }
+        backend.restored && !entry.recorded
     }
 
     /// The flow of a client's packet, kept fresh; none where one is to begin.

@@ -293,12 +293,17 @@ fn egress(state: &mut State, input: &Input<'_>, packet: &mut Packet) -> Decided 
     let (to, service, backend) = if let Some(reply) = state.reply(packet, input.now) {
         (reply.flow.reversed(), reply.service, reply.backend)
     } else {
+        if state.direct.contains_key(&tuple) {
+            state.note("direct connection's reply");
+        }
         let (frontend, primary) = state.restored(&tuple).ok_or(Verdict::NotOurs)?;
         if packet.opens() {
+            state.note("connection of a backend");
             // The backend is a client here, by a port that it serves.
             state.direct.insert(tuple, input.now);
             return Err(Verdict::NotOurs.into());
         }
+        state.note("reply by its primary");
         let to = Tuple {
             src: frontend.ip(),
             sport: frontend.port(),

@@ -40,6 +40,11 @@ impl Slot {
         !self.is_changing() && !self.looked_up && !self.recorded
     }
 
+    /// Whether records count, though flows without one are where flows begin.
+    pub(super) fn is_looked_up(self) -> bool {
+        self.looked_up
+    }
+
     /// Whether its flows are recorded when they begin.
     pub(super) fn records(self) -> bool {
         self.recorded || self.is_changing()

@@ -71,6 +71,27 @@ pub(crate) struct Use {
     pub(crate) pinged: bool,
 }
 
+/// All that [`State::note`] is told; long runs see each.
+pub(crate) const CASES: [&str; 17] = [
+    "local, settled",
+    "local, settled, but not restored",
+    "local, settled, but by a recorded frontend",
+    "dsr, settled",
+    "dsr, settled, but from the backend's node",
+    "slot looked up, known by its record",
+    "previous backend of the slot",
+    "previous backend of the former table",
+    "begins restored, recorded",
+    "begins restored, without a record",
+    "begins by dsr without a record",
+    "takes a direct connection's place",
+    "clash without a record",
+    "reply by its primary",
+    "direct connection's reply",
+    "connection of a backend",
+    "error without a record",
+];
+
 /// All of it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
@@ -96,6 +117,8 @@ pub(crate) struct State {
     pub(crate) services: BTreeMap<u32, Count>,
     pub(crate) backend_counts: BTreeMap<u32, Count>,
     local_addresses: BTreeSet<IpAddr>,
+    /// How often what happened that no verdict tells apart.
+    pub(crate) cases: BTreeMap<&'static str, u64>,
 }
 
 impl State {
@@ -256,6 +279,12 @@ impl State {
         let over = held.flow.protocol == TCP
             && (holder.seen.reset() || closed_too && holder.seen.closed());
         held.flow != *flow && !moved && !over && now <= holder.expires
+    }
+
+    /// Notes that this happened.
+    pub(super) fn note(&mut self, case: &'static str) {
+        debug_assert!(CASES.contains(&case), "{case}");
+        *self.cases.entry(case).or_default() += 1;
     }
 
     /// Counts at a service and a backend, where those still are.
