@@ -172,7 +172,8 @@ pub fn ingress<F: Frame>(frame: &F) -> Result<Plan, Verdict> {
         }
     }
     let (headers, work) = (Headers::of(F::HOOK)?, Work::of(F::HOOK)?);
-    if headers.payload == Payload::Ports {
+    // What nobody serves leaves nothing behind.
+    if headers.payload == Payload::Ports && plan.step != Step::Refuse {
         fragment::record(headers, work.now);
         work.count(headers);
     }
