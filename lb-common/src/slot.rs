@@ -84,6 +84,12 @@ impl Slot {
         self.0 & Self::RECORDED != 0 || self.is_changing()
     }
 
+    /// Whether a flow that has no record cannot have begun here: all of them have one.
+    #[inline(always)]
+    pub const fn knows_all(self) -> bool {
+        self.0 & Self::RECORDED != 0 || self.current().is_none()
+    }
+
     /// Whether the slot has changed within the drain window.
     #[inline(always)]
     pub const fn is_changing(self) -> bool {

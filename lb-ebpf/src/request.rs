@@ -40,7 +40,9 @@ pub fn find(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<Plan
             }
             // A connection that lost its backend cannot go on elsewhere.
             Known::Orphan if goes_on => return Ok(refusal(headers)),
-            _ if goes_on && may_give_back(ctx, headers, work) => {
+            // Of a slot that has changed it may have begun here as well as there, where it had
+            // been another one until then.
+            _ if goes_on && place.slot.knows_all() && may_give_back(ctx, headers, work) => {
                 return Ok(Step::GiveBack.with(Verdict::Returned));
             }
             _ => return Ok(Step::Begin.with(Verdict::NotOurs)),
