@@ -152,7 +152,8 @@ pub fn begin(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<Pla
     if candidate.is_none() {
         candidate = table::home(headers, service, place.slot).filter(here);
     }
-    let mut records = place.slot.records() || turns;
+    // Without a table nothing but a record tells, once the former one is forgotten.
+    let mut records = place.slot.records() || turns || table.is_empty();
     if handed != 0 && candidate.is_none() {
         // The slot's own where both nodes see the same endpoints, else any on this node.
         candidate = flow::backend(place.slot.current()).filter(here);
@@ -197,8 +198,8 @@ pub fn begin(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<Pla
                 client::remember(headers.tuple.src, service, table, backend, now);
                 return Ok(towards(backend, Mode::Local as u32, work));
             }
-            if !records {
-                // What follows goes where the slot says.
+            if !records || table.is_empty() {
+                // What follows goes where the slot says; without slots there is no other.
                 return Err(Verdict::TupleClash);
             }
         }
