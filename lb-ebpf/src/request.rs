@@ -201,8 +201,8 @@ pub fn begin(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<Pla
                 client::remember(headers.tuple.src, service, table, backend, now);
                 return Ok(towards(backend, Mode::Local as u32, work));
             }
-            if !records {
-                // What follows goes where the slot says.
+            if !records || table.is_empty() {
+                // What follows goes where the slot says; without slots there is no other.
                 return Err(Verdict::TupleClash);
             }
         }

@@ -399,6 +399,7 @@ impl Datapath {
             self.live.backends.insert(index, dead);
             self.live.gone.push(dead);
             self.live.resting_backends.insert(index, Instant::now());
+            self.live.generations.retire(index);
             applied.backends += 1;
         }
         Ok(())

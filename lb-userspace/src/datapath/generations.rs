@@ -115,6 +115,12 @@ impl Generations {
         }
     }
 
+    /// Waits no more for a backend that is gone: another one that has its index must wait for a
+    /// window of its own.
+    pub(super) fn retire(&mut self, backend: u32) {
+        self.learning.remove(&backend);
+    }
+
     /// The count of changes, to be read by other threads.
     pub(super) fn serial(&self) -> Arc<AtomicU64> {
         self.serial.clone()

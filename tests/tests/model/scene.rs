@@ -14,9 +14,10 @@ use crate::wire::{SCTP, TCP, UDP};
 pub(crate) enum Step {
     /// These are the services from now on.
     Services(Vec<Service>),
-    /// The drain window of all changes passes.
+    /// The drain window of all changes passes: slots forget their previous backends, services
+    /// their former tables, and new backends' replies are restored without records.
     Window,
-    /// A scan of the flow table ends the time in which slots are looked up.
+    /// A scan of the flow table settles the slots that are looked up.
     Scan,
     /// A frame meets the program of a hook at an interface.
     Packet {
@@ -150,7 +151,8 @@ impl fmt::Display for Service {
     }
 }
 
-/// A step of a kept case.
+/// A step of a kept case, as [`source`] writes it: `Services` with a line for each, `Window` and
+/// `Scan` alone, packets with their interface and bytes in hexadecimal.
 pub(crate) enum Line {
     Services(&'static [&'static str]),
     Window,

@@ -43,7 +43,8 @@ impl State {
                 "previous backend of the former table"
             });
         }
-        let mut records = turns || place.is_some_and(|slot| slot.records());
+        // Where there are no slots, nothing else tells where a flow goes on.
+        let mut records = place.is_none_or(|slot| slot.records());
         let mut index = service;
         if input.is_handed() && first.is_none() {
             let current = place.map(|slot| slot.current);

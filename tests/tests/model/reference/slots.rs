@@ -96,7 +96,7 @@ impl Table {
             *packet
         };
         let high = hash(&hashed) >> 32;
-        (high * self.slots.len() as u64 >> 32) as usize
+        ((high * self.slots.len() as u64) >> 32) as usize
     }
 
     /// That slot; none where flows take turns, or where there is none.
