@@ -5,13 +5,11 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
 };
 
-use etherparse::PacketBuilder;
-use lb_common::{Port, Protocol, Tuple, config::DEFAULT_SEED, hash::tuple_hash};
-
 use crate::{
     lan::{Lan, PORT, VIP},
     rng::Rng,
 };
+use etherparse::PacketBuilder;
 
 /// Why the promise does not hold for a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,17 +18,11 @@ enum Cause {
     Gone,
     /// It was silent for a whole window.
     Silent,
-    /// The address moved after its slot had changed.
-    Moved,
 }
 
 struct Flow {
     number: u32,
     pod: SocketAddr,
-    hash: u64,
-    /// Whether its slot has named another backend in its life.
-    slot_changed: bool,
-    moves: usize,
     excused: Option<Cause>,
     broken: bool,
 }
@@ -54,13 +46,9 @@ impl Flows {
             self.packets += 1;
             let pod = lan.deliver(&mut frame(number, true));
             let pod = pod.map_err(|why| format!("connection {number} does not begin: {why}"))?;
-            let hash = tuple_hash(&tuple(number), DEFAULT_SEED);
             self.open.push(Flow {
                 number,
                 pod,
-                hash,
-                slot_changed: lan.wanted(hash) != Some(pod),
-                moves: lan.moves,
                 excused: None,
                 broken: false,
             });
@@ -90,16 +78,9 @@ impl Flows {
     /// Notes whom a change excuses from the promise.
     pub(crate) fn changed(&mut self, lan: &Lan) {
         for flow in &mut self.open {
-            if flow.excused.is_some() {
-                continue;
-            }
-            flow.slot_changed |= lan.wanted(flow.hash) != Some(flow.pod);
             if !lan.exists(flow.pod) {
-                flow.excused = Some(Cause::Gone);
-            } else if flow.slot_changed && flow.moves != lan.moves {
-                flow.excused = Some(Cause::Moved);
+                flow.excused.get_or_insert(Cause::Gone);
             }
-            flow.moves = lan.moves;
         }
     }
 
@@ -141,17 +122,14 @@ impl Flows {
         Ok(())
     }
 
-    pub(crate) fn tell(&mut self, lan: &Lan) {
+    pub(crate) fn tell(&mut self) {
         for flow in std::mem::take(&mut self.open) {
             self.account(&flow);
         }
         let Self {
             packets, replies, ..
         } = self;
-        println!(
-            "{packets} packets, {replies} replies; the address moved {} times",
-            lan.moves
-        );
+        println!("{packets} packets, {replies} replies");
         println!(
             "{} connections that the promise covers: all kept",
             self.kept
@@ -165,18 +143,6 @@ impl Flows {
 fn client(number: u32) -> (Ipv4Addr, u16) {
     let addr = Ipv4Addr::from(0x0a40_0000 + number / 16_384);
     (addr, 1024 + (number % 16_384) as u16)
-}
-
-fn tuple(number: u32) -> Tuple {
-    let (addr, port) = client(number);
-    let tcp = Protocol::Tcp as u8;
-    Tuple::new(
-        addr.into(),
-        Port::new(port),
-        VIP.into(),
-        Port::new(PORT),
-        tcp,
-    )
 }
 
 fn frame(number: u32, opens: bool) -> Vec<u8> {

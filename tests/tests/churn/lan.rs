@@ -1,4 +1,4 @@
-//! Two nodes with Naru, others that have a pod each, and one address that is now here, now there.
+//! Two nodes with Naru, of which one has the address, and others that have a pod each.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,7 +20,7 @@ use crate::{node::Node, rng::Rng};
 pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(192, 168, 56, 11);
 pub(crate) const PORT: u16 = 80;
 const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 9, 9];
-/// Nodes without Naru in this test, a pod on each.
+/// Nodes that are not looked into, a pod on each.
 const OTHERS: u8 = 24;
 /// Pods of each of the two.
 const OWN: u8 = 4;
@@ -81,10 +81,6 @@ pub(crate) fn build() {
 
 pub(crate) struct Lan {
     nodes: [Node; 2],
-    /// Which of them has the address.
-    pub(crate) owner: usize,
-    /// How often it has moved.
-    pub(crate) moves: usize,
     endpoints: BTreeMap<SocketAddr, Endpoint>,
 }
 
@@ -93,8 +89,6 @@ impl Lan {
         let node = |name| Node::new(name, addr_of(name), mac_of(name));
         let mut lan = Self {
             nodes: [node("a"), node("b")],
-            owner: 0,
-            moves: 0,
             endpoints: pods().collect(),
         };
         // Some are still to come.
@@ -107,17 +101,6 @@ impl Lan {
 
     pub(crate) fn exists(&self, pod: SocketAddr) -> bool {
         self.endpoints.contains_key(&pod)
-    }
-
-    /// The backend that flows of a slot begin with, as the owner has it.
-    pub(crate) fn wanted(&self, hash: u64) -> Option<SocketAddr> {
-        let image = &self.nodes[self.owner].image;
-        let (_, table) = image.services.first_key_value()?;
-        let slots = image.tables.get(&table.offset())?;
-        let index = lb_common::hash::reduce(hash, table.len());
-        let id = slots[index as usize].current();
-        let backend = image.backends.get(&id.index())?;
-        Some(SocketAddr::new(backend.addr.to_ip(), backend.port.get()))
     }
 
     /// One or two changes; gives what they are.
@@ -134,7 +117,7 @@ impl Lan {
         let there: Vec<SocketAddr> = self.endpoints.keys().copied().collect();
         let any = there[rng.below(there.len())];
         let missing: Vec<_> = pods().filter(|(addr, _)| !self.exists(*addr)).collect();
-        let (action, condition) = match rng.below(10) {
+        let (action, condition) = match rng.below(9) {
             0 | 1 if !missing.is_empty() => {
                 let (addr, endpoint) = missing[rng.below(missing.len())].clone();
                 self.endpoints.insert(addr, endpoint);
@@ -154,16 +137,8 @@ impl Lan {
                 self.nodes[node].restart();
                 return format!("the agent of {} starts anew", self.nodes[node].name);
             }
-            6 => {
-                self.owner = 1 - self.owner;
-                self.moves += 1;
-                let former = self.nodes[1 - self.owner].addr;
-                self.nodes[self.owner].former(Some(former));
-                self.nodes[1 - self.owner].former(None);
-                return format!("{} has the address", self.nodes[self.owner].name);
-            }
-            7 => ("drains", Condition::Draining),
-            8 => ("fails", Condition::Unhealthy),
+            6 => ("drains", Condition::Draining),
+            7 => ("fails", Condition::Unhealthy),
             _ => ("is well", Condition::Ready),
         };
         let ready = |it: &&Endpoint| it.condition == Condition::Ready;
@@ -218,9 +193,9 @@ impl Lan {
     /// The pod that a client's frame gets to by the node that has the address; or what becomes
     /// of it instead.
     pub(crate) fn deliver(&mut self, frame: &mut [u8]) -> Result<SocketAddr, String> {
-        frame[..6].copy_from_slice(&self.nodes[self.owner].mac);
+        frame[..6].copy_from_slice(&self.nodes[0].mac);
         frame[6..12].copy_from_slice(&CLIENT_MAC);
-        let mut at = self.owner;
+        let mut at = 0;
         let mut frame = frame.to_vec();
         for _ in 0..4 {
             let made = self.nodes[at].run(Hook::Xdp, &frame);

@@ -1,10 +1,9 @@
 //! Connections under churn: what a hundred thousand of them keep while endpoints come, go,
-//! drain, fail and weigh differently, agents start anew and the address moves between nodes.
+//! drain, fail and weigh differently, and agents start anew.
 //!
 //! Held against the promise alone: a connection that sends at least once in every drain window
-//! keeps its backend for as long as that exists. It shares nothing with the program but the
-//! hash, by which it tells connections whose slot has changed, which a move of the address may
-//! cost. What the promise does not cover is counted by its cause.
+//! keeps its backend for as long as that exists. What the promise does not cover is counted by
+//! its cause.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
 
 mod flows;
@@ -59,6 +58,6 @@ fn churn() -> Result<(), String> {
         }
         println!("{round:2}: {what}{}", if window_ends { "" } else { " …" });
     }
-    flows.tell(&lan);
+    flows.tell();
     lan.assert_lean()
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::Ipv4Addr,
     path::PathBuf,
     time::Duration,
 };
@@ -14,7 +14,7 @@ use naru::{
     desired::{Desired, DeviceFacts, Snat, Surroundings},
 };
 
-use crate::lan::{self, VIP};
+use crate::lan;
 
 pub(crate) struct Node {
     pub(crate) name: &'static str,
@@ -66,13 +66,6 @@ impl Node {
         self.datapath().apply(&image).expect("maps that take it");
     }
 
-    /// Which node had the address before.
-    pub(crate) fn former(&mut self, former: Option<Ipv4Addr>) {
-        let formers = former.map(|addr| (IpAddr::from(VIP), IpAddr::from(addr)));
-        let formers = formers.into_iter().collect();
-        self.datapath().set_formers(&formers).expect("one entry");
-    }
-
     /// What passes with a drain window: windows end, the table is swept.
     pub(crate) fn window_passes(&mut self) {
         let datapath = self.datapath();
@@ -111,7 +104,6 @@ impl Node {
             host_addresses: BTreeSet::from([self.addr.into()]),
             peers: peers.map(|(name, addr)| (name, addr.into())).collect(),
             devices: BTreeMap::from([(lan::uplink(), uplink)]),
-            shared: true,
             ..Surroundings::default()
         }
     }

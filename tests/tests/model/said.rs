@@ -69,7 +69,10 @@ impl Agent {
             let (of, to) = entry.expect("an entry");
             let addr = SocketAddr::new(of.addr.to_ip(), of.port.get());
             let frontend = SocketAddr::new(to.addr.to_ip(), to.port.get());
+            let backend = self.backends.get(&to.backend.index(), 0);
+            let backend = backend.expect("a backend");
             let primary = direct::Primary {
+                learned: backend.is(to.backend) && backend.restored != 0,
                 frontend: (!to.addr.is_unspecified()).then_some(frontend),
                 backend: to.backend.0,
                 service: to.service,

@@ -29,12 +29,15 @@ impl State {
         // Turns do not tell whose connection it was.
         let lost = turns && packet.protocol == TCP && !packet.opens();
         let place = table.fixed(&tuple);
-        let last = self.last_backend(input, packet, service, &table);
         let here = |state: &Self, id: &u32| !input.is_handed() || state.backends[id].local;
-        let mut first = last
-            .filter(|id| !lost && here(self, id))
-            .or_else(|| self.home(packet, service, place))
-            .filter(|id| here(self, id));
+        let home = self.home(packet, service, place);
+        let home = home.filter(|id| here(self, id));
+        // A connection stays where it began, wherever its client has been since.
+        let stays = packet.protocol == TCP && !packet.opens() && home.is_some();
+        let last = self
+            .last_backend(input, packet, service, &table)
+            .filter(|id| !lost && !stays && here(self, id));
+        let mut first = last.or(home);
         if last.is_none() && first.is_some() {
             let changes = place.is_some_and(|slot| slot.previous != 0);
             self.note(if changes {
@@ -75,7 +78,7 @@ impl State {
         if input.is_handed() && !backend.local {
             return Err(Verdict::NotHere.into());
         }
-        let flow = self.started(input, packet, (id, &backend), choices)?;
+        let flow = self.started(input, packet, entry, (id, &backend), choices)?;
         self.remember_flow(entry, &tuple, &flow, records, packet.opens());
         if table.affine {
             let ticks = self.sticky.get(&service).copied().unwrap_or_default();
@@ -147,6 +150,7 @@ impl State {
         &self,
         input: &Input<'_>,
         packet: &Packet,
+        entry: Entry,
         (id, backend): (u32, &Backend),
         choices: &dyn Choices,
     ) -> Result<Flow, Stop> {
@@ -160,9 +164,11 @@ impl State {
             Some(via) => !flows::comes_by(input, packet, via)?,
             None => false,
         };
-        if alone {
+        let restored = backend.local && backend.restored && !entry.recorded;
+        if alone || restored {
             flow.seen = flow.seen.after_client_alone(packet.flags());
-        } else if !backend.local {
+        }
+        if !alone && !backend.local {
             flow.snat = Some(self.source(input, packet, backend, choices)?);
         }
         flow.expires = input.now + flow.seen.timeout(packet.protocol == TCP);

@@ -14,6 +14,8 @@ pub(crate) struct Primary {
     /// The frontend; none where there must be a record.
     pub(crate) frontend: Option<SocketAddr>,
     pub(crate) backend: u32,
+    /// Whether replies without a record are restored yet.
+    pub(crate) learned: bool,
     pub(crate) service: u32,
 }
 
@@ -28,6 +30,10 @@ impl State {
     pub(super) fn restored(&self, reply: &Tuple) -> Option<(SocketAddr, Primary)> {
         let primary = self.primary(reply)?;
         let frontend = primary.frontend?;
+        // Not before direct connections are known.
+        if !primary.learned {
+            return None;
+        }
         (!self.direct.contains_key(reply)).then_some((frontend, primary))
     }
 

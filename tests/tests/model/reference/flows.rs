@@ -90,6 +90,7 @@ impl State {
             }
         } else {
             let stray = packet.protocol == TCP && !packet.opens();
+            let stray = stray && place.is_none_or(Slot::knows_all);
             if let Some(decided) = give_back(input, packet).filter(|_| stray) {
                 let decided = decided?;
                 remember(self, packet, input.now);
@@ -177,7 +178,13 @@ impl State {
             return (tcp && !packet.opens()).then_some(Known::Orphan);
         };
         let here = !input.is_handed() || backend.local;
-        flow.seen = match is_dsr(backend, &flow) {
+        let entry = self
+            .frontends
+            .get(&(SocketAddr::new(tuple.dst, tuple.dport), tuple.protocol));
+        // Nobody sees which flow restored replies are of.
+        let recorded = entry.is_none_or(|entry| entry.recorded);
+        let restored = backend.local && backend.restored && !recorded;
+        flow.seen = match restored || is_dsr(backend, &flow) {
             true => flow.seen.after_client_alone(packet.flags()),
             false => flow.seen.after_client(packet.flags()),
         };

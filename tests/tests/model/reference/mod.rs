@@ -241,7 +241,7 @@ fn ingress(
                 }
                 return state.request(input, packet, entry, choices);
             }
-            if usage.local_backend {
+            if usage.local_backend && xdp {
                 state.note_direct(packet, input.now);
             }
             Err(unserved(usage, Verdict::VipPort))

@@ -50,6 +50,11 @@ impl Slot {
         self.recorded || self.is_changing()
     }
 
+    /// Whether a flow without a record cannot have begun here.
+    pub(super) fn knows_all(self) -> bool {
+        self.recorded
+    }
+
     /// Whether it was another backend's within the drain window.
     pub(super) fn is_changing(self) -> bool {
         self.current != self.previous
