@@ -196,7 +196,7 @@ fn place(
                 let backend = image.backends.get(&id.index());
                 let alone = backend.is_some_and(|it| primaries::goes_alone(it, part.protocol));
                 let turns = part.service.algorithm == Algorithm::RoundRobin;
-                Slot::settled(id).recorded(!turns && !(alone && part.computes(surroundings)))
+                Slot::settled(id).recorded(!(turns || alone && part.computes(surroundings)))
             })
             .collect();
         let len = table.len() as u32;
