@@ -213,11 +213,8 @@ pub fn create_dsr(
         count::begun(headers, service, backend.id);
         return Ok(());
     }
-    work.flow.refresh(
-        now,
-        seen(work.flow.state, headers, true),
-        headers.is_tcp(),
-    );
+    work.flow
+        .refresh(now, seen(work.flow.state, headers, true), headers.is_tcp());
     record(headers, work)
 }
 

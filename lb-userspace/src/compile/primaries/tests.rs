@@ -237,28 +237,24 @@ fn datagrams_have_none_and_those_to_pods_here_are_recorded() {
 }
 
 #[test]
-fn where_vips_are_shared_only_nodes_that_agree_on_the_hash_have_some() {
+fn where_vips_are_shared_all_flows_are_recorded() {
     let nat = service(&[VIP], &[A]);
     let dsr = Service {
         elsewhere: Mode::Dsr,
         ..nat.clone()
     };
-    let of_node = Service {
-        external_policy: TrafficPolicy::Local,
-        ..dsr.clone()
-    };
     let shared = Surroundings {
         shared: true,
         ..surroundings()
     };
-    for (service, alone) in [(nat, false), (of_node, false), (dsr, true)] {
+    for service in [nat, dsr] {
         let services = [service];
         let image = fits(&services, &shared, &InUse::default());
-        assert_eq!(primary(&image, A).is_some(), alone);
+        assert_eq!(primary(&image, A), None);
         let to_packets = image.frontends.values().map(|it| it.service());
         let to_packets = to_packets.map(|index| image.services[&index].offset());
         let mut slots = to_packets.flat_map(|offset| &image.tables[&offset]);
-        assert!(slots.all(|slot| slot.records() != alone));
+        assert!(slots.all(|slot| slot.records()));
         // Flows of the time before rely on it.
         let before = new(&services);
         assert!(primary(&before, A).is_some());
@@ -330,7 +326,7 @@ proptest! {
             for service in &services {
                 let computes = service.algorithm == Algorithm::Maglev
                     && service.affinity.is_none()
-                    && (!shared || service.elsewhere == Mode::Dsr);
+                    && !shared;
                 let here = service.endpoints.keys();
                 let here = here.filter(|it| around.local_endpoints.contains(&it.ip()));
                 for pod in here {
