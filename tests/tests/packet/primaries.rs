@@ -128,12 +128,23 @@ pub(crate) fn cases() -> Vec<Case> {
                 world.change(&[maglev(&[V4.vip], &[&leaving, b])]);
                 for _ in 0..2 {
                     assert_eq!(world.served(&V4.segment(0, ACK)), a);
+                    // One that is taken to be half open would be forgotten after a minute.
+                    let (flows, _) = world.datapath.flows(9).unwrap();
+                    assert_eq!(flows[0].flow.state.name(true), "established");
                     restored(&mut world, a, &V4.client(0), V4.vip);
                 }
-                // One that is taken to be half open would be forgotten after a minute.
-                let (flows, _) = world.datapath.flows(9).unwrap();
-                assert_eq!(flows[0].flow.state.name(true), "established");
                 assert_eq!(world.recorded(), (1, 0));
+                // By one that begins within the window, the record tells who goes on.
+                world.served(&V4.segment(1, SYN));
+                world.window_passes();
+                let state = |world: &World| {
+                    let (flows, _) = world.datapath.flows(9).unwrap();
+                    let flow = flows.iter().find(|it| it.tuple.src_port.get() == 10_001);
+                    flow.unwrap().flow.state.name(true)
+                };
+                assert_eq!(state(&world), "syn-sent");
+                world.served(&V4.segment(1, ACK));
+                assert_eq!(state(&world), "established");
             },
         },
         Case {

@@ -281,6 +281,9 @@ fn restart() {
         world.change(&[larger(&side)]);
         let mut world = world.reopen();
         assert_eq!(world.apply_again(&[larger(&side)]).total(), 0);
+        // Who comes next does not get its room.
+        let next = maglev(&[side.second], &side.pods[2..]);
+        world.change(&[larger(&side), next]);
         assert_eq!(all(&mut world, &side, ACK), began);
         world.window_passes();
         assert_eq!(all(&mut world, &side, ACK), began);
