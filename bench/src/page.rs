@@ -133,30 +133,11 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn row(candidate: &str, flows: u32) -> Row {
-        Row {
-            bench: "path",
-            candidate: candidate.to_owned(),
-            direction: "forward",
-            hook: None,
-            size: 64,
-            flows,
-            family: 4,
-            ns_per_packet: 100.0,
-            mpps: 10.0,
-            ratio_to_xdp_tx: 1.25,
-            ratio_to_nftables: Some(0.2),
-            ratio_to_kernel: None,
-            spread: 2.0,
-            instructions: None,
-            lookups: None,
-        }
-    }
-
     #[test]
     fn tables_go_between_the_markers() {
         let page = format!("a\n{BEGIN}\nold\n{END}\nz\n");
-        let rows = [row("xdp_tx", 1), row("xdp_tx", 1024), row("nftables", 1)];
+        let rows =
+            [("xdp_tx", 1), ("xdp_tx", 1024), ("nftables", 1)].map(|it| Row::example(it.0, it.1));
         let new = with(&page, &rows, "cmd").unwrap();
         assert!(new.starts_with("a\n") && new.ends_with("\nz\n"), "{new}");
         assert!(new.contains("| xdp_tx | 100 ± 1 (1.25, 0.20) | 100 ± 1 (1.25, 0.20) |\n"));

@@ -129,24 +129,8 @@ mod tests {
 
     #[test]
     fn each_candidate_is_named_and_drawn() {
-        let row = |candidate: &str, flows| Row {
-            bench: "path",
-            candidate: candidate.to_owned(),
-            direction: "forward",
-            hook: None,
-            size: 64,
-            flows,
-            family: 4,
-            ns_per_packet: 100.0,
-            mpps: 10.0,
-            ratio_to_xdp_tx: 1.0,
-            ratio_to_nftables: None,
-            ratio_to_kernel: None,
-            spread: 1.0,
-            instructions: None,
-            lookups: None,
-        };
-        let rows = [row("xdp_tx", 1), row("xdp_tx", 1024), row("nftables", 1)];
+        let rows =
+            [("xdp_tx", 1), ("xdp_tx", 1024), ("nftables", 1)].map(|it| Row::example(it.0, it.1));
         let [(name, svg)] = &all(&rows).unwrap()[..] else {
             panic!("one picture")
         };

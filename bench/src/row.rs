@@ -41,6 +41,30 @@ pub(crate) struct Row {
     pub(crate) lookups: Option<u32>,
 }
 
+#[cfg(test)]
+impl Row {
+    /// A row of the whole path: 1.25 times a bare `XDP_TX`.
+    pub(crate) fn example(candidate: &str, flows: u32) -> Self {
+        Self {
+            bench: "path",
+            candidate: candidate.to_owned(),
+            direction: "forward",
+            hook: None,
+            size: 64,
+            flows,
+            family: 4,
+            ns_per_packet: 100.0,
+            mpps: 10.0,
+            ratio_to_xdp_tx: 1.25,
+            ratio_to_nftables: Some(0.2),
+            ratio_to_kernel: None,
+            spread: 2.0,
+            instructions: None,
+            lookups: None,
+        }
+    }
+}
+
 /// The median, and how far the middle half lies apart.
 pub(crate) fn median(mut values: Vec<f64>) -> (f64, f64) {
     values.sort_by(f64::total_cmp);

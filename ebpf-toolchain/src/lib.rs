@@ -1,6 +1,6 @@
 //! Finds a Rust compiler that can make eBPF programs, and builds `lb-ebpf` with it.
 //!
-//! Two kinds are known, see [`Kind`]. Both the agent's build script and `xtask` use
+//! Two kinds are known, see [`Kind`]. Both build scripts and `xtask` use
 //! this crate, so that there is one place that knows flags and environment.
 //!
 //! ```no_run
@@ -12,6 +12,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod embed;
 mod env;
 mod error;
 mod probe;
@@ -22,6 +23,7 @@ use std::{
     process::Command,
 };
 
+pub use embed::embed;
 pub use env::scrub;
 pub use error::Error;
 pub use probe::bpf_linker;

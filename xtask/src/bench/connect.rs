@@ -1,10 +1,10 @@
 //! Whole connections and requests a second, through real sockets, in the lab.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::sockets::{lab, output};
+use super::sockets::{Output, lab};
 
 pub(super) const HELP: &str = "\
 Builds a LAN with a node for each balancer (none, nftables by kube-proxy's rules, HAProxy,
@@ -33,15 +33,8 @@ pub(crate) struct Args {
     /// Only these ways to the pods: local, nat, dsr
     #[arg(long, value_name = "NAME,…")]
     way: Option<String>,
-    /// Write the rows to this file, as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Draw them as SVG into this directory
-    #[arg(long, value_name = "DIR")]
-    plot: Option<PathBuf>,
-    /// Write the tables of docs/performance.md and the pictures beside it
-    #[arg(long)]
-    write: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
 /// Builds, then becomes the program that measures.
@@ -57,12 +50,5 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(way) = &args.way {
         options.extend(["--way".into(), way.clone()]);
     }
-    let output = output(
-        "connect",
-        &options,
-        args.json.as_deref(),
-        args.plot.as_deref(),
-        args.write,
-    );
-    lab("connect", &options, &output)
+    lab("connect", &options, &args.output)
 }

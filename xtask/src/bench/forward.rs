@@ -1,9 +1,10 @@
 //! The packet path: every candidate on the same frames, in namespaces.
 
-use std::{os::unix::process::CommandExt, path::PathBuf, process::ExitCode};
+use std::{os::unix::process::CommandExt, process::ExitCode};
 
 use anyhow::{Context, Result};
 
+use super::sockets::Output;
 use crate::{
     host,
     setup::{self, Need},
@@ -47,15 +48,8 @@ pub(crate) struct Args {
     /// Bytes of a frame on the wire; 64,1400 unless told
     #[arg(long, value_name = "N,…")]
     size: Option<String>,
-    /// Write the rows to this file
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Draw nanoseconds over flows as SVG into this directory
-    #[arg(long, value_name = "DIR")]
-    plot: Option<PathBuf>,
-    /// Write the tables of docs/performance.md and the pictures beside it
-    #[arg(long)]
-    write: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
 /// Builds, then becomes the program that measures.
@@ -66,18 +60,11 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 
     let program = host::target().join("release").join("naru-bench");
     let mut command = host::as_root(&program)?;
-    command.arg("forward").args(args.settings());
-    if let Some(path) = &args.json {
-        command.arg("--json").arg(path);
-    }
-    if let Some(dir) = &args.plot {
-        command.arg("--plot").arg(dir);
-    }
-    if args.write {
-        let page = host::root().join("docs/performance.md");
-        command.arg("--page").arg(page);
-        command.arg("--command").arg(args.words());
-    }
+    let settings = args.settings();
+    command
+        .arg("forward")
+        .args(&settings)
+        .args(args.output.words("forward", &settings));
     let error = command.exec();
     Err(error).with_context(|| format!("cannot run {}", command.get_program().display()))
 }
@@ -100,13 +87,5 @@ impl Args {
             .into_iter()
             .filter_map(|(name, value)| Some([name.to_owned(), value?]));
         told.flatten().collect()
-    }
-
-    /// The command that gives the same again.
-    fn words(&self) -> String {
-        let mut words = vec!["cargo xtask bench forward".to_owned()];
-        words.extend(self.settings());
-        words.push("--write".to_owned());
-        words.join(" ")
     }
 }

@@ -1,6 +1,6 @@
-//! What benchmarks have in common that the program of the lab runs.
+//! What benchmarks have in common: where their numbers go, and the program of the lab.
 
-use std::{ffi::OsString, os::unix::process::CommandExt, path::Path, process::ExitCode};
+use std::{ffi::OsString, os::unix::process::CommandExt, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
 
@@ -9,8 +9,22 @@ use crate::{
     setup::{self, Need},
 };
 
+/// Where the numbers go.
+#[derive(clap::Args)]
+pub(super) struct Output {
+    /// Write the rows to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Draw them as SVG into this directory
+    #[arg(long, value_name = "DIR")]
+    plot: Option<PathBuf>,
+    /// Write the tables of docs/performance.md and the pictures beside it
+    #[arg(long)]
+    write: bool,
+}
+
 /// Builds, then becomes the program that measures.
-pub(super) fn lab(bench: &str, options: &[String], output: &[OsString]) -> Result<ExitCode> {
+pub(super) fn lab(bench: &str, settings: &[String], output: &Output) -> Result<ExitCode> {
     let needs = [Need::Build, Need::Lab, Need::Bench];
     setup::quietly(&needs)?.demand(&needs)?;
     let mut build = host::cargo("build");
@@ -22,34 +36,40 @@ pub(super) fn lab(bench: &str, options: &[String], output: &[OsString]) -> Resul
         .arg(bench)
         .arg("--naru")
         .arg(release.join("naru"))
-        .args(options)
-        .args(output);
+        .args(settings)
+        .args(output.words(bench, settings));
+    if output.write && output.plot.is_none() {
+        command.arg("--plot").arg(host::root().join("docs"));
+    }
     let error = command.exec();
     Err(error).with_context(|| format!("cannot run {}", command.get_program().display()))
 }
 
-/// Where the numbers go; `write` is for docs/performance.md and the pictures beside it.
-pub(super) fn output(
-    bench: &str,
-    options: &[String],
-    json: Option<&Path>,
-    plot: Option<&Path>,
-    write: bool,
-) -> Vec<OsString> {
-    let docs = host::root().join("docs");
-    let mut words: Vec<OsString> = Vec::new();
-    if let Some(path) = json {
-        words.extend(["--json".into(), path.into()]);
+// === impl Output ===
+
+impl Output {
+    /// The same for the program that measures, which is to name the command that gives it again.
+    pub(super) fn words(&self, bench: &str, settings: &[String]) -> Vec<OsString> {
+        let mut words: Vec<OsString> = Vec::new();
+        if let Some(path) = &self.json {
+            words.extend(["--json".into(), path.into()]);
+        }
+        if let Some(dir) = &self.plot {
+            words.extend(["--plot".into(), dir.into()]);
+        }
+        if self.write {
+            let page = host::root().join("docs/performance.md");
+            let told = [
+                &["cargo xtask bench".to_owned(), bench.to_owned()],
+                settings,
+            ]
+            .concat();
+            let command = format!("{} --write", told.join(" "));
+            words.extend(["--page".into(), page.into()]);
+            words.extend(["--command".into(), command.into()]);
+        }
+        words
     }
-    if let Some(dir) = plot.or(write.then_some(&docs)) {
-        words.extend(["--plot".into(), dir.into()]);
-    }
-    if write {
-        let command = format!("cargo xtask bench {bench} {} --write", options.join(" "));
-        words.extend(["--page".into(), docs.join("performance.md").into()]);
-        words.extend(["--command".into(), command.into()]);
-    }
-    words
 }
 
 #[cfg(test)]
@@ -58,11 +78,17 @@ mod tests {
 
     #[test]
     fn what_is_written_names_the_command_that_gives_it_again() {
-        let options = ["--rounds".to_owned(), "2".to_owned()];
-        let words = output("connect", &options, None, None, true);
+        let settings = ["--rounds".to_owned(), "2".to_owned()];
+        let mut output = Output {
+            json: None,
+            plot: None,
+            write: true,
+        };
+        let words = output.words("connect", &settings);
         let last = words.last().map(|it| it.to_string_lossy());
         let expected = "cargo xtask bench connect --rounds 2 --write";
         assert_eq!(last.as_deref(), Some(expected));
-        assert!(output("connect", &options, None, None, false).is_empty());
+        output.write = false;
+        assert!(output.words("connect", &settings).is_empty());
     }
 }

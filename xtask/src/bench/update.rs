@@ -1,10 +1,10 @@
 //! How fast changes of endpoints come into force, and what they cost, in the lab.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::sockets::{lab, output};
+use super::sockets::{Output, lab};
 
 pub(super) const HELP: &str = "\
 Runs the agent on a directory of manifests, changes EndpointSlices, and sees by requests of a
@@ -42,15 +42,8 @@ pub(crate) struct Args {
     /// Random changes of endpoints under load
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     changes: u32,
-    /// Write the rows to this file, as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Draw them as SVG into this directory
-    #[arg(long, value_name = "DIR")]
-    plot: Option<PathBuf>,
-    /// Write the tables of docs/performance.md and the picture beside it
-    #[arg(long)]
-    write: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
 /// Builds, then becomes the program that measures.
@@ -68,12 +61,5 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(part) = &args.part {
         options.extend(["--part".into(), part.clone()]);
     }
-    let output = output(
-        "update",
-        &options,
-        args.json.as_deref(),
-        args.plot.as_deref(),
-        args.write,
-    );
-    lab("update", &options, &output)
+    lab("update", &options, &args.output)
 }

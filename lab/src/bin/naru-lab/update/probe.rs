@@ -71,6 +71,28 @@ impl Prober {
         change.with_context(|| format!("nobody else answers after {} s", within.as_secs()))
     }
 
+    /// When this pod first answers after `since`, within so long of now.
+    ///
+    /// Others may come before it: a long table is stored slot by slot, and flows that begin
+    /// meanwhile go to one and the other.
+    pub(super) fn first(
+        &self,
+        pod: &str,
+        since: Instant,
+        within: Duration,
+    ) -> anyhow::Result<Instant> {
+        let until = Instant::now() + within;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let change = self.changes.recv_timeout(left);
+            let change = change
+                .with_context(|| format!("{pod} does not answer in {} s", within.as_secs()))?;
+            if change.pod == pod && change.at >= since {
+                return Ok(change.at);
+            }
+        }
+    }
+
     /// The last one who has begun to answer, where somebody has since this was asked.
     pub(super) fn newest(&self) -> Option<Change> {
         self.changes.try_iter().last()
@@ -221,7 +243,36 @@ fn parse(answer: &[u8]) -> Option<(u64, String)> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::expect_used)]
     use super::*;
+
+    #[test]
+    fn what_was_answered_before_a_change_does_not_count_for_it() {
+        let (sender, changes) = channel();
+        let prober = Prober {
+            stop: Arc::default(),
+            lost: Arc::default(),
+            changes,
+            thread: None,
+        };
+        let since = Instant::now();
+        let later = |ms| since + Duration::from_millis(ms);
+        let before = since
+            .checked_sub(Duration::from_millis(1))
+            .expect("a clock that runs");
+        for (pod, at) in [
+            ("a", before),
+            ("b", later(1)),
+            ("a", later(2)),
+            ("a", later(3)),
+        ] {
+            let pod = pod.to_owned();
+            sender.send(Change { pod, at }).expect("somebody listens");
+        }
+        let first = prober.first("a", since, Duration::from_secs(1));
+        assert_eq!(first.ok(), Some(later(2)));
+        assert!(prober.first("b", since, Duration::ZERO).is_err());
+    }
 
     #[test]
     fn an_answer_names_its_request() {
