@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -49,6 +50,7 @@ impl Node {
         let datapath = Datapath::open(Options {
             pin_dir: pins.clone(),
             max_flows,
+            drain_window: Duration::ZERO,
             ..Options::default()
         })?;
         // From here on, whatever fails takes the pins away.
@@ -61,6 +63,8 @@ impl Node {
         let surroundings = surroundings(ground.uplink, family);
         let image = compile(&desired, &surroundings, &node.datapath.in_use())?;
         node.datapath.apply(&image)?;
+        // The pods are known for so long that their replies need no records.
+        node.datapath.settle()?;
         // Also where frames meet the program by a tail call: what the stack takes goes by the
         // classifiers.
         node.datapath

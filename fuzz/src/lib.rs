@@ -23,6 +23,7 @@ kernel! {
     announce = "../../lb-ebpf/src/announce.rs"
     client = "../../lb-ebpf/src/client.rs"
     count = "../../lb-ebpf/src/count.rs"
+    direct = "../../lb-ebpf/src/direct.rs"
     flow = "../../lb-ebpf/src/flow.rs"
     fragment = "../../lb-ebpf/src/fragment.rs"
     frame = "../../lb-ebpf/src/frame.rs"
@@ -32,7 +33,9 @@ kernel! {
     maps = "../../lb-ebpf/src/maps.rs"
     parse = "../../lb-ebpf/src/parse.rs"
     refuse = "../../lb-ebpf/src/refuse.rs"
+    request = "../../lb-ebpf/src/request.rs"
     route = "../../lb-ebpf/src/route.rs"
+    table = "../../lb-ebpf/src/table.rs"
     tc = "../../lb-ebpf/src/tc.rs"
     trace = "../../lb-ebpf/src/trace.rs"
     transport = "../../lb-ebpf/src/transport.rs"
@@ -50,6 +53,7 @@ mod machine;
 mod packet;
 mod properties;
 mod questions;
+mod stage;
 mod sums;
 mod witness;
 

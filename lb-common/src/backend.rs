@@ -26,6 +26,12 @@ impl BackendId {
         Self(index | (generation % Self::GENERATIONS) << Self::INDEX_BITS)
     }
 
+    /// Whether it names no backend.
+    #[inline(always)]
+    pub const fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
     /// Index in map `BACKENDS`.
     #[inline(always)]
     pub const fn index(self) -> u32 {
@@ -83,10 +89,10 @@ impl core::fmt::Display for Mode {
     }
 }
 
-/// Value of map `BACKENDS` (key: [`BackendId::index`]), 48 bytes.
+/// Value of map `BACKENDS` (key: [`BackendId::index`]), 52 bytes.
 ///
 /// Several words: the agent therefore writes an entry only while no slot names
-/// it (but for `alive` and `open`, one word each), and takes a removed backend's index
+/// it (but for `alive`, `open` and `restored`, one word each), and takes a removed backend's index
 /// again only after a grace period.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,6 +111,9 @@ pub struct Backend {
     pub alive: u32,
     /// 1 while some slot names it: it takes new flows.
     pub open: u32,
+    /// 1 where its replies are restored by map `PRIMARIES`: it is local, and has been there
+    /// for so long that connections which did not come by a frontend are known.
+    pub restored: u32,
     /// The peer's own address on the LAN in `dsr` mode, else unspecified.
     pub via: Addr,
 }
@@ -126,6 +135,7 @@ impl Backend {
             id,
             alive: Self::ALIVE,
             open: 0,
+            restored: 0,
             via: Addr::UNSPECIFIED,
         }
     }

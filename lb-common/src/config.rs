@@ -25,13 +25,19 @@ pub const MAX_ADDRESSES: usize = 1 << 17;
 pub const MAX_FRONTENDS: usize = 1 << 16;
 /// Entries of map `SERVICE_STATS`.
 pub const MAX_SERVICES: usize = 1 << 16;
-/// Entries of maps `SERVICES` and `TURNS`: two tables for every service, see
-/// [`crate::service::handover_table`].
-pub const MAX_TABLES: usize = 2 * MAX_SERVICES;
+/// Entries of map `SERVICES`: three tables for every service, see
+/// [`crate::service::handover_table`] and [`crate::service::former_table`].
+pub const MAX_TABLES: usize = 3 * MAX_SERVICES;
+/// Entries of map `TURNS`: the tables that flows begin in.
+pub const MAX_TURNS: usize = 2 * MAX_SERVICES;
 /// Entries of map `SLOTS`.
 pub const MAX_SLOTS: usize = 1 << 21;
 /// Entries of maps `BACKENDS` and `BACKEND_STATS`.
 pub const MAX_BACKENDS: usize = 1 << 17;
+/// Entries of map `PRIMARIES`: local backends, in service or left to their connections.
+pub const MAX_PRIMARIES: usize = 1 << 16;
+/// Entries of map `DIRECT`: connections to local backends that came by no frontend.
+pub const MAX_DIRECT: usize = 1 << 16;
 /// Entries of map `DEVICES`.
 pub const MAX_DEVICES: usize = 256;
 /// Entries of maps `FLOWS` and `REPLIES` unless the agent is told otherwise.

@@ -21,7 +21,9 @@ pub mod hash;
 pub mod maglev;
 #[cfg(feature = "user")]
 mod pod;
+pub mod primary;
 pub mod service;
+pub mod slot;
 pub mod socket;
 pub mod stats;
 pub mod trace;
@@ -32,7 +34,9 @@ pub use backend::{Backend, BackendId, Mode};
 pub use claim::{Claim, ClaimCount};
 pub use device::{Device, SnatSource};
 pub use flow::{Flow, FlowState, Reply};
-pub use service::{AddressUse, Affinity, Algorithm, Client, Entry, Frontend, Slot, SlotTable};
+pub use primary::Primary;
+pub use service::{AddressUse, Affinity, Algorithm, Client, Entry, Frontend, SlotTable};
+pub use slot::Slot;
 pub use socket::{Peer, Socket};
 pub use stats::{Stats, VerdictCount};
 pub use trace::Trace;
@@ -43,4 +47,4 @@ pub use verdict::{Hook, Verdict};
 /// Maps are pinned below a directory that carries this number; contents written
 /// under another number are never reused. Raise it with every change of a type in
 /// this crate that stands in a map.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;

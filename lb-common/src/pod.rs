@@ -2,7 +2,7 @@
 
 use crate::{
     Addr, AddressUse, Affinity, Backend, Claim, ClaimCount, Client, Device, Entry, Flow, Frontend,
-    Peer, Reply, Slot, SlotTable, Socket, Stats, Trace, Tuple, VerdictCount,
+    Peer, Primary, Reply, Slot, SlotTable, Socket, Stats, Trace, Tuple, VerdictCount,
     bench::{Plan, Seen, Watch},
 };
 
@@ -30,6 +30,7 @@ pod!(
     Frontend,
     Peer,
     Plan,
+    Primary,
     Seen,
     Watch,
     Reply,

@@ -33,13 +33,15 @@ impl Frontend {
 }
 
 /// Value of map `FRONTENDS`, one word: the service's index in `SERVICES`, fixed while the
-/// frontend exists, and in bit 31 whether only clients in map `SOURCES` may use it.
+/// frontend exists, in bit 31 whether only clients in map `SOURCES` may use it, and in bit 30
+/// whether each of its flows is recorded, since it is not what replies are restored to.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Entry(pub u32);
 
 impl Entry {
     const GUARDED: u32 = 1 << 31;
+    const RECORDED: u32 = 1 << 30;
 
     /// The way to the service with this index.
     #[inline(always)]
@@ -47,10 +49,23 @@ impl Entry {
         Self(service | if guarded { Self::GUARDED } else { 0 })
     }
 
+    /// The same, with or without a record of each flow.
+    #[inline(always)]
+    #[must_use]
+    pub const fn recorded(self, recorded: bool) -> Self {
+        Self(self.0 & !Self::RECORDED | if recorded { Self::RECORDED } else { 0 })
+    }
+
     /// Index of the service.
     #[inline(always)]
     pub const fn service(self) -> u32 {
-        self.0 & !Self::GUARDED
+        self.0 & !(Self::GUARDED | Self::RECORDED)
+    }
+
+    /// Whether each of its flows is recorded, with its reply.
+    #[inline(always)]
+    pub const fn is_recorded(self) -> bool {
+        self.0 & Self::RECORDED != 0
     }
 
     /// Whether only certain clients may use it.
@@ -178,6 +193,13 @@ pub const fn handover_table(service: u32) -> u32 {
     service + MAX_SERVICES as u32
 }
 
+/// Index in map `SERVICES` of the Maglev table that a service had before, for as long as flows
+/// without a record may be of that time.
+#[inline(always)]
+pub const fn former_table(service: u32) -> u32 {
+    service + 2 * MAX_SERVICES as u32
+}
+
 /// Value of map `SERVICES` (key: service index, or [`handover_table`] of it): where a
 /// service's slots are.
 ///
@@ -251,33 +273,5 @@ impl core::fmt::Debug for SlotTable {
             self.offset(),
             self.len()
         )
-    }
-}
-
-/// Value of map `SLOTS` (key: slot index), one 8-byte store each.
-///
-/// Bits 0–31 are the backend that new flows of the slot go to. The upper half is
-/// zero: it is kept for the slot's previous backend.
-#[repr(transparent)]
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Slot(pub u64);
-
-impl Slot {
-    /// A slot that names `backend`.
-    #[inline(always)]
-    pub const fn new(backend: BackendId) -> Self {
-        Self(backend.0 as u64)
-    }
-
-    /// The backend that new flows of the slot go to.
-    #[inline(always)]
-    pub const fn current(self) -> BackendId {
-        BackendId(self.0 as u32)
-    }
-}
-
-impl core::fmt::Debug for Slot {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{:?}", self.current())
     }
 }

@@ -1,8 +1,6 @@
 //! Counters: plain additions to this CPU's copies.
 
-use lb_common::{
-    BackendId, Claim, ClaimCount, Hook, Reply, Stats, Verdict, config::REFUSALS_PER_SECOND,
-};
+use lb_common::{BackendId, Claim, ClaimCount, Hook, Stats, Verdict, config::REFUSALS_PER_SECOND};
 
 use crate::{
     headers::Headers,
@@ -50,8 +48,8 @@ pub fn request(service: u32, backend: BackendId, headers: &Headers) {
 
 /// Counts a packet to a client.
 #[inline(always)]
-pub fn reply(reply: &Reply, headers: &Headers) {
-    add(reply.service, reply.backend, |stats| {
+pub fn reply(service: u32, backend: BackendId, headers: &Headers) {
+    add(service, backend, |stats| {
         stats.packets_out += 1;
         stats.bytes_out += headers.frame_len();
     });
@@ -61,6 +59,14 @@ pub fn reply(reply: &Reply, headers: &Headers) {
 #[inline(always)]
 pub fn flow(service: u32, backend: BackendId) {
     add(service, backend, |stats| stats.flows += 1);
+}
+
+/// Counts a new flow that is not recorded: only connections show that they begin.
+#[inline(always)]
+pub fn begun(headers: &Headers, service: u32, backend: BackendId) {
+    if headers.opens() {
+        flow(service, backend);
+    }
 }
 
 /// Counts a question for a claimed address, in its entry of map `CLAIMS`.

@@ -2,13 +2,14 @@
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use lb_common::{
-    Backend, BackendId, Flow, FlowState, Mode, Port, Protocol, Reply, SnatSource, Tuple, Verdict,
+    Backend, BackendId, Entry, Flow, FlowState, Mode, Port, Protocol, Reply, SnatSource, Tuple,
+    Verdict,
     flow::{tcp_flag, tick},
     hash,
 };
 
 use crate::{
-    count,
+    count, direct,
     headers::Headers,
     maps::{BACKENDS, FLOWS, LEAVE_GONE, REPLIES, SEED, dry_run},
     work::Work,
@@ -51,7 +52,7 @@ pub fn backend(id: BackendId) -> Option<&'static Backend> {
 
 /// The same, of those that answer as far as is known.
 #[inline(always)]
-fn answering_backend(id: BackendId) -> Option<&'static Backend> {
+pub fn answering_backend(id: BackendId) -> Option<&'static Backend> {
     BACKENDS
         .get(id.index())
         .filter(|backend| backend.answers(id))
@@ -95,7 +96,8 @@ pub fn find(headers: &Headers, now: u32, work: &mut Work) -> Known {
     };
     let mode = mode(backend, flow);
     translate(&mut work.to, &headers.tuple, backend, flow, mode);
-    let state = seen(flow.state, headers, mode);
+    let restored = mode == Mode::Local && is_restored(backend, work.entry);
+    let state = seen(flow.state, headers, mode == Mode::Dsr || restored);
     if !dry_run() && flow.refresh(now, state, headers.is_tcp()) && mode != Mode::Dsr {
         // A lookup refreshes the reply's place in its LRU list: a client that only
         // sends must not lose it.
@@ -117,10 +119,17 @@ pub fn mode(backend: &Backend, flow: &Flow) -> Mode {
     }
 }
 
-/// The state of a flow after a packet from its client.
+/// Whether replies of a local backend to what comes by `entry` are restored without a record.
 #[inline(always)]
-fn seen(state: FlowState, headers: &Headers, mode: Mode) -> FlowState {
-    if mode == Mode::Dsr {
+fn is_restored(backend: &Backend, entry: Entry) -> bool {
+    backend.restored != 0 && !entry.is_recorded()
+}
+
+/// The state of a flow after a packet from its client, who is `alone` where nobody sees which
+/// flow the replies are of.
+#[inline(always)]
+fn seen(state: FlowState, headers: &Headers, alone: bool) -> FlowState {
+    if alone {
         state.after_client_alone(headers.tcp_flags)
     } else {
         state.after_client(headers.tcp_flags)
@@ -130,58 +139,82 @@ fn seen(state: FlowState, headers: &Headers, mode: Mode) -> FlowState {
 /// Writes the client's packet as the backend of a flow in `mode` shall see it to `to`.
 #[inline(always)]
 pub fn translate(to: &mut Tuple, client: &Tuple, backend: &Backend, flow: &Flow, mode: Mode) {
-    *to = *client;
-    if mode != Mode::Dsr {
-        to.dst = backend.addr;
-        to.dst_port = backend.port;
-    }
+    redirect(to, client, backend, mode);
     if mode == Mode::Nat {
         to.src = flow.snat_addr;
         to.src_port = flow.snat_port;
     }
 }
 
-/// Records a new flow to a `local` backend; the packet as it shall see it is in
-/// [`Work::to`]. False where the backend would see two flows as one: the client uses
-/// one port towards two frontends of it.
+/// The same of a mode that leaves the source as it is.
+#[inline(always)]
+pub fn redirect(to: &mut Tuple, client: &Tuple, backend: &Backend, mode: Mode) {
+    *to = *client;
+    if mode != Mode::Dsr {
+        to.dst = backend.addr;
+        to.dst_port = backend.port;
+    }
+}
+
+/// Begins a flow to a `local` backend, or goes on with one that has no record; the packet as it
+/// shall see it is in [`Work::to`]. It is recorded where `records` says so, or where its replies
+/// need that. False where the backend would see two flows as one: the client uses one port
+/// towards two frontends of it.
 #[inline(always)]
 pub fn create_local(
     headers: &Headers,
-    service: u32,
+    entry: Entry,
     backend: &Backend,
+    records: bool,
     now: u32,
     work: &mut Work,
 ) -> Result<bool, Verdict> {
-    prepare(headers, service, backend, &SnatSource::NONE, now, work);
-    translate(
-        &mut work.to,
-        &headers.tuple,
+    prepare(
+        headers,
+        entry.service(),
         backend,
-        &work.flow,
-        Mode::Local,
+        &SnatSource::NONE,
+        now,
+        work,
     );
-    if !claim(now, work, true) {
+    redirect(&mut work.to, &headers.tuple, backend, Mode::Local);
+    let restored = is_restored(backend, entry);
+    if !claim(now, work, true, !restored) {
         return Ok(false);
     }
-    record(headers, work)?;
+    if restored {
+        direct::forget(&work.reply_key);
+    }
+    if records || !restored {
+        if restored {
+            let state = seen(work.flow.state, headers, true);
+            work.flow.refresh(now, state, headers.is_tcp());
+        }
+        record(headers, work)?;
+    } else {
+        count::begun(headers, entry.service(), backend.id);
+    }
     Ok(true)
 }
 
-/// Records a new flow to a `dsr` backend. Its replies do not come by.
+/// Begins a flow to a `dsr` backend, and records it where `records` says so. Its replies do not
+/// come by.
 #[inline(always)]
 pub fn create_dsr(
     headers: &Headers,
     service: u32,
     backend: &Backend,
+    records: bool,
     now: u32,
     work: &mut Work,
 ) -> Result<(), Verdict> {
     prepare(headers, service, backend, &SnatSource::NONE, now, work);
-    work.flow.refresh(
-        now,
-        seen(work.flow.state, headers, Mode::Dsr),
-        headers.is_tcp(),
-    );
+    if !records {
+        count::begun(headers, service, backend.id);
+        return Ok(());
+    }
+    work.flow
+        .refresh(now, seen(work.flow.state, headers, true), headers.is_tcp());
     record(headers, work)
 }
 
@@ -214,7 +247,7 @@ pub fn create_nat(
             Port::new((work.port_first + work.port_offset) as u16)
         };
         work.to.src_port = work.flow.snat_port;
-        if claim(now, work, attempt >= PATIENT_TRIES) {
+        if claim(now, work, attempt >= PATIENT_TRIES, true) {
             return record(headers, work);
         }
         work.port_offset += work.port_step;
@@ -263,9 +296,10 @@ fn record(headers: &Headers, work: &Work) -> Result<(), Verdict> {
 }
 
 /// Takes the reply tuple of [`Work::to`] for the flow of [`Work::reply`], unless another
-/// live flow has it; one that is closed by FIN only counts as over where `closed_too`.
+/// live flow has it; one that is closed by FIN only counts as over where `closed_too`. It is
+/// recorded if `stores`, else merely free then.
 #[inline(always)]
-fn claim(now: u32, work: &mut Work, closed_too: bool) -> bool {
+fn claim(now: u32, work: &mut Work, closed_too: bool, stores: bool) -> bool {
     work.reply_key = work.to.reversed();
     if let Some(held) = REPLIES.get_ptr(&work.reply_key) {
         // SAFETY: as in `find`.
@@ -281,6 +315,7 @@ fn claim(now: u32, work: &mut Work, closed_too: bool) -> bool {
     }
     // NOEXIST: of two CPUs that want the same tuple one fails here.
     dry_run()
+        || !stores
         || REPLIES
             .insert(&work.reply_key, &work.reply, NOEXIST)
             .is_ok()

@@ -4,10 +4,10 @@
 //! Whoever sent that packet must find in it what he sent, or he takes the error for
 //! somebody else's (RFC 5508 section 4): outer and quoted headers are translated alike.
 
-use lb_common::{Addr, Family, Mode, Tuple, Verdict, checksum::Delta};
+use lb_common::{Addr, AddressUse, Family, Mode, Protocol, Tuple, Verdict, checksum::Delta};
 
 use crate::{
-    flow,
+    direct, flow,
     frame::{
         Context, Frame, IPV4_CHECKSUM, IPV4_TTL, IPV6_HOPS, address_offsets, transport_checksum,
     },
@@ -15,6 +15,7 @@ use crate::{
     lookup::{self, Plan, Step},
     maps::{FLOWS, REPLIES},
     packet::Wire,
+    request, table,
     transport::icmp_of,
     work::Work,
 };
@@ -24,15 +25,24 @@ const CHECKSUM: usize = 2;
 /// TTL of what the program itself originates.
 pub const TTL: u8 = 64;
 
-/// Plans for an error that came in, about a packet of the VIP to a client, or of this
-/// node to a backend. The outer addresses are then in [`Work::to`], the packet to be
-/// quoted in [`Work::quoted`]. None where it is about no flow.
+/// Plans for an error that came in.
 #[inline(always)]
-pub fn inbound(
-    ctx: Context<'_>,
-    headers: &Headers,
-    work: &mut Work,
-) -> Result<Option<Plan>, Verdict> {
+pub fn inbound(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<Plan, Verdict> {
+    if let Some(plan) = about(ctx, headers, work)? {
+        return Ok(plan);
+    }
+    let tcp = headers.quoted.protocol == Protocol::Tcp as u8;
+    if work.usage.contains(AddressUse::VIP) && tcp && request::may_give_back(ctx, headers, work) {
+        return Ok(Step::GiveBack.with(Verdict::Returned));
+    }
+    Err(lookup::unserved(work.usage, Verdict::VipError))
+}
+
+/// Plans for an error about a packet of the VIP to a client, or of this node to a backend. The
+/// outer addresses are then in [`Work::to`], the packet to be quoted in [`Work::quoted`]. None
+/// where it is about no flow.
+#[inline(always)]
+fn about(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<Option<Plan>, Verdict> {
     work.to = headers.tuple;
     work.reply_key = headers.quoted.reversed();
     if let Some(flow) = FLOWS.get_ptr(&work.reply_key) {
@@ -47,8 +57,7 @@ pub fn inbound(
         }
         if mode == Mode::Dsr {
             work.hop = backend.via;
-            let plan = Step::HandOver.with(Verdict::ErrorDsr);
-            return lookup::send(ctx, headers, work, plan).map(Some);
+            return Ok(Some(Step::HandOver.with(Verdict::ErrorDsr)));
         }
         flow::translate(&mut work.quoted, &work.reply_key, backend, flow, mode);
         work.quoted = work.quoted.reversed();
@@ -61,12 +70,11 @@ pub fn inbound(
         }
         work.to.src = flow.snat_addr;
         work.hop = backend.addr;
-        let plan = Step::Send.with(Verdict::ErrorNat);
-        return lookup::send(ctx, headers, work, plan).map(Some);
+        return Ok(Some(Step::Send.with(Verdict::ErrorNat)));
     }
     let reply = match REPLIES.get_ptr(&work.reply_key) {
         Some(reply) if !ctx.is_handover() => reply,
-        _ => return Ok(None),
+        _ => return unrecorded(ctx, work),
     };
     // SAFETY: as above.
     let reply = unsafe { &*reply };
@@ -74,8 +82,26 @@ pub fn inbound(
     work.to.src = reply.flow.dst;
     work.to.dst = reply.flow.src;
     work.hop = reply.flow.src;
-    let plan = Step::Send.with(Verdict::ErrorReply);
-    lookup::send(ctx, headers, work, plan).map(Some)
+    Ok(Some(Step::Send.with(Verdict::ErrorReply)))
+}
+
+/// The same, about a packet of a connection without a record.
+#[inline(always)]
+fn unrecorded(ctx: Context<'_>, work: &mut Work) -> Result<Option<Plan>, Verdict> {
+    let Some(backend) = table::unrecorded(&work.reply_key) else {
+        return Ok(None);
+    };
+    if backend.mode() == Mode::Local {
+        flow::redirect(&mut work.quoted, &work.reply_key, backend, Mode::Local);
+        work.quoted = work.quoted.reversed();
+        work.to.dst = backend.addr;
+        return Ok(Some(Step::Deliver.with(Verdict::ErrorLocal)));
+    }
+    if ctx.is_handover() {
+        return Err(Verdict::NotHere);
+    }
+    work.hop = backend.via;
+    Ok(Some(Step::HandOver.with(Verdict::ErrorDsr)))
 }
 
 /// Plans for an error that leaves, about a client's packet to a local backend: it is then
@@ -83,16 +109,22 @@ pub fn inbound(
 #[inline(always)]
 pub fn outbound(headers: &Headers, work: &mut Work) -> Result<Plan, Verdict> {
     work.reply_key = headers.quoted.reversed();
-    let reply = REPLIES.get_ptr(&work.reply_key).ok_or(Verdict::NotOurs)?;
-    // SAFETY: as in `inbound`.
-    let reply = unsafe { &*reply };
-    work.quoted = reply.flow;
     work.to = headers.tuple;
-    work.to.src = reply.flow.dst;
-    Ok(Plan {
-        step: Step::Deliver,
-        verdict: Verdict::ErrorReply,
-    })
+    if let Some(reply) = REPLIES.get_ptr(&work.reply_key) {
+        // SAFETY: as in `inbound`.
+        let reply = unsafe { &*reply };
+        work.quoted = reply.flow;
+    } else {
+        let primary = direct::primary(&work.reply_key).ok_or(Verdict::NotOurs)?;
+        if !direct::restores(primary) || direct::is_known(&work.reply_key) {
+            return Err(Verdict::NotOurs);
+        }
+        work.quoted = headers.quoted;
+        work.quoted.dst = primary.addr;
+        work.quoted.dst_port = primary.port;
+    }
+    work.to.src = work.quoted.dst;
+    Ok(Step::Deliver.with(Verdict::ErrorReply))
 }
 
 /// Rewrites an error's addresses to those of [`Work::to`] and the quoted packet to
@@ -162,7 +194,7 @@ fn quoted<F: Frame>(
         // Routers need not quote that far.
         let there = l4 + offset + 2 <= headers.end();
         if there && frame.context().view.load::<u16>(l4 + offset).is_some() {
-            let tcp = headers.quoted.protocol == lb_common::Protocol::Tcp as u8;
+            let tcp = headers.quoted.protocol == Protocol::Tcp as u8;
             let delta = change(frame, l4 + offset, |sum| {
                 if tcp {
                     both.apply(sum)

@@ -9,6 +9,7 @@
 mod announce;
 mod client;
 mod count;
+mod direct;
 mod flow;
 mod fragment;
 mod frame;
@@ -19,8 +20,11 @@ mod maps;
 mod packet;
 mod parse;
 mod refuse;
+mod request;
 mod route;
 mod socket;
+mod stage;
+mod table;
 mod tc;
 mod trace;
 mod transport;
@@ -39,7 +43,7 @@ use crate::{
     headers::{Headers, Payload},
     lookup::Step,
     tc::TcFrame,
-    work::Work,
+    work::{Counted, Work},
     xdp::XdpFrame,
 };
 
@@ -73,19 +77,20 @@ fn naru_tc_egress(ctx: TcContext) -> i32 {
 fn run<F: Frame>(frame: &mut F) -> i32 {
     let len = frame.context().view.len() as u64;
     match parsed(frame) {
-        Ok(headers) => {
-            trace::begin(&headers.tuple);
+        Ok(()) => {
             // Never unset, whatever the path: the verifier takes the compiler at its word.
             let mut action = F::DROP;
-            let verdict = match process(frame, headers, &mut action) {
+            let verdict = match process(frame, &mut action) {
                 Ok(verdict) => verdict,
                 Err(verdict) => {
                     action = stop::<F>(verdict);
                     verdict
                 }
             };
-            log(frame, headers, verdict);
-            count::verdict(F::HOOK, verdict, headers.frame_len());
+            if let Ok(headers) = Headers::of(F::HOOK) {
+                log(frame, headers, verdict);
+                count::verdict(F::HOOK, verdict, headers.frame_len());
+            }
             action
         }
         Err(mut verdict) => {
@@ -108,13 +113,19 @@ fn run<F: Frame>(frame: &mut F) -> i32 {
     }
 }
 
-/// The packet's headers. No closure, which would be a function of its own: kernel 6.1
+/// Reads the packet's headers. No closure, which would be a function of its own: kernel 6.1
 /// counts the stacks of all functions under way together, in steps of 32 bytes.
 #[inline(always)]
-fn parsed<F: Frame>(frame: &F) -> Result<&'static mut Headers, Verdict> {
-    let headers = Headers::of(F::HOOK)?;
-    parse::parse(frame.context(), headers)?;
-    Ok(headers.sealed())
+fn parsed<F: Frame>(frame: &F) -> Result<(), Verdict> {
+    if F::HOOK == Hook::TcEgress {
+        parse::parse(frame.context(), Headers::of(F::HOOK)?)?;
+    } else {
+        stage::parse(frame.context())?;
+    }
+    let (headers, work) = (Headers::of(F::HOOK)?, Work::of(F::HOOK)?);
+    work.counted = Counted::Not as u32;
+    trace::begin(&headers.tuple);
+    Ok(())
 }
 
 /// The action for a packet that is not sent.
@@ -128,26 +139,23 @@ fn stop<F: Frame>(verdict: Verdict) -> i32 {
 
 /// Plans and carries out; an error is the verdict on a packet that is not sent.
 #[inline(always)]
-fn process<F: Frame>(
-    frame: &mut F,
-    headers: &mut Headers,
-    action: &mut i32,
-) -> Result<Verdict, Verdict> {
-    let work = Work::of(F::HOOK)?;
+fn process<F: Frame>(frame: &mut F, action: &mut i32) -> Result<Verdict, Verdict> {
     let plan = match F::HOOK {
-        Hook::Xdp | Hook::TcIngress => lookup::ingress(frame.context(), headers, work)?,
-        Hook::TcEgress => lookup::egress(headers, work)?,
+        Hook::Xdp | Hook::TcIngress => lookup::ingress(frame)?,
+        Hook::TcEgress => lookup::egress(Headers::of(F::HOOK)?, Work::of(F::HOOK)?)?,
     };
+    // As the stages have left them: no reference to them lives while one runs.
+    let (headers, work) = (Headers::of(F::HOOK)?, Work::of(F::HOOK)?);
     let refuses = matches!(plan.step, Step::Refuse | Step::TooBig);
     let sent_on = refuses && !headers.is_tagged() && frame.context().is_sent_on();
     if sent_on {
-        lookup::way_back(frame.context(), headers, work)?;
+        route::way_back(frame.context(), headers, work)?;
     }
     match plan.step {
         Step::Deliver | Step::Send => {
             let hop = plan.step == Step::Send;
             if headers.payload == Payload::Error {
-                icmp::translate(frame, headers, work, hop)?;
+                stage::make(frame, headers, work, plan)?;
             } else {
                 trace::rewritten(&work.to);
                 frame.rewrite(headers, &work.to, hop)?;
@@ -167,10 +175,7 @@ fn process<F: Frame>(
             *action = frame.hand_over(work.fib.ifindex, &work.link)?;
             return Ok(plan.verdict);
         }
-        Step::Advertise => announce::advertise(frame, work)?,
-        Step::Echo => icmp::echo(frame, headers)?,
-        Step::Refuse => refuse::refuse(frame, headers)?,
-        Step::TooBig => refuse::too_big(frame, headers, work)?,
+        _ => stage::make(frame, headers, work, plan)?,
     }
     *action = if sent_on {
         frame.send(work.fib.ifindex, [work.fib.dmac, work.fib.smac])?

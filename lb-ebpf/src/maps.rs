@@ -7,11 +7,12 @@ use aya_ebpf::{
 };
 use lb_common::{
     Addr, AddressUse, Affinity, Backend, Claim, ClaimCount, Client, Device, Entry, Flow, Frontend,
-    Peer, Reply, Slot, SlotTable, Socket, Stats, Trace, Tuple, Verdict, VerdictCount,
+    Peer, Primary, Reply, Slot, SlotTable, Socket, Stats, Trace, Tuple, Verdict, VerdictCount,
     config::{
         DEFAULT_MAX_FLOWS, DEFAULT_SEED, MAX_ADDRESSES, MAX_AFFINE_CLIENTS, MAX_BACKENDS,
-        MAX_CLAIMS, MAX_DEVICES, MAX_FORMERS, MAX_FRAGMENTED, MAX_FRONTENDS, MAX_INTERNAL,
-        MAX_SERVICES, MAX_SLOTS, MAX_SOCKETS, MAX_SOURCES, MAX_TABLES,
+        MAX_CLAIMS, MAX_DEVICES, MAX_DIRECT, MAX_FORMERS, MAX_FRAGMENTED, MAX_FRONTENDS,
+        MAX_INTERNAL, MAX_PRIMARIES, MAX_SERVICES, MAX_SLOTS, MAX_SOCKETS, MAX_SOURCES, MAX_TABLES,
+        MAX_TURNS,
     },
 };
 
@@ -34,7 +35,7 @@ pub static SERVICES: Array<SlotTable, MAX_TABLES, MMAPABLE> = Array::new();
 pub static SLOTS: Array<Slot, MAX_SLOTS, MMAPABLE> = Array::new();
 /// How many flows a round-robin table has begun: whose turn it is.
 #[btf_map]
-pub static TURNS: Array<u64, MAX_TABLES> = Array::new();
+pub static TURNS: Array<u64, MAX_TURNS> = Array::new();
 /// Ticks for which a service's clients come back to their backend; see [`SlotTable`].
 #[btf_map]
 pub static AFFINITY_TICKS: Array<u32, MAX_SERVICES> = Array::new();
@@ -49,6 +50,13 @@ pub static SOCKETS: LruHashMap<Socket, Peer, MAX_SOCKETS> = LruHashMap::new();
 pub static SOURCES: LpmTrie<Client, u32, MAX_SOURCES> = LpmTrie::new();
 #[btf_map]
 pub static BACKENDS: Array<Backend, MAX_BACKENDS> = Array::new();
+/// Local backends by their own address, port and protocol.
+#[btf_map]
+pub static PRIMARIES: HashMap<Frontend, Primary, MAX_PRIMARIES, NO_PREALLOC> = HashMap::new();
+/// Connections to local backends that came by no frontend, as the backend's packets are; the
+/// value is the last tick in which one of their packets was noted.
+#[btf_map]
+pub static DIRECT: LruHashMap<Tuple, u32, MAX_DIRECT> = LruHashMap::new();
 #[btf_map]
 pub static DEVICES: HashMap<u32, Device, MAX_DEVICES> = HashMap::new();
 /// What is answered for, and where.

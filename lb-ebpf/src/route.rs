@@ -15,6 +15,7 @@ use lb_common::{
 use crate::{
     frame::Context,
     headers::Headers,
+    lookup::{Plan, Step},
     maps::{DEVICES, dry_run},
     trace,
     work::Work,
@@ -90,6 +91,68 @@ pub fn lookup(
 pub fn by_tunnel(ifindex: u32) -> bool {
     // SAFETY: one byte is read.
     unsafe { DEVICES.get(ifindex) }.is_some_and(|device| device.tunnel != 0)
+}
+
+/// The plan for [`Work::to`] to leave towards [`Work::hop`], or what to do instead.
+#[inline(always)]
+pub fn leave(
+    ctx: Context<'_>,
+    headers: &Headers,
+    work: &mut Work,
+    plan: Plan,
+) -> Result<Plan, Verdict> {
+    if headers.ttl <= 1 {
+        return Err(Verdict::TtlExpired);
+    }
+    let len = ctx.packet_len(headers) as u16;
+    let way = lookup(ctx, headers, work, len)?;
+    trace::rewritten(&work.to);
+    if way == Way::TooBig {
+        if headers.whole {
+            return Ok(Step::TooBig.with(Verdict::TooBig));
+        }
+        // Who lets routers cut it does not listen to the answer. The kernel cuts what a
+        // tunnel makes of it.
+        lookup(ctx, headers, work, 0)?;
+        if !by_tunnel(work.fib.ifindex) {
+            return Err(Verdict::Uncut);
+        }
+    }
+    if !ctx.can_send(headers, work.fib.ifindex, way == Way::Resolved) {
+        return Err(Verdict::LeftToTc);
+    }
+    if matches!(plan.step, Step::HandOver | Step::GiveBack) {
+        if way != Way::Resolved {
+            return Err(Verdict::NoPeer);
+        }
+        // SAFETY: the hardware address of an entry changes with the interface's own.
+        let device = unsafe { DEVICES.get(work.fib.ifindex) }.ok_or(Verdict::NoDevice)?;
+        work.fib.smac = device.handover_mac();
+        if plan.step == Step::GiveBack {
+            // It came from there: that node does not run Naru any more, or knows no such VIP.
+            if ctx.view.load::<[u8; 6]>(6) == Some(work.fib.dmac) {
+                return Err(Verdict::NoPeer);
+            }
+            work.fib.smac = device.return_mac(work.returns);
+        }
+    }
+    Ok(plan)
+}
+
+/// Finds the way for an answer to a packet that another node has sent on: its sender is then in
+/// [`Work::hop`], its way in [`Work::fib`], whose MTU stays what it was.
+#[inline(always)]
+pub fn way_back(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<(), Verdict> {
+    // SAFETY: any number is valid.
+    let mtu = unsafe { work.fib.__bindgen_anon_1.mtu_result };
+    work.to = headers.tuple.reversed();
+    work.hop = headers.tuple.src;
+    let way = lookup(ctx, headers, work, 0)?;
+    if !ctx.can_send(headers, work.fib.ifindex, way == Way::Resolved) {
+        return Err(Verdict::LeftToTc);
+    }
+    work.fib.__bindgen_anon_1.mtu_result = mtu;
+    Ok(())
 }
 
 impl Context<'_> {

@@ -15,8 +15,9 @@ use aya_ebpf::{
 use lb_common::{Addr, Algorithm, Backend, Frontend, Peer, Port, Socket, hash};
 
 use crate::{
-    client, count, flow, lookup,
+    client, count, flow,
     maps::{INTERNAL, SERVICES, SOCKETS},
+    table,
 };
 
 /// Backends tried: one may be taken away after the slot was read.
@@ -159,12 +160,12 @@ impl Call {
         let mut candidate = client::last_backend(client, service, table, now);
         let mut index = match table.algorithm() {
             _ if candidate.is_some() => 0,
-            Algorithm::RoundRobin => lookup::turn(service, table),
+            Algorithm::RoundRobin => table::turn(service, table),
             Algorithm::Maglev => hash::reduce(u64::from(random) << 32, table.len()),
         };
         for _ in 0..BACKEND_TRIES {
             let tried = candidate.take().or_else(|| {
-                let backend = flow::backend(lookup::slot(table, index)?.current());
+                let backend = flow::backend(table::slot(table, index)?.current());
                 index += 1;
                 if index >= table.len() {
                     index = 0;

@@ -56,6 +56,12 @@ impl<const EGRESS: bool> TcFrame<EGRESS> {
         Self { ctx }
     }
 
+    /// The frame of a run whose headers are there already.
+    #[inline(always)]
+    pub fn again(ctx: TcContext) -> Self {
+        Self { ctx }
+    }
+
     #[inline(always)]
     fn raw(&self) -> *mut __sk_buff {
         self.ctx.as_ptr().cast()

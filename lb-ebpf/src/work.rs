@@ -1,9 +1,9 @@
 //! Scratch memory of one program run: what would not fit on BPF's 512-byte stack.
 
 use aya_ebpf::{bindings::bpf_fib_lookup, btf_maps::PerCpuArray, macros::btf_map};
-use lb_common::{Addr, Claim, Flow, Hook, Reply, Tuple, Verdict};
+use lb_common::{Addr, AddressUse, BackendId, Claim, Entry, Flow, Hook, Reply, Tuple, Verdict};
 
-use crate::packet;
+use crate::{count, headers::Headers, packet};
 
 /// The large values that the stages hand on. One per hook and CPU; programs of one
 /// hook do not nest on a CPU, since they run with softirqs disabled.
@@ -28,6 +28,18 @@ pub struct Work {
     pub returns: u32,
     /// The [`Mode`] of the flow, as its number.
     pub mode: u32,
+    /// By which entry the packet came.
+    pub entry: Entry,
+    /// What its destination is to the program.
+    pub usage: AddressUse,
+    /// The tick of the flows' clock.
+    pub now: u32,
+    /// A [`Counted`] as its number: what the packet is counted as once it is sent.
+    pub counted: u32,
+    /// The service that it is counted for.
+    pub service: u32,
+    /// The backend that it is counted for.
+    pub backend: BackendId,
     /// A record about to be stored.
     pub reply: Reply,
     /// A record about to be stored.
@@ -49,6 +61,17 @@ pub struct Work {
     pub fib: bpf_fib_lookup,
 }
 
+/// What a packet is counted as, for its service and its backend.
+#[derive(Clone, Copy)]
+pub enum Counted {
+    /// Nothing.
+    Not = 0,
+    /// A client's.
+    Request = 1,
+    /// A backend's.
+    Reply = 2,
+}
+
 #[btf_map]
 static WORK: PerCpuArray<Work, { Hook::ALL.len() }> = PerCpuArray::new();
 
@@ -60,6 +83,24 @@ impl Work {
         // SAFETY: this CPU's copy, taken once a run, and runs of one hook do not nest.
         // Every field is integers, valid with any contents.
         Ok(unsafe { &mut *work })
+    }
+
+    /// Says what the packet is counted as once it is sent.
+    #[inline(always)]
+    pub fn counts(&mut self, counted: Counted, service: u32, backend: BackendId) {
+        self.counted = counted as u32;
+        self.service = service;
+        self.backend = backend;
+    }
+
+    /// Counts it.
+    #[inline(always)]
+    pub fn count(&self, headers: &Headers) {
+        if self.counted == Counted::Request as u32 {
+            count::request(self.service, self.backend, headers);
+        } else if self.counted == Counted::Reply as u32 {
+            count::reply(self.service, self.backend, headers);
+        }
     }
 
     /// The same, of which the compiler knows no more than the verifier.

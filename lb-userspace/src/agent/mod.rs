@@ -35,7 +35,7 @@ use self::{memory::Memory, state::State};
 use crate::{
     announce::Announcer,
     control::server::RunDir,
-    datapath::{self, AttachMode, Datapath, Sweeper, Swept},
+    datapath::{self, AttachMode, Datapath, Sweeper, Swept, Unrecorded},
     health::Checker,
     membership::Membership,
     net::{Network, SnatChoice},
@@ -122,7 +122,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let first = source.recv().await.context("the source ended")?;
     state.start(first).await?;
     let mut calls = run_dir.serve()?;
-    tokio::spawn(sweep(state.datapath.sweeper()?));
+    let (found, mut unrecorded) = mpsc::channel(1);
+    tokio::spawn(sweep(state.datapath.sweeper()?, found));
     // Last: others count on whoever has joined.
     state.join().await?;
     let mut tick = interval(TICK);
@@ -154,6 +155,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                 }
                 state.observed(found).await;
             }
+            Some(found) = unrecorded.recv() => {
+                let settled = state.datapath.unrecorded(&found);
+                tracing::debug!("{settled} slots are settled");
+            }
             _ = tick.tick() => {
                 anyhow::ensure!(!state.has_lost_gossip(), "gossip has ended; start the agent anew");
                 state.tick().await;
@@ -183,8 +188,9 @@ async fn calm(since: Option<Instant>) {
     }
 }
 
-/// Removes flows that are over, for as long as the agent runs.
-async fn sweep(mut sweeper: Sweeper) {
+/// Removes flows that are over, for as long as the agent runs, and tells it which slots no
+/// flow is recorded of.
+async fn sweep(mut sweeper: Sweeper, found: mpsc::Sender<Unrecorded>) {
     loop {
         sleep(SWEEP).await;
         let swept = tokio::task::spawn_blocking(move || (sweeper.sweep(), sweeper)).await;
@@ -193,12 +199,23 @@ async fn sweep(mut sweeper: Sweeper) {
         };
         sweeper = returned;
         match outcome {
-            Ok(swept) if swept != Swept::default() => tracing::debug!(
-                "swept {} flows and {} reply records",
-                swept.flows,
-                swept.replies
-            ),
-            Ok(_) => {}
+            Ok(swept) => {
+                let Swept {
+                    flows,
+                    needless,
+                    replies,
+                    unrecorded,
+                } = swept;
+                if flows + needless + replies > 0 {
+                    tracing::debug!(
+                        "swept {flows} flows, {needless} records that said nothing, and {replies} \
+                         reply records"
+                    );
+                }
+                if !unrecorded.is_empty() && found.send(unrecorded).await.is_err() {
+                    return;
+                }
+            }
             Err(error) => tracing::warn!("sweeping the flow table: {error}"),
         }
     }

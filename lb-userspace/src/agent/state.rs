@@ -202,6 +202,9 @@ impl State {
     /// somebody took away are noticed.
     pub(super) async fn tick(&mut self) {
         self.vouch();
+        if let Err(error) = self.datapath.settle() {
+            tracing::warn!("ending drain windows: {error}; it is tried again");
+        }
         self.retry_addresses();
         let datapath = &self.datapath;
         let before = self.attachments.len();
@@ -343,6 +346,7 @@ impl State {
         surroundings.peers = peers.collect();
         surroundings.seed = self.options.datapath.seed;
         surroundings.sockets = self.options.cgroup.is_some();
+        surroundings.shared = self.options.gossip.is_some();
         surroundings.node_port_addresses =
             snapshot.global_addresses(&self.options.node_port_addresses);
         Ok(surroundings)

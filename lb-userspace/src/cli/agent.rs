@@ -16,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 use super::dirs::Dirs;
 use crate::{
     agent::{self, Gossip, Interfaces, Options},
-    datapath::{self, AttachMode, GoneFlows, TcMode},
+    datapath::{self, AttachMode, DEFAULT_DRAIN_WINDOW, GoneFlows, TcMode},
     membership,
     net::SnatChoice,
     source::{
@@ -126,6 +126,11 @@ pub(super) struct Args {
     /// TCP flows whose backend is gone: reset them, or leave them to its address until they end
     #[arg(long, value_name = "WHAT", default_value = "reset")]
     gone_flows: GoneFlows,
+    /// For how many seconds after a change Maglev flows without a record keep the backend from
+    /// before it: one that sends at least once in that time keeps it for good
+    #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_DRAIN_WINDOW.as_secs(),
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    drain_window: u64,
     /// Seed of hashes and Maglev tables; equal on all nodes that share virtual IPs
     #[arg(long, value_name = "N", default_value_t = config::DEFAULT_SEED)]
     seed: u64,
@@ -203,6 +208,7 @@ impl Args {
                 max_flows: self.max_flows,
                 seed: self.seed,
                 gone_flows: self.gone_flows,
+                drain_window: Duration::from_secs(self.drain_window),
                 tc: self.tc,
                 log_packets: self.log_packets,
             },

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use lb_common::{
-    Addr, AddressUse, Backend, BackendId, Client, Device, Entry, Family, Frontend, Slot, SlotTable,
-    config::MAX_SERVICES,
+    Addr, AddressUse, Backend, BackendId, Client, Device, Entry, Family, Frontend, Primary, Slot,
+    SlotTable, config::MAX_SERVICES,
 };
 
 use crate::desired::ServiceName;
@@ -26,11 +26,15 @@ pub struct MapImage {
     /// Map `SERVICES`, by service index; beside it the table for what peers hand over, where
     /// that has any slots ([`lb_common::service::handover_table`]).
     pub services: BTreeMap<u32, SlotTable>,
-    /// The contents of every table that `services` names, by first slot.
+    /// The contents of every table that `services` names, by first slot: which backend flows
+    /// begin with, and whether all of them are recorded. What else a slot says of flows that
+    /// began earlier follows from what it said before ([`Slot::changed`]).
     pub tables: BTreeMap<u32, Vec<Slot>>,
     /// Map `BACKENDS`, by [`BackendId::index`].
     pub backends: BTreeMap<u32, Backend>,
-    /// Those of them, by index, that only flows of a time go by in which the endpoint was
+    /// Map `PRIMARIES`: local backends that packets reach, by their own address and port.
+    pub primaries: BTreeMap<Frontend, Primary>,
+    /// Those of the backends, by index, that only flows of a time go by in which the endpoint was
     /// reached in another way.
     pub former: BTreeSet<u32>,
     /// Map `DEVICES`, by interface index.
@@ -97,6 +101,8 @@ pub struct InUse {
     /// Every entry of map `BACKENDS` that was ever written, dead ones included: they
     /// tell which generation an index has reached.
     pub backends: BTreeMap<u32, Backend>,
+    /// What replies of local backends are restored to.
+    pub primaries: BTreeMap<Frontend, Primary>,
     /// Backend indices, service indices and slot ranges `(first, length)` that were
     /// given up so recently that a packet may still be reading them.
     pub resting_backends: BTreeSet<u32>,
@@ -133,6 +139,7 @@ impl InUse {
             internal: image.internal.clone(),
             services: image.services.clone(),
             backends: image.backends.clone(),
+            primaries: image.primaries.clone(),
             ..Self::default()
         }
     }

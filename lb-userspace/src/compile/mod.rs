@@ -2,7 +2,7 @@
 //!
 //! No I/O, no clock, no randomness: equal input gives equal bytes. What is in use
 //! keeps its number: a frontend its service index, a backend its id, a service its
-//! place in the slots while its table keeps its length and algorithm. What is new
+//! place in the slots while its table keeps its length, algorithm and hash. What is new
 //! takes the lowest number that neither lives nor rests.
 //!
 //! A service of both families is two to the kernel, each with its own table, and so is
@@ -11,6 +11,7 @@
 mod backends;
 pub mod image;
 mod parts;
+mod primaries;
 pub mod render;
 mod services;
 mod slots;
@@ -21,10 +22,10 @@ use std::{
 };
 
 use lb_common::{
-    Addr, AddressUse, Device, Entry, Frontend, Mode, Port, Slot, SlotTable, SnatSource,
+    Addr, AddressUse, Algorithm, Device, Entry, Frontend, Mode, Port, Slot, SlotTable, SnatSource,
     config::{
-        MAX_ADDRESSES, MAX_BACKENDS, MAX_DEVICES, MAX_FRONTENDS, MAX_INTERNAL, MAX_SERVICES,
-        MAX_SLOTS, MAX_SOURCES,
+        MAX_ADDRESSES, MAX_BACKENDS, MAX_DEVICES, MAX_FRONTENDS, MAX_INTERNAL, MAX_PRIMARIES,
+        MAX_SERVICES, MAX_SLOTS, MAX_SOURCES,
     },
     service::handover_table,
 };
@@ -119,6 +120,14 @@ pub fn compile(
         surroundings,
         in_use,
     )?;
+    image.primaries = primaries::primaries(&primaries::Reached {
+        parts: &parts,
+        owners: &owners,
+        indices: &indices,
+        backends: &backends,
+        surroundings,
+        in_use,
+    });
     for (frontend, name) in owners {
         let (index, service) = (indices[&name], parts[&name].service);
         // Ranges are for the service's own addresses, as kube-proxy has it.
@@ -127,6 +136,7 @@ pub fn compile(
             .frontends
             .insert(key(&frontend), Entry::new(index, guarded));
     }
+    primaries::mark(&mut image, &parts, surroundings);
     for (frontend, name) in internal {
         image.internal.insert(key(&frontend), indices[&name]);
     }
@@ -156,6 +166,7 @@ pub fn compile(
     within("frontends", image.frontends.len(), MAX_FRONTENDS)?;
     within("frontends of sockets", image.internal.len(), MAX_INTERNAL)?;
     within("interfaces", image.devices.len(), MAX_DEVICES)?;
+    within("local backends", image.primaries.len(), MAX_PRIMARIES)?;
     Ok(image)
 }
 
@@ -181,7 +192,12 @@ fn place(
         let table: Vec<Slot> = slots::order(part, &chosen, surroundings)
             .into_iter()
             .filter_map(|endpoint| backends.id(part, endpoint, surroundings))
-            .map(Slot::new)
+            .map(|id| {
+                let backend = image.backends.get(&id.index());
+                let alone = backend.is_some_and(|it| primaries::goes_alone(it, part.protocol));
+                let turns = part.service.algorithm == Algorithm::RoundRobin;
+                Slot::settled(id).recorded(!(turns || alone && part.computes(surroundings)))
+            })
             .collect();
         let len = table.len() as u32;
         let algorithm = part.service.algorithm;
@@ -195,16 +211,18 @@ fn place(
             service: name.0.clone(),
             wanted: len,
         };
+        let affine = part.service.affinity.is_some();
         let kept = in_use
             .services
             .get(&index)
             .filter(|live| live.len() == len && live.algorithm() == algorithm)
+            // By another hash, flows are on other slots.
+            .filter(|live| live.is_affine() == affine)
             .map(|live| live.offset());
         let offset = match kept {
             Some(offset) => offset,
             None => space.take(len).ok_or_else(full)?,
         };
-        let affine = part.service.affinity.is_some();
         let place = SlotTable::new(offset, len, algorithm).affine(affine);
         image.services.insert(index, place);
         for slot in &table {

@@ -11,7 +11,7 @@ use std::{
     net::SocketAddr,
 };
 
-use lb_common::{Mode, Protocol};
+use lb_common::{Algorithm, Mode, Protocol};
 
 use super::CompileError;
 use crate::desired::{
@@ -202,6 +202,15 @@ impl Part<'_> {
             TrafficPolicy::Cluster => true,
             TrafficPolicy::Local => is_here(addr, endpoint, surroundings),
         })
+    }
+
+    /// Whether packets of a flow find its backend without a record of it, as long as nothing
+    /// changes. Not where the VIP may come from another node: a connection that has no record
+    /// is one that began there, and goes back.
+    pub(super) fn computes(&self, surroundings: &Surroundings) -> bool {
+        self.service.algorithm == Algorithm::Maglev
+            && self.service.affinity.is_none()
+            && !surroundings.shared
     }
 
     /// Those of some endpoints that serve what peers hand over: the ones on this node; none

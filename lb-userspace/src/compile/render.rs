@@ -34,9 +34,10 @@ impl fmt::Display for Dump<'_> {
             for (frontend, entry) in frontends.filter(|(_, entry)| entry.service() == *index) {
                 let protocol = protocol(frontend.protocol);
                 let guarded = if entry.is_guarded() { " guarded" } else { "" };
+                let recorded = if entry.is_recorded() { " recorded" } else { "" };
                 writeln!(
                     f,
-                    "    frontend {}/{protocol}{guarded}",
+                    "    frontend {}/{protocol}{guarded}{recorded}",
                     socket(&frontend.addr, frontend.port)
                 )?;
             }
@@ -64,6 +65,11 @@ impl fmt::Display for Dump<'_> {
             write!(f, "  {} {addr}/{protocol} {}", backend.id, backend.mode())?;
             if !backend.via.is_unspecified() {
                 write!(f, " by {}", backend.via)?;
+            }
+            for primary in image.primaries.values() {
+                if primary.backend == backend.id && !primary.is_none() {
+                    write!(f, " as {}", socket(&primary.addr, primary.port))?;
+                }
             }
             f.write_char('\n')?;
         }

@@ -7,12 +7,16 @@ use std::{
 };
 
 use lb_common::{
-    Addr, AddressUse, Backend, BackendId, Claim, Device, Entry, Frontend, Slot, SlotTable, Stats,
-    config, service::handover_table,
+    Addr, AddressUse, Backend, BackendId, Claim, Device, Entry, Frontend, Primary, Slot, SlotTable,
+    Stats, config,
+    service::{former_table, handover_table},
 };
 use serde::Serialize;
 
-use super::{Datapath, DatapathError, GoneFlows, claims, clients, load::Maps, read::removed};
+use super::{
+    Datapath, DatapathError, GoneFlows, claims, clients, generations::Generations, load::Maps,
+    read::removed,
+};
 use crate::compile::image::{self, InUse, MapImage, Network};
 
 /// How long what was given up is not given out again: far longer than any program run.
@@ -65,6 +69,8 @@ pub(super) struct Live {
     pub(super) devices: BTreeMap<u32, Device>,
     pub(super) claims: BTreeSet<Claim>,
     pub(super) formers: BTreeMap<Addr, Addr>,
+    pub(super) primaries: BTreeMap<Frontend, Primary>,
+    pub(super) generations: Generations,
     /// Backends that are gone, until [`Datapath::stranded`] asks for them.
     pub(super) gone: Vec<Backend>,
     resting_backends: BTreeMap<u32, Instant>,
@@ -95,6 +101,10 @@ impl Live {
             live.formers
                 .extend([entry.map_err(DatapathError::map("FORMERS"))?]);
         }
+        for entry in maps.primaries.iter() {
+            live.primaries
+                .extend([entry.map_err(DatapathError::map("PRIMARIES"))?]);
+        }
         live.claims = claims::read(maps)?;
         live.sources = clients::sources(maps)?;
         let by_packets = live.frontends.values().map(|entry| entry.service());
@@ -113,6 +123,7 @@ impl Live {
                 live.backends.insert(index, backend);
             }
         }
+        live.generations = Generations::read(maps, &live.services);
         Ok(live)
     }
 
@@ -139,8 +150,11 @@ impl Datapath {
             resting_slots: live
                 .resting_slots
                 .iter()
-                .map(|(table, _)| (table.offset(), table.len()))
+                .map(|(table, _)| table)
+                .chain(live.generations.former_tables())
+                .map(|table| (table.offset(), table.len()))
                 .collect(),
+            primaries: live.primaries.clone(),
             leaves_gone: self.options.gone_flows == GoneFlows::Leave,
         }
     }
@@ -161,6 +175,7 @@ impl Datapath {
                 .map(|table| {
                     let range = table.offset()..table.offset() + table.len();
                     let slots = range.map(|index| Slot(self.maps.slots.get(index as usize)));
+                    let slots = slots.map(Slot::wanted);
                     (table.offset(), slots.collect())
                 })
                 .collect(),
@@ -172,11 +187,13 @@ impl Datapath {
                 .collect(),
             devices: live.devices.clone(),
             sources: live.sources.clone(),
+            primaries: live.primaries.clone(),
             ..MapImage::default()
         }
     }
 
-    /// Makes the maps hold `image`. Applying the same image again writes nothing.
+    /// Makes the maps hold `image`. Applying the same image again writes nothing. What is to
+    /// follow with time does so by [`Self::settle`].
     ///
     /// What is new is filled before anything points to it, and what is old is taken
     /// away after nothing does: devices, backends, slots, services, frontends,
@@ -185,6 +202,7 @@ impl Datapath {
         let mut applied = Applied::default();
         self.add_devices(image, &mut applied)?;
         self.add_backends(image, &mut applied)?;
+        self.set_primaries(image, &mut applied)?;
         self.add_sources(image, &mut applied)?;
         self.set_affinity(image, &mut applied)?;
         self.store_slots(image, &mut applied);
@@ -195,6 +213,7 @@ impl Datapath {
         self.retire_services(image, &mut applied);
         self.forget_clients(image, &applied)?;
         self.retire_backends(image, &mut applied)?;
+        self.let_primaries_go(image);
         self.remove_devices(image, &mut applied)?;
         Ok(applied)
     }
@@ -223,8 +242,9 @@ impl Datapath {
         applied: &mut Applied,
     ) -> Result<(), DatapathError> {
         for (&index, backend) in &image.backends {
-            let live = self.live.backends.get(&index);
-            if live == Some(backend) {
+            let live = self.live.backends.get(&index).copied();
+            let backend = &self.learning(backend);
+            if live == Some(*backend) {
                 continue;
             }
             if live.is_none_or(|live| live.id != backend.id) {
@@ -242,14 +262,6 @@ impl Datapath {
             applied.backends += 1;
         }
         Ok(())
-    }
-
-    fn store_slots(&mut self, image: &MapImage, applied: &mut Applied) {
-        for (&offset, slots) in &image.tables {
-            for (index, slot) in (offset as usize..).zip(slots) {
-                applied.slots += usize::from(self.maps.slots.set(index, slot.0));
-            }
-        }
     }
 
     fn switch_services(
@@ -270,17 +282,20 @@ impl Datapath {
                         .set(index, zero, 0)
                         .map_err(DatapathError::map("SERVICE_STATS"))?;
                     // Whatever a former owner of the index left, if its agent was killed.
-                    let handed = handover_table(index) as usize;
-                    self.maps.services.set(handed, SlotTable::default().0);
+                    for further in [handover_table(index), former_table(index)] {
+                        let none = SlotTable::default();
+                        self.maps.services.set(further as usize, none.0);
+                    }
                 }
                 self.maps
                     .turns
                     .set(index, 0, 0)
                     .map_err(DatapathError::map("TURNS"))?;
             }
+            let kept = old.is_some_and(|old| self.keep_former(index, old, table));
             self.maps.services.set(index as usize, table.0);
             self.live.services.insert(index, table);
-            if let Some(old) = old.filter(|old| old.offset() != table.offset()) {
+            if let Some(old) = old.filter(|old| !kept && old.offset() != table.offset()) {
                 self.rest_slots(old);
             }
             applied.services += 1;
@@ -288,8 +303,9 @@ impl Datapath {
         Ok(())
     }
 
-    fn rest_slots(&mut self, old: SlotTable) {
+    pub(super) fn rest_slots(&mut self, old: SlotTable) {
         if !old.is_empty() {
+            self.live.generations.forget(old);
             self.live.resting_slots.push((old, Instant::now()));
         }
     }
@@ -353,6 +369,7 @@ impl Datapath {
     fn retire_services(&mut self, image: &MapImage, applied: &mut Applied) {
         for index in absent(&self.live.services, &image.services) {
             let empty = SlotTable::default();
+            self.forget_former(index);
             self.maps.services.set(index as usize, empty.0);
             if let Some(old) = self.live.services.remove(&index) {
                 self.rest_slots(old);
@@ -382,6 +399,7 @@ impl Datapath {
             self.live.backends.insert(index, dead);
             self.live.gone.push(dead);
             self.live.resting_backends.insert(index, Instant::now());
+            self.live.generations.retire(index);
             applied.backends += 1;
         }
         Ok(())

@@ -13,7 +13,7 @@ use aya::{
 };
 use lb_common::{
     ABI_VERSION, Addr, AddressUse, Affinity, Backend, Claim, ClaimCount, Client, Device, Entry,
-    Flow, Frontend, Peer, Reply, Socket, Stats, Trace, Tuple, VerdictCount, config,
+    Flow, Frontend, Peer, Primary, Reply, Socket, Stats, Trace, Tuple, VerdictCount, config,
 };
 
 use super::{DatapathError, GoneFlows, Options, apply::Live, causes, words::Words};
@@ -34,7 +34,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/na
 
 /// The maps that are pinned, with key size, value size and capacity (`None`: the flow
 /// tables, whose capacity is the operator's choice).
-const PINNED: [(&str, usize, usize, Option<usize>); 21] = [
+const PINNED: [(&str, usize, usize, Option<usize>); 23] = [
     (
         "ADDRESSES",
         size_of::<Addr>(),
@@ -55,7 +55,7 @@ const PINNED: [(&str, usize, usize, Option<usize>); 21] = [
     ),
     ("SERVICES", 4, 8, Some(config::MAX_TABLES)),
     ("SLOTS", 4, 8, Some(config::MAX_SLOTS)),
-    ("TURNS", 4, 8, Some(config::MAX_TABLES)),
+    ("TURNS", 4, 8, Some(config::MAX_TURNS)),
     ("AFFINITY_TICKS", 4, 4, Some(config::MAX_SERVICES)),
     (
         "AFFINITY",
@@ -81,6 +81,13 @@ const PINNED: [(&str, usize, usize, Option<usize>); 21] = [
         size_of::<Backend>(),
         Some(config::MAX_BACKENDS),
     ),
+    (
+        "PRIMARIES",
+        size_of::<Frontend>(),
+        size_of::<Primary>(),
+        Some(config::MAX_PRIMARIES),
+    ),
+    ("DIRECT", size_of::<Tuple>(), 4, Some(config::MAX_DIRECT)),
     ("DEVICES", 4, size_of::<Device>(), Some(config::MAX_DEVICES)),
     (
         "CLAIMS",
@@ -145,6 +152,7 @@ pub(super) struct Maps {
     pub(super) slots: Words,
     pub(super) turns: Array<MapData, u64>,
     pub(super) backends: Array<MapData, Backend>,
+    pub(super) primaries: HashMap<MapData, Frontend, Primary>,
     pub(super) devices: HashMap<MapData, u32, Device>,
     pub(super) claims: HashMap<MapData, Claim, ClaimCount>,
     pub(super) formers: HashMap<MapData, Addr, Addr>,
@@ -346,6 +354,7 @@ impl Maps {
             slots: words(ebpf, "SLOTS", config::MAX_SLOTS)?,
             turns: typed(ebpf, "TURNS")?,
             backends: typed(ebpf, "BACKENDS")?,
+            primaries: typed(ebpf, "PRIMARIES")?,
             devices: typed(ebpf, "DEVICES")?,
             claims: typed(ebpf, "CLAIMS")?,
             formers: typed(ebpf, "FORMERS")?,

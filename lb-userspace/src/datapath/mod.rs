@@ -9,6 +9,7 @@ mod attach;
 mod claims;
 mod clients;
 mod explain;
+mod generations;
 mod load;
 mod preflight;
 mod read;
@@ -24,6 +25,7 @@ use std::{
     io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use lb_common::{Backend, Flow, Protocol, Tuple};
@@ -34,6 +36,7 @@ pub use self::{
     attach::{AttachMode, Attachment},
     claims::Lease,
     explain::{Explanation, Probe, TestFrame},
+    generations::Unrecorded,
     load::Datapath,
     preflight::preflight,
     read::FlowEntry,
@@ -44,6 +47,10 @@ pub use self::{
 
 /// Where BPF objects are pinned unless told otherwise.
 pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/naru";
+
+/// How long flows without a record keep a backend that their slot names no more: longer than
+/// the keep-alive timeouts of common servers and clients.
+pub const DEFAULT_DRAIN_WINDOW: Duration = Duration::from_secs(300);
 
 /// What is decided when the programs are loaded.
 #[derive(Clone, Debug)]
@@ -56,6 +63,9 @@ pub struct Options {
     pub seed: u64,
     /// What becomes of TCP flows whose backend is gone.
     pub gone_flows: GoneFlows,
+    /// For how long after a change flows that have no record keep the backend from before it:
+    /// one that sends at least once in that time keeps it for good.
+    pub drain_window: Duration,
     /// How the classifiers are attached.
     pub tc: TcMode,
     /// A log line for every packet that concerns a service, for debugging.
@@ -87,6 +97,7 @@ impl Default for Options {
             max_flows: lb_common::config::DEFAULT_MAX_FLOWS as u32,
             seed: lb_common::config::DEFAULT_SEED,
             gone_flows: GoneFlows::Reset,
+            drain_window: DEFAULT_DRAIN_WINDOW,
             tc: TcMode::Auto,
             log_packets: false,
         }

@@ -1,21 +1,38 @@
 //! The sweep of flows that are over, beside the agent's own work.
 
-use aya::maps::{Array, HashMap, Map, MapData};
-use lb_common::{Backend, Flow, Reply, Tuple};
-
-use super::{
-    Datapath, DatapathError, GoneFlows,
-    load::maps_dir,
-    read::{now, removed},
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
-/// What a sweep removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+use aya::maps::{Array, HashMap, Map, MapData};
+use lb_common::{
+    Algorithm, Backend, Entry, Flow, Frontend, Mode, Reply, Slot, SlotTable, Tuple,
+    config::{MAX_SERVICES, MAX_SLOTS, MAX_TABLES},
+    hash,
+};
+
+use super::{
+    Datapath, DatapathError, GoneFlows, Unrecorded,
+    load::maps_dir,
+    read::{now, removed},
+    words::Words,
+};
+
+/// What a sweep removed, and what it found.
+#[derive(Debug, Default)]
 pub struct Swept {
     /// Flows that were silent for too long, or whose backend is gone.
     pub flows: usize,
+    /// Records of flows that go the same way without.
+    pub needless: usize,
     /// Reply records without a flow.
     pub replies: usize,
+    /// Slots whose flows need not be looked up any more.
+    pub unrecorded: Unrecorded,
 }
 
 /// Sweeps the flow tables through handles of its own, so that it may run on another
@@ -23,8 +40,13 @@ pub struct Swept {
 pub struct Sweeper {
     flows: HashMap<MapData, Tuple, Flow>,
     replies: HashMap<MapData, Tuple, Reply>,
+    frontends: HashMap<MapData, Frontend, Entry>,
     backends: Array<MapData, Backend>,
+    services: Words,
+    slots: Words,
     gone_flows: GoneFlows,
+    seed: u64,
+    serial: Arc<AtomicU64>,
 }
 
 impl Datapath {
@@ -36,6 +58,10 @@ impl Datapath {
                 .and_then(Map::from_map_data)
                 .map_err(DatapathError::map(name))
         };
+        let words = |name: &'static str, len: usize| {
+            let data = MapData::from_pin(dir.join(name)).map_err(DatapathError::map(name))?;
+            Words::new(name, data, len)
+        };
         Ok(Sweeper {
             flows: open("FLOWS")?
                 .try_into()
@@ -43,26 +69,47 @@ impl Datapath {
             replies: open("REPLIES")?
                 .try_into()
                 .map_err(DatapathError::map("REPLIES"))?,
+            frontends: open("FRONTENDS")?
+                .try_into()
+                .map_err(DatapathError::map("FRONTENDS"))?,
             backends: open("BACKENDS")?
                 .try_into()
                 .map_err(DatapathError::map("BACKENDS"))?,
+            services: words("SERVICES", MAX_TABLES)?,
+            slots: words("SLOTS", MAX_SLOTS)?,
             gone_flows: self.options.gone_flows,
+            seed: self.options.seed,
+            serial: self.live.generations.serial(),
         })
     }
 }
 
 impl Sweeper {
-    /// Removes flows that are over, and the reply records of flows that are no more.
+    /// Removes flows that are over, records that say nothing, and the reply records of flows
+    /// that are no more.
     pub fn sweep(&mut self) -> Result<Swept, DatapathError> {
         let now = now()?;
         let mut swept = Swept::default();
-        let over: Vec<_> = self
-            .flows
-            .iter()
-            .filter_map(Result::ok)
-            .filter(|(tuple, flow)| self.is_over(tuple, flow, now))
-            .map(|(tuple, _)| tuple)
-            .collect();
+        swept.unrecorded.serial = self.serial.load(Ordering::Acquire);
+        let entries = self.entries();
+        let mut looked_up = self.looked_up(&entries);
+        let mut over = Vec::new();
+        let mut needless = Vec::new();
+        for (tuple, flow) in self.flows.iter().filter_map(Result::ok) {
+            if self.is_over(&tuple, &flow, now) {
+                over.push(tuple);
+                continue;
+            }
+            let Some((entry, index)) = self.place(&entries, &tuple) else {
+                continue;
+            };
+            let slot = self.slot(index);
+            if slot.current() != flow.backend {
+                looked_up.remove(&index);
+            } else if !slot.records() && self.is_needless(entry, &flow) {
+                needless.push(tuple);
+            }
+        }
         for tuple in over {
             // A packet may have begun it anew since it was read.
             let over = self
@@ -73,6 +120,14 @@ impl Sweeper {
                 swept.flows += usize::from(removed("FLOWS", self.flows.remove(&tuple))?);
             }
         }
+        for tuple in needless {
+            // Unless the slot has changed since: then the record says where the flow began.
+            if self.serial.load(Ordering::Acquire) == swept.unrecorded.serial {
+                swept.needless += usize::from(removed("FLOWS", self.flows.remove(&tuple))?);
+            }
+        }
+        let slots = looked_up.into_iter();
+        swept.unrecorded.slots = slots.map(|index| (index, self.slot(index))).collect();
         let stray: Vec<_> = self
             .replies
             .iter()
@@ -93,5 +148,52 @@ impl Sweeper {
         let backend = self.backends.get(&flow.backend.index(), 0);
         let kept = |backend: Backend| self.gone_flows.keep(tuple, flow, &backend);
         flow.is_expired(now) || !backend.is_ok_and(kept)
+    }
+
+    /// Whether a flow to its slot's own backend goes the same way without a record.
+    fn is_needless(&self, entry: Entry, flow: &Flow) -> bool {
+        let Ok(backend) = self.backends.get(&flow.backend.index(), 0) else {
+            return false;
+        };
+        match backend.mode() {
+            Mode::Local => backend.restored != 0 && !entry.is_recorded(),
+            Mode::Dsr => flow.snat_addr.is_unspecified(),
+            Mode::Nat => false,
+        }
+    }
+
+    fn entries(&self) -> BTreeMap<Frontend, Entry> {
+        self.frontends.iter().filter_map(Result::ok).collect()
+    }
+
+    fn slot(&self, index: u32) -> Slot {
+        Slot(self.slots.get(index as usize))
+    }
+
+    /// The table that flows of a service are looked for in: none where they take turns.
+    fn table(&self, service: u32) -> Option<SlotTable> {
+        let table = SlotTable(self.services.get(service as usize));
+        let computes = table.algorithm() == Algorithm::Maglev && !table.is_affine();
+        Some(table).filter(|table| computes && !table.is_empty())
+    }
+
+    /// All slots that are looked up.
+    fn looked_up(&self, entries: &BTreeMap<Frontend, Entry>) -> BTreeSet<u32> {
+        let services: BTreeSet<u32> = entries.values().map(|entry| entry.service()).collect();
+        let services = services.into_iter().filter(|it| *it < MAX_SERVICES as u32);
+        let tables = services.filter_map(|service| self.table(service));
+        let slots = tables.flat_map(|table| table.offset()..table.offset() + table.len());
+        slots
+            .filter(|index| self.slot(*index).is_looked_up())
+            .collect()
+    }
+
+    /// The way that a flow came by, and its slot.
+    fn place(&self, entries: &BTreeMap<Frontend, Entry>, tuple: &Tuple) -> Option<(Entry, u32)> {
+        let frontend = Frontend::new(tuple.dst, tuple.dst_port, tuple.protocol);
+        let entry = *entries.get(&frontend)?;
+        let table = self.table(entry.service())?;
+        let hash = hash::tuple_hash(tuple, self.seed);
+        Some((entry, table.offset() + hash::reduce(hash, table.len())))
     }
 }

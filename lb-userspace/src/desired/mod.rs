@@ -328,6 +328,8 @@ pub struct Surroundings {
     pub devices: BTreeMap<u32, DeviceFacts>,
     /// Whether the node's own sockets are served.
     pub sockets: bool,
+    /// Whether other nodes may take VIPs over from this one, or it from them.
+    pub shared: bool,
 }
 
 impl Default for Surroundings {
@@ -342,6 +344,7 @@ impl Default for Surroundings {
             peers: BTreeMap::new(),
             devices: BTreeMap::new(),
             sockets: false,
+            shared: false,
         }
     }
 }

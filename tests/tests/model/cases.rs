@@ -1,7 +1,7 @@
 //! Scenes that once failed, or that made the program fail when it was broken on purpose,
 //! each as small as it could be made.
 
-use crate::scene::Line::{self, Services, TcEgress, TcIngress, Xdp};
+use crate::scene::Line::{self, Scan, Services, TcEgress, TcIngress, Window, Xdp};
 
 /// A scene to be kept.
 pub(crate) struct Case {
@@ -129,6 +129,103 @@ pub(crate) const CASES: &[Case] = &[
                 "uplink",
                 "020000000065020000010066080045000028000040004006381ec0a838020a0700019c400035\
                  00000000000000005018798400000000",
+            ),
+        ],
+    },
+    Case {
+        name: "what a backend sends after its own SYN is its own affair, without a record too",
+        lines: &[
+            Services(&["maglev tcp [fd00::b]:8080 dsr > [fd00:1::2]:3000"]),
+            TcEgress(
+                "uplink",
+                "02000000000102000000006586dd6000000005280640fd000001 00*11 02fd 00*14 020bb8\
+                 9c40000000000000000060029abc 00*1304 ",
+            ),
+            TcEgress(
+                "uplink",
+                "02000000000102000000006586dd6ff0000000140640fd000001 00*11 02fd 00*14 020bb8\
+                 9c40000000000000000050103edb00000000",
+            ),
+        ],
+    },
+    Case {
+        name: "a flow by a frontend that replies are not restored to has records",
+        lines: &[
+            Services(&[
+                "maglev tcp 192.168.56.12:8080 192.168.56.11:8080 dsr > 10.244.1.3:3000=drain",
+            ]),
+            Window,
+            TcIngress(
+                "slow",
+                "0200000006650200000000010800450000280000000040068972c0a83801c0a8380c9c421f90\
+                 000000000000000050025c1c00000000",
+            ),
+        ],
+    },
+    Case {
+        name: "dsr: a client on the backend's node is served by nat where the slot is settled",
+        lines: &[
+            Services(&["maglev udp [fd00::b]:53 dsr > [fd00::66]:3001"]),
+            TcIngress(
+                "uplink",
+                "02000000006502000001006686dd6100000000081140fd 00*15 fd 00*14 0b9c4000350008\
+                 695b",
+            ),
+        ],
+    },
+    Case {
+        name: "a connection that opens does not begin with the former table",
+        lines: &[
+            Services(&["maglev tcp [fd00:7::101]:53 dsr > [fd00:1::4]:3000"]),
+            Services(&["maglev tcp [fd00:7::101]:53 dsr > [fd00:1::4]:3000=0"]),
+            TcIngress(
+                "uplink",
+                "0200000000656e61af00000186dd60000000003c0640fd 00*15 fd000007 00*10 01019c41\
+                 00350000000000000000f00291ff 00*44 ",
+            ),
+        ],
+    },
+    Case {
+        name: "a connection without a record outlives the table and the drain window",
+        lines: &[
+            Services(&["maglev tcp 192.168.56.11:8080 > 10.244.1.3:3000"]),
+            Window,
+            Services(&["maglev tcp 192.168.56.11:8080 > 10.244.1.3:3000=0"]),
+            TcIngress(
+                "uplink",
+                "0200000000650200000000010800450000280000000040068973c0a83801c0a8380b9c421f90\
+                 000000000000000050105c0f00000000",
+            ),
+            Window,
+            TcIngress(
+                "uplink",
+                "0200000000650200000000010800450000280000000040068973c0a83801c0a8380b9c421f90\
+                 000000000000000050105c0f00000000",
+            ),
+        ],
+    },
+    Case {
+        name: "records count until a scan has settled the slot",
+        lines: &[
+            Services(&["maglev tcp 192.168.56.11:8080 > 10.244.1.3:3000"]),
+            Window,
+            Services(&["maglev tcp 192.168.56.11:8080 > 10.244.1.3:3000=0 10.244.1.4:3000"]),
+            TcIngress(
+                "uplink",
+                "0200000000650200000000010800450000280000000040068973c0a83801c0a8380b9c421f90\
+                 000000000000000050105c0f00000000",
+            ),
+            Window,
+            TcIngress(
+                "uplink",
+                "0200000000650200000000010800450000280000000040068973c0a83801c0a8380b9c421f90\
+                 000000000000000050105c0f00000000",
+            ),
+            Scan,
+            TcIngress(
+                "uplink",
+                "0200000000650200000000010800450000280000000040068973c0a83801c0a8380b9c421f90\
+                 000000000000000050105c0f00000000",
             ),
         ],
     },

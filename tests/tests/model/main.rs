@@ -5,6 +5,11 @@
 //! the RFCs and shares no code with the program. Action and bytes are compared after
 //! every packet; verdicts, flow tables and counters after every scene of some hundred.
 //!
+//! Beside packets a scene has changes of services, drain windows that pass, and scans that
+//! settle slots. What the agent then says in its maps ([`said`]) is taken as it is: which
+//! backends a slot names, what replies are restored to. What the program makes of it is
+//! compared, down to flows that must not have been recorded.
+//!
 //! A difference is made small, printed as a case to be kept in [`cases`], and written to
 //! the build directory. Seeds are printed: `NARU_MODEL_SEED` (decimal, or hexadecimal
 //! with `0x`) runs one again, `NARU_MODEL_PACKETS` says how many packets.
@@ -17,7 +22,9 @@ mod node;
 mod reference;
 mod rng;
 mod run;
+mod said;
 mod scene;
+mod setup;
 mod shrink;
 mod subject;
 mod tables;

@@ -1,7 +1,6 @@
 //! One scene, by the program and by the reference, and the first thing they differ in.
 
 use std::{
-    cell::Cell,
     collections::BTreeMap,
     fmt::Debug,
     thread,
@@ -13,7 +12,7 @@ use lb_common::{Hook, Verdict, config::REFUSALS_PER_SECOND, verdict::Fate};
 use crate::{
     compare::{disagreement, show},
     node,
-    reference::{self, Act, Choices, Input, State, records},
+    reference::{self, Choices, Input, State, records},
     scene::Step,
     subject::{self, Subject, Verdicts},
     wire::Tuple,
@@ -111,7 +110,17 @@ impl<'a> Run<'a> {
         let verdict = match step {
             Step::Services(services) => {
                 let image = self.subject.configure(services);
-                self.state.configure(services, &image);
+                self.state.configure(services, &image, self.subject.said());
+                None
+            }
+            Step::Window => {
+                self.subject.pass_window();
+                self.state.take(self.subject.said());
+                None
+            }
+            Step::Scan => {
+                self.subject.scan();
+                self.state.take(self.subject.said());
                 None
             }
             Step::Packet {
@@ -136,11 +145,6 @@ impl<'a> Run<'a> {
         }
         let program = Program {
             subject: self.subject,
-            act: made.act,
-            hook,
-            before: &self.before,
-            expected: &self.expected,
-            verdict: Cell::new(None),
         };
         let outcome = match reference::process(&mut self.state, &input, &program) {
             Ok(outcome) => outcome,
@@ -182,6 +186,7 @@ impl<'a> Run<'a> {
         self.verdicts()?;
         self.same("flows", &self.state.flows, &self.subject.flows())?;
         self.same("replies", &self.state.replies, &self.subject.replies())?;
+        self.same("direct", &self.state.direct, &self.subject.direct())?;
         self.same(
             "fragments",
             &self.state.fragments,
@@ -260,31 +265,11 @@ fn since(before: &Verdicts, after: &Verdicts) -> Verdicts {
 /// What the reference may look at of what the program did.
 struct Program<'a> {
     subject: &'a Subject,
-    act: Act,
-    hook: Hook,
-    before: &'a Verdicts,
-    expected: &'a Verdicts,
-    verdict: Cell<Option<Verdict>>,
 }
 
 impl Choices for Program<'_> {
     fn flow(&self, tuple: &Tuple) -> Option<records::Flow> {
         self.subject.flow(tuple)
-    }
-
-    fn dropped(&self) -> Option<Verdict> {
-        if self.act != Act::Drop {
-            return None;
-        }
-        if self.verdict.get().is_none() {
-            let seen = since(self.before, &self.subject.verdicts());
-            let new = seen.iter().find(|((hook, verdict), (packets, _))| {
-                let expected = self.expected.get(&(*hook, *verdict));
-                *hook == self.hook && *packets > expected.copied().unwrap_or_default().0
-            });
-            self.verdict.set(new.map(|((_, verdict), _)| *verdict));
-        }
-        self.verdict.get()
     }
 }
 

@@ -14,6 +14,11 @@ use crate::wire::{SCTP, TCP, UDP};
 pub(crate) enum Step {
     /// These are the services from now on.
     Services(Vec<Service>),
+    /// The drain window of all changes passes: slots forget their previous backends, services
+    /// their former tables, and new backends' replies are restored without records.
+    Window,
+    /// A scan of the flow table settles the slots that are looked up.
+    Scan,
     /// A frame meets the program of a hook at an interface.
     Packet {
         hook: Hook,
@@ -146,9 +151,12 @@ impl fmt::Display for Service {
     }
 }
 
-/// A step of a kept case.
+/// A step of a kept case, as [`source`] writes it: `Services` with a line for each, `Window` and
+/// `Scan` alone, packets with their interface and bytes in hexadecimal.
 pub(crate) enum Line {
     Services(&'static [&'static str]),
+    Window,
+    Scan,
     Xdp(&'static str, &'static str),
     TcIngress(&'static str, &'static str),
     TcEgress(&'static str, &'static str),
@@ -165,6 +173,8 @@ impl Line {
             Self::Services(lines) => {
                 Step::Services(lines.iter().map(|line| Service::parse(line)).collect())
             }
+            Self::Window => Step::Window,
+            Self::Scan => Step::Scan,
             Self::Xdp(device, hex) => packet(Hook::Xdp, device, hex),
             Self::TcIngress(device, hex) => packet(Hook::TcIngress, device, hex),
             Self::TcEgress(device, hex) => packet(Hook::TcEgress, device, hex),
@@ -184,6 +194,8 @@ pub(crate) fn source(name: &str, steps: &[Step]) -> String {
                 }
                 text.push_str("            ]),\n");
             }
+            Step::Window => text.push_str("            Window,\n"),
+            Step::Scan => text.push_str("            Scan,\n"),
             Step::Packet {
                 hook,
                 device,

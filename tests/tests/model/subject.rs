@@ -8,11 +8,11 @@ use std::{
     time::Duration,
 };
 
-use lb_common::{Affinity, Client, Hook, Mode, Protocol, Tuple as Key, Verdict, maglev};
+use lb_common::{Affinity, Client, Hook, Tuple as Key, Verdict};
 use naru::{
     compile::{compile, image::MapImage},
     datapath::{self, Datapath, Options},
-    desired::{self, Condition, Desired, DeviceFacts, Endpoint, Frontend, ServiceName, Snat},
+    desired::{Desired, ServiceName, Surroundings},
 };
 use nix::{
     net::if_::if_nametoindex,
@@ -25,9 +25,12 @@ use crate::{
         Act,
         questions::CLAIMING,
         records::{Count, Flow, Last, Note, Reply},
-        state::{FIRST_PORT, LAST_PORT},
+        slots::SEED,
+        state::Said,
     },
-    scene::{Service, Share},
+    said::Agent,
+    scene::Service,
+    setup::{desired, surroundings},
     tables::{Table, all, clear, count, flow, key, table, tuple},
     wire::Tuple,
 };
@@ -40,9 +43,11 @@ pub(crate) struct Subject {
     datapath: Datapath,
     flows: Table<Key, lb_common::Flow>,
     replies: Table<Key, lb_common::Reply>,
+    direct: Table<Key, u32>,
     fragments: Table<Key, u64>,
     affinity: Table<Client, Affinity>,
-    surroundings: desired::Surroundings,
+    agent: Agent,
+    surroundings: Surroundings,
     indices: BTreeMap<&'static str, u32>,
     _pins: Pins,
 }
@@ -63,6 +68,9 @@ impl Subject {
         let datapath = Datapath::open(Options {
             pin_dir: pins.0.clone(),
             max_flows: 1 << 16,
+            seed: SEED,
+            // What waits for it to pass does so until it is told that it has.
+            drain_window: Duration::ZERO,
             ..Options::default()
         })
         .expect("the program loads");
@@ -75,8 +83,10 @@ impl Subject {
         Self {
             flows: table(&pins.0, "FLOWS"),
             replies: table(&pins.0, "REPLIES"),
+            direct: table(&pins.0, "DIRECT"),
             fragments: table(&pins.0, "FRAGMENTS"),
             affinity: table(&pins.0, "AFFINITY"),
+            agent: Agent::open(&pins.0),
             surroundings: surroundings(&indices),
             datapath,
             indices,
@@ -89,6 +99,7 @@ impl Subject {
         self.configure(&[]);
         clear(&self.flows);
         clear(&self.replies);
+        clear(&self.direct);
         clear(&self.fragments);
         clear(&self.affinity);
     }
@@ -116,7 +127,27 @@ impl Subject {
         self.datapath.apply(&image).expect("maps that take them");
         self.datapath.set_claims(&claims).expect("claims that fit");
         self.datapath.set_formers(&formers).expect("as many");
+        self.agent.serves(&image);
         image
+    }
+
+    /// What the agent's maps say by now.
+    pub(crate) fn said(&self) -> Said {
+        self.agent.said()
+    }
+
+    /// Lets the drain window pass: slots forget their previous backends, services their former
+    /// tables, and replies of local backends are restored without records.
+    pub(crate) fn pass_window(&mut self) {
+        // Else it would depend on how long the scene took.
+        self.agent.age();
+        self.datapath.settle().expect("maps that take it");
+    }
+
+    /// Settles all slots that are looked up, as a scan of the flow table does that finds no
+    /// record which names another backend. Here there may be some, which count no more.
+    pub(crate) fn scan(&mut self) {
+        self.agent.clear();
     }
 
     /// Runs the program of a hook on a frame.
@@ -158,6 +189,10 @@ impl Subject {
             service: value.service,
             seen: value.seen,
         })
+    }
+
+    pub(crate) fn direct(&self) -> BTreeMap<Tuple, u32> {
+        all(&self.direct, |_, tick| tick)
     }
 
     pub(crate) fn fragments(&self) -> BTreeMap<Tuple, Note> {
@@ -234,94 +269,6 @@ pub(crate) fn takes(hook: Hook, frame: &[u8]) -> bool {
 pub(crate) fn clock() -> u64 {
     let time = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).expect("a clock");
     time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
-}
-
-/// A service as the compiler takes it.
-fn desired(service: &Service) -> desired::Service {
-    let protocol = Protocol::from_number(service.protocol).expect("a balanced protocol");
-    let frontends = service
-        .frontends
-        .iter()
-        .map(|&addr| Frontend { addr, protocol });
-    let endpoints = service.backends.iter().map(|backend| {
-        let endpoint = Endpoint {
-            weight: match backend.share {
-                Share::Weight(weight) => weight,
-                Share::Drain | Share::Failed => 1,
-            },
-            condition: match backend.share {
-                Share::Weight(_) => Condition::Ready,
-                Share::Drain => Condition::Draining,
-                Share::Failed => Condition::Unhealthy,
-            },
-            node: node_of(backend.addr.ip()).map(str::to_owned),
-            name: None,
-        };
-        (backend.addr, endpoint)
-    });
-    desired::Service {
-        frontends: frontends.collect(),
-        algorithm: service.algorithm,
-        // The smallest: what stands in the table is not the program's doing.
-        maglev_slots: maglev::LADDER[0],
-        elsewhere: if service.dsr { Mode::Dsr } else { Mode::Nat },
-        affinity: service.sticky.map(Duration::from_secs),
-        source_ranges: service
-            .sources
-            .iter()
-            .map(|(ip, len)| format!("{ip}/{len}").parse().expect("a network"))
-            .collect(),
-        endpoints: endpoints.collect(),
-        ..desired::Service::default()
-    }
-}
-
-/// The node that an endpoint is on; None where nobody says so.
-fn node_of(ip: IpAddr) -> Option<&'static str> {
-    if node::is_host(ip) || node::is_pod(ip) {
-        return None;
-    }
-    node::peer_of(ip).map(|(name, _)| name)
-}
-
-fn surroundings(indices: &BTreeMap<&'static str, u32>) -> desired::Surroundings {
-    let pods = node::find("pods");
-    let hosts = DEVICES
-        .iter()
-        .flat_map(|device| [device.v4.into(), device.v6.into()]);
-    let locals = node::PODS.flat_map(|n| [false, true].map(|v6| node::host_of(pods, n, v6)));
-    let attached = DEVICES.iter().filter(|device| device.attached);
-    let of = |name: &str, n: u8| node::peer_of(node::host_of(node::find(name), n, false));
-    let peers = [
-        of("uplink", 102),
-        of("uplink", 9),
-        of("east", 9),
-        of("slow", 9),
-        of("narrow", 9),
-    ];
-    let peers = peers.into_iter().flatten();
-    let peers = peers.map(|(name, addr)| (name.to_owned(), addr));
-    let own = |addr: IpAddr| Snat::shared(addr, FIRST_PORT..=LAST_PORT);
-    desired::Surroundings {
-        node: "nuc01".into(),
-        host_addresses: hosts.collect(),
-        peers: peers.collect(),
-        local_endpoints: locals.collect(),
-        devices: attached
-            .map(|device| {
-                let facts = DeviceFacts {
-                    name: device.name.into(),
-                    snat_v4: Some(own(device.v4.into())),
-                    snat_v6: device.snat_v6.then(|| own(device.v6.into())),
-                    mac: device.mac,
-                    xdp_redirect: device.native,
-                    tunnel: false,
-                };
-                (indices[device.name], facts)
-            })
-            .collect(),
-        ..desired::Surroundings::default()
-    }
 }
 
 /// Pins that are removed when this is dropped, after the datapath that holds them.

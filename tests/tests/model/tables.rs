@@ -1,9 +1,16 @@
 //! The program's tables as the reference has them.
 
-use std::{cell::RefCell, collections::BTreeMap, path::Path};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    os::fd::AsFd,
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use aya::maps::{HashMap, Map, MapData};
 use lb_common::{ABI_VERSION, FlowState, Port, Tuple as Key};
+use memmap2::{MmapOptions, MmapRaw};
 
 use crate::{
     reference::records::{Count, Flow, Seen},
@@ -14,9 +21,46 @@ use crate::{
 pub(crate) type Table<K, V> = RefCell<HashMap<MapData, K, V>>;
 
 pub(crate) fn table<K: aya::Pod, V: aya::Pod>(pin_dir: &Path, name: &str) -> Table<K, V> {
+    let map = Map::LruHashMap(open(pin_dir, name));
+    RefCell::new(HashMap::try_from(map).expect("a table"))
+}
+
+pub(crate) fn open(pin_dir: &Path, name: &str) -> MapData {
     let path = pin_dir.join(format!("v{ABI_VERSION}")).join(name);
-    let data = MapData::from_pin(path).expect("a pinned map");
-    RefCell::new(HashMap::try_from(Map::LruHashMap(data)).expect("a table"))
+    MapData::from_pin(path).expect("a pinned map")
+}
+
+/// An array of words, in memory that is shared with the program: there are too many to ask the
+/// kernel for each.
+pub(crate) struct Words {
+    map: MmapRaw,
+    len: usize,
+}
+
+impl Words {
+    pub(crate) fn open(pin_dir: &Path, name: &str, len: usize) -> Self {
+        let data = open(pin_dir, name);
+        let bytes = (len * size_of::<u64>()).next_multiple_of(4_096);
+        let map = MmapOptions::new().len(bytes).map_raw(&data.fd().as_fd());
+        let map = map.expect("a map that can be mapped");
+        Self { map, len }
+    }
+
+    fn word(&self, index: u32) -> &AtomicU64 {
+        assert!((index as usize) < self.len, "an index of the map");
+        let word = self.map.as_mut_ptr().cast::<u64>();
+        // SAFETY: within the mapping, which is aligned to pages and lives as long as `self`; the
+        // agent and the program use it by whole words, too.
+        unsafe { AtomicU64::from_ptr(word.add(index as usize)) }
+    }
+
+    pub(crate) fn get(&self, index: u32) -> u64 {
+        self.word(index).load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set(&self, index: u32, value: u64) {
+        self.word(index).store(value, Ordering::Release);
+    }
 }
 
 pub(crate) fn clear<K: aya::Pod, V: aya::Pod>(table: &Table<K, V>) {

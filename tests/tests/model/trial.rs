@@ -14,6 +14,7 @@ use crate::{
     cases::Case,
     generate::Generator,
     node,
+    reference::state::CASES,
     rng::Rng,
     run::{self, Difference, Refused, Run, Stopped},
     scene::{self, Step},
@@ -43,7 +44,12 @@ pub(crate) struct Bench {
 }
 
 /// What became of so many packets.
-type Tally = BTreeMap<(Verdict, Hook), u64>;
+#[derive(Default)]
+struct Tally {
+    verdicts: BTreeMap<(Verdict, Hook), u64>,
+    /// What verdicts do not tell apart.
+    cases: BTreeMap<&'static str, u64>,
+}
 
 impl Bench {
     /// Loads the program, in a network namespace of its own. All trials run on the one
@@ -70,7 +76,7 @@ impl Bench {
         let start = Instant::now();
         let mut told = start;
         let mut sent = 0;
-        let mut tally = Tally::new();
+        let mut tally = Tally::default();
         for number in 0.. {
             if sent >= packets {
                 break;
@@ -129,12 +135,15 @@ impl Bench {
             };
             match (run.step(step), step) {
                 (Ok(Some(verdict)), Step::Packet { hook, .. }) => {
-                    *tally.entry((verdict, *hook)).or_default() += 1;
+                    *tally.verdicts.entry((verdict, *hook)).or_default() += 1;
                 }
                 (Ok(_), _) => {}
                 (Err(stopped), _) => return (steps, Err(stopped)),
             }
             if steps.len() == length {
+                for (case, count) in &run.state.cases {
+                    *tally.cases.entry(case).or_default() += count;
+                }
                 return (steps, run.finish());
             }
             steps.push(generator.next(&run.state));
@@ -169,18 +178,24 @@ fn describe(difference: &Difference) -> String {
 /// How often each verdict came about, by hook.
 fn table(tally: &Tally) -> String {
     let mut text = String::from("what became of them:");
-    for ((verdict, hook), count) in tally {
+    for ((verdict, hook), count) in &tally.verdicts {
         text += &format!("\n  {:20} {:10} {count:8}", verdict.name(), hook.name());
+    }
+    for (case, count) in &tally.cases {
+        text += &format!("\n  {case:45} {count:8}");
     }
     text
 }
 
-/// The names of the verdicts that should have come about and did not.
+/// The names of the verdicts and cases that should have come about and did not.
 fn missing(tally: &Tally) -> Vec<&'static str> {
-    Verdict::ALL
+    let cases = CASES.into_iter();
+    let verdicts = Verdict::ALL
         .iter()
         .filter(|verdict| !UNSEEN.contains(verdict))
-        .filter(|verdict| !tally.keys().any(|(seen, _)| seen == *verdict))
-        .map(|verdict| verdict.name())
+        .filter(|verdict| !tally.verdicts.keys().any(|(seen, _)| seen == *verdict))
+        .map(|verdict| verdict.name());
+    verdicts
+        .chain(cases.filter(|case| !tally.cases.contains_key(case)))
         .collect()
 }

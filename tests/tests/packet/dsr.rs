@@ -108,14 +108,14 @@ pub(crate) fn cases() -> Vec<Case> {
         Case {
             name: "moved: from one that is away nobody takes connections, and others go on",
             run: || {
-                let mut maglev = dsr(&[VIP], &THERE[..1], "nuc02");
+                let mut maglev = service(&[VIP], &THERE[..1]);
                 maglev.algorithm = Algorithm::Maglev;
                 let mut world = World::new(&[maglev, service(&["192.168.56.11:81"], &[POD])]);
                 moved_from(&mut world, "192.168.56.250");
                 let stray = tcp(CLIENT, VIP, ACK).bytes();
                 // TC finds that the neighbour does not answer either.
                 world.expect_untouched(Hook::Xdp, &stray, Verdict::LeftToTc, Act::Pass);
-                world.send(Hook::TcIngress, &stray, Verdict::ForwardDsr, Act::SentOn);
+                world.send(Hook::TcIngress, &stray, Verdict::ForwardNat, Act::SentOn);
                 let stray = tcp(CLIENT, "192.168.56.11:81", ACK).bytes();
                 world.send(Hook::TcIngress, &stray, Verdict::RefusedReset, Act::SentOn);
             },

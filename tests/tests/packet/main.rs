@@ -22,6 +22,7 @@
 
 mod announce;
 mod clients;
+mod direct;
 mod dsr;
 mod empty;
 mod errors;
@@ -33,8 +34,13 @@ mod ipv6;
 mod leave;
 mod link;
 mod pool;
+mod primaries;
+mod quoted;
 mod refuse;
+mod sides;
+mod slots;
 mod state;
+mod tables;
 mod world;
 
 use std::{
@@ -70,6 +76,11 @@ fn main() -> ExitCode {
         refuse::cases(),
         state::cases(),
         gone::cases(),
+        slots::cases(),
+        tables::cases(),
+        primaries::cases(),
+        direct::cases(),
+        quoted::cases(),
     ]
     .concat();
     let trials = cases

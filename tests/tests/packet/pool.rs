@@ -13,8 +13,11 @@ use std::{
         atomic::{AtomicU32, Ordering},
     },
     thread,
+    time::Duration,
 };
 
+use aya::maps::{HashMap, Map, MapData};
+use lb_common::Tuple;
 use naru::datapath::{self, Datapath, GoneFlows, Options};
 
 use crate::empty;
@@ -70,6 +73,8 @@ impl Loaded {
             pin_dir: pin_dir.clone(),
             max_flows: 1 << 16,
             gone_flows,
+            // Ended by the cases, when it suits them.
+            drain_window: Duration::ZERO,
             ..Options::default()
         };
         Self {
@@ -92,10 +97,14 @@ impl Loaded {
 // === impl Pins ===
 
 impl Pins {
-    /// The pinned maps, in the directory that is named after the ABI's version.
+    /// Where the maps are: in the directory that is named after the ABI's version.
+    fn dir(&self) -> PathBuf {
+        self.0.join(format!("v{}", lb_common::ABI_VERSION))
+    }
+
+    /// The pinned maps.
     fn maps(&self) -> Vec<PathBuf> {
-        let dir = self.0.join(format!("v{}", lb_common::ABI_VERSION));
-        let entries = fs::read_dir(dir).unwrap();
+        let entries = fs::read_dir(self.dir()).unwrap();
         entries.map(|entry| entry.unwrap().path()).collect()
     }
 }
@@ -122,6 +131,14 @@ impl Lease {
             options,
             pins,
         }))
+    }
+
+    /// How many entries a map has that tells something of values `V` by packets' addresses.
+    pub(crate) fn count<V: aya::Pod>(&self, map: &str) -> usize {
+        let dir = self.0.as_ref().unwrap().pins.dir();
+        let data = MapData::from_pin(dir.join(map)).unwrap();
+        let map: HashMap<MapData, Tuple, V> = Map::from_map_data(data).unwrap().try_into().unwrap();
+        map.keys().map(Result::unwrap).count()
     }
 }
 

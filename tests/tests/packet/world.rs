@@ -5,9 +5,13 @@ use std::{
     fs,
     net::{IpAddr, SocketAddr},
     sync::PoisonError,
+    thread::sleep,
+    time::Duration,
 };
 
-use lb_common::{Algorithm, Hook, Protocol, Verdict, config::DEFAULT_SNAT_PORTS, maglev};
+use lb_common::{
+    Algorithm, Flow, Hook, Protocol, Reply, Verdict, config::DEFAULT_SNAT_PORTS, maglev,
+};
 use naru::{
     compile::compile,
     datapath::{Applied, GoneFlows},
@@ -151,6 +155,29 @@ impl World {
         Self::over(pool::take(GoneFlows::Reset), around, services)
     }
 
+    /// On a node that others may take VIPs over from.
+    pub(crate) fn shared(services: &[Service]) -> Self {
+        let around = Surroundings {
+            shared: true,
+            ..surroundings()
+        };
+        Self::over(pool::take(GoneFlows::Reset), around, services)
+    }
+
+    /// One whose services have been there for longer than the drain window.
+    #[must_use]
+    pub(crate) fn settled(mut self) -> Self {
+        self.window_passes();
+        self
+    }
+
+    /// Lets the drain window of all changes so far pass.
+    pub(crate) fn window_passes(&mut self) {
+        // Changes are noted by tenths of seconds.
+        sleep(Duration::from_millis(200));
+        self.datapath.settle().unwrap();
+    }
+
     fn over(datapath: Lease, surroundings: Surroundings, services: &[Service]) -> Self {
         let mut world = Self {
             datapath,
@@ -236,6 +263,54 @@ impl World {
         let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
         seen.insert(verdict);
         out.bytes
+    }
+
+    /// Sends a client's packet through XDP; the backend that it is counted for, which is also
+    /// where it goes if that is a pod here.
+    #[track_caller]
+    pub(crate) fn served(&mut self, packet: &Packet) -> String {
+        let explained = self.datapath.explain_frame(&packet.bytes(), self.ingress);
+        let told = explained.unwrap();
+        let counts = |datapath: &mut Lease| -> BTreeMap<String, u64> {
+            let backends = datapath.in_use().backends;
+            let count = |index: &u32| datapath.backend_stats(*index).unwrap().packets_in;
+            let counts = backends.iter().map(|(index, it)| {
+                let addr = SocketAddr::new(it.addr.to_ip(), it.port.get());
+                (format!("{addr} {}", it.id), count(index))
+            });
+            counts.collect()
+        };
+        let before = counts(&mut self.datapath);
+        let (_, to) = self.forwarded(packet, told.verdict);
+        let after = counts(&mut self.datapath);
+        let more = after.iter().filter(|(key, count)| before[*key] != **count);
+        let more: Vec<_> = more
+            .map(|(key, _)| key.split(' ').next().unwrap())
+            .collect();
+        assert_eq!(more.len(), 1, "{} backends count it", more.len());
+        if told.verdict != Verdict::ForwardDsr {
+            assert_eq!(more[0], to.to_string(), "counted for another");
+        }
+        more[0].to_owned()
+    }
+
+    /// The backend that the dry run names for a client's packet.
+    #[track_caller]
+    pub(crate) fn would_serve(&mut self, packet: &Packet) -> String {
+        let explained = self.datapath.explain_frame(&packet.bytes(), self.ingress);
+        let backend = explained.unwrap().backend.unwrap();
+        SocketAddr::new(backend.addr.to_ip(), backend.port.get()).to_string()
+    }
+
+    /// How many flows have a record, and how many replies.
+    pub(crate) fn recorded(&self) -> (usize, usize) {
+        let flows = self.datapath.count::<Flow>("FLOWS");
+        (flows, self.datapath.count::<Reply>("REPLIES"))
+    }
+
+    /// How many connections are known that came by no frontend.
+    pub(crate) fn direct(&self) -> usize {
+        self.datapath.count::<u32>("DIRECT")
     }
 
     fn verdicts(&self) -> BTreeMap<(Hook, Verdict), u64> {

@@ -37,10 +37,10 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "reply not restored",
         file: "lb-ebpf/src/lookup.rs",
-        good: "    work.to = reply.flow.reversed();\n    fragment::record(headers, now);\n    \
-               Ok(Step::Deliver",
-        bad: "    work.to = headers.tuple;\n    fragment::record(headers, now);\n    \
-              Ok(Step::Deliver",
+        good: "        count::reply(reply.service, reply.backend, headers);\n        work.to = \
+               reply.flow.reversed();",
+        bad: "        count::reply(reply.service, reply.backend, headers);\n        work.to = \
+              headers.tuple;",
         caught_by: Packet("reply of a local pod leaves with the VIP as source"),
     },
     Fault {
@@ -96,21 +96,21 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "slot index one too high",
-        file: "lb-ebpf/src/lookup.rs",
+        file: "lb-ebpf/src/table.rs",
         good: "SLOTS.get(table.offset() + index)",
         bad: "SLOTS.get(table.offset() + index + 1)",
         caught_by: Packet("round robin: ten flows over five pods are two each, in turn"),
     },
     Fault {
         name: "what a peer handed over is sent on",
-        file: "lb-ebpf/src/lookup.rs",
+        file: "lb-ebpf/src/request.rs",
         good: "work.handed = ctx.is_handover().into();",
         bad: "work.handed = 0;",
         caught_by: Packet("dsr: what a peer handed over is never sent on"),
     },
     Fault {
         name: "a client on the backend's node is handed over",
-        file: "lb-ebpf/src/lookup.rs",
+        file: "lb-ebpf/src/request.rs",
         good: "    Ok(known && ctx.view",
         bad: "    Ok(known && false && ctx.view",
         caught_by: Packet("dsr: a client on the backend's own node is served by nat, and keeps it"),
@@ -170,7 +170,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "connections go back and forth between two nodes",
-        file: "lb-ebpf/src/lookup.rs",
+        file: "lb-ebpf/src/request.rs",
         good: "    if ctx.is_handover() || work.returns > 1 {",
         bad: "    if ctx.is_handover() {",
         caught_by: Packet("moved: what comes back is served as it began, or as by anybody"),
@@ -178,8 +178,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "connections lost where the node that had the VIP is gone",
         file: "lb-ebpf/src/lookup.rs",
-        good: "        Err(_) => Ok(None),\n",
-        bad: "        Err(verdict) => Err(verdict),\n",
+        good: "if plan.step == Step::GiveBack && !is_of_this_node(why) => true,",
+        bad: "if plan.step == Step::GiveBack && !is_of_this_node(why) => return Err(why),",
         caught_by: Packet(
             "moved: from one that is away nobody takes connections, and others go on",
         ),
@@ -194,11 +194,73 @@ pub(super) const FAULTS: &[Fault] = &[
         ),
     },
     Fault {
+        name: "direct connections' replies restored",
+        file: "lb-ebpf/src/lookup.rs",
+        good: "primary.is_none() || direct::is_known(&headers.tuple)",
+        bad: "primary.is_none()",
+        caught_by: Model,
+    },
+    Fault {
+        name: "flows by a frontend that is no primary without records of replies",
+        file: "lb-ebpf/src/flow.rs",
+        good: "let restored = backend.restored != 0 && !entry.is_recorded();",
+        bad: "let restored = backend.restored != 0;",
+        caught_by: Model,
+    },
+    Fault {
+        name: "connections begin with a slot's previous backend",
+        file: "lb-ebpf/src/table.rs",
+        good: "    if headers.opens() {\n        return None;\n    }\n    let mut former",
+        bad: "    let mut former",
+        caught_by: Model,
+    },
+    Fault {
+        name: "records ignored where a slot is looked up",
+        file: "lb-common/src/slot.rs",
+        good: "self.0 as u32 == (self.0 >> 32) as u32",
+        bad: "self.previous().0 == self.current().0 && self.0 >> 63 == 0",
+        caught_by: Model,
+    },
+    Fault {
         name: "flows begin anew where new ones take another way",
         file: "lb-userspace/src/compile/backends.rs",
         good: "        identities.extend(&former);\n",
         bad: "",
         caught_by: Unit("naru"),
+    },
+    Fault {
+        name: "slots that change taken for settled",
+        file: "lb-ebpf/src/request.rs",
+        good: "    if !place.slot.is_settled() {",
+        bad: "    if place.slot.current().is_none() {",
+        caught_by: Packet(
+            "changed: who sends within the window stays for good, all others go by the slot",
+        ),
+    },
+    Fault {
+        name: "direct connections remembered beyond a SYN by the VIP",
+        file: "lb-ebpf/src/direct.rs",
+        good: "        let _ = DIRECT.remove(reply);",
+        bad: "        let _ = (&DIRECT, reply);",
+        caught_by: Packet(
+            "direct: by the same ports as a connection by the VIP, before it and after it",
+        ),
+    },
+    Fault {
+        name: "former tables not told to the program",
+        file: "lb-userspace/src/datapath/generations.rs",
+        good: "        self.maps.services.set(former, old.0);",
+        bad: "        self.maps.services.set(former, 0 * old.0);",
+        caught_by: Packet(
+            "another table: of another size, connections that send within the window stay",
+        ),
+    },
+    Fault {
+        name: "what a scan found before a change settles slots",
+        file: "lb-userspace/src/datapath/generations.rs",
+        good: "        if serial != found.serial {",
+        bad: "        if serial < found.serial {",
+        caught_by: Packet("sweep: slots settle once no record names another backend"),
     },
     Fault {
         name: "flows hashed without their source port",

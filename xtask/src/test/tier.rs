@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The test programs of the tier `packet`.
-const PACKET: [&str; 2] = ["packet", "model"];
+const PACKET: [&str; 3] = ["packet", "model", "churn"];
 
 /// A group of tests that need the same of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

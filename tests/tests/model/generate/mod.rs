@@ -2,6 +2,7 @@
 
 mod build;
 mod decorate;
+mod errors;
 mod mutate;
 mod packets;
 mod questions;
@@ -47,9 +48,14 @@ impl Generator {
 
     /// The next step, given what both sides remember by now.
     pub(crate) fn next(&mut self, state: &State) -> Step {
-        if self.rng.below(150) == 0 {
-            worlds::change(&mut self.rng, &mut self.services);
-            return Step::Services(self.services.clone());
+        match self.rng.below(300) {
+            0..=4 => {
+                worlds::change(&mut self.rng, &mut self.services);
+                return Step::Services(self.services.clone());
+            }
+            5..=7 => return Step::Window,
+            8..=11 => return Step::Scan,
+            _ => {}
         }
         if self.rng.percent(4) {
             return questions::question(&mut self.rng);

@@ -6,10 +6,11 @@ use lb_common::Hook;
 
 use super::{
     Generator,
-    build::{self, Parts, Piece, transport},
+    build::{self, Parts, transport},
     decorate::decorate,
+    errors,
     mutate::mutate,
-    worlds::{towards, vips},
+    worlds::{client, towards, vips},
 };
 use crate::{
     node::{self, Device, find, host_of},
@@ -29,18 +30,20 @@ const MOST: usize = 1_440;
 const STATION: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 
 /// A packet on its way to a hook.
-struct Draft {
+pub(super) struct Draft {
     hook: Hook,
     device: &'static Device,
-    parts: Parts,
+    pub(super) parts: Parts,
 }
 
 pub(super) fn packet(generator: &mut Generator, state: &State) -> Step {
     let draft = match generator.rng.below(100) {
-        0..=44 => request(generator, state),
-        45..=66 => reply(generator, state),
-        67..=82 => error(generator, state),
-        83..=87 => ping(generator),
+        0..=42 => request(generator, state),
+        43..=52 => reply(generator, state),
+        53..=62 => unrecorded(generator),
+        63..=66 => direct(generator, state),
+        67..=82 => errors::error(generator, state),
+        83..=86 => ping(generator),
         _ => other(generator),
     };
     let mut draft = draft.unwrap_or_else(|| other(generator).expect("always one"));
@@ -69,7 +72,7 @@ pub(super) fn packet(generator: &mut Generator, state: &State) -> Step {
 }
 
 /// A packet to an interface, addressed to it.
-fn inbound(rng: &mut Rng, device: &'static Device, src: IpAddr, dst: IpAddr) -> Draft {
+pub(super) fn inbound(rng: &mut Rng, device: &'static Device, src: IpAddr, dst: IpAddr) -> Draft {
     let device = if rng.percent(8) {
         find(rng.pick(&["uplink", "east", "slow", "narrow", "still", "side", "pods"]))
     } else {
@@ -106,7 +109,7 @@ fn station(rng: &mut Rng) -> [u8; 6] {
     }
 }
 
-fn outbound(device: &'static Device, src: IpAddr, dst: IpAddr) -> Draft {
+pub(super) fn outbound(device: &'static Device, src: IpAddr, dst: IpAddr) -> Draft {
     Draft {
         hook: Hook::TcEgress,
         device,
@@ -114,7 +117,7 @@ fn outbound(device: &'static Device, src: IpAddr, dst: IpAddr) -> Draft {
     }
 }
 
-fn parts(stations: [[u8; 6]; 2], src: IpAddr, dst: IpAddr) -> Parts {
+pub(super) fn parts(stations: [[u8; 6]; 2], src: IpAddr, dst: IpAddr) -> Parts {
     Parts {
         stations,
         tags: Vec::new(),
@@ -132,7 +135,7 @@ fn parts(stations: [[u8; 6]; 2], src: IpAddr, dst: IpAddr) -> Parts {
     }
 }
 
-fn flags(rng: &mut Rng) -> u8 {
+pub(super) fn flags(rng: &mut Rng) -> u8 {
     match rng.below(20) {
         0..=8 => SYN,
         9..=12 => ACK,
@@ -146,7 +149,7 @@ fn flags(rng: &mut Rng) -> u8 {
     }
 }
 
-fn payload(rng: &mut Rng) -> Vec<u8> {
+pub(super) fn payload(rng: &mut Rng) -> Vec<u8> {
     let len = match rng.below(20) {
         0..=9 => 0,
         10..=15 => rng.below(12),
@@ -172,9 +175,7 @@ fn request(generator: &mut Generator, state: &State) -> Option<Draft> {
             .services
             .get(rng.below(generator.services.len().max(1)))?;
         let frontend = rng.pick(&service.frontends);
-        let mut fitting = generator.clients.clone();
-        fitting.retain(|(ip, _)| ip.is_ipv6() == frontend.is_ipv6());
-        let (src, sport) = rng.pick(&fitting);
+        let (src, sport) = client(rng, &generator.clients, frontend.is_ipv6());
         Tuple {
             src,
             sport,
@@ -215,64 +216,59 @@ fn reply(generator: &mut Generator, state: &State) -> Option<Draft> {
     Some(draft)
 }
 
-/// An ICMP error about a packet of a flow that there is.
-fn error(generator: &mut Generator, state: &State) -> Option<Draft> {
+/// A packet of a client to a backend of some service, as the backend sees it without `nat`.
+pub(super) fn to_backend(generator: &mut Generator, local: bool) -> Option<Tuple> {
     let rng = &mut generator.rng;
-    if state.replies.is_empty() {
+    let services = generator.services.iter();
+    let here = |ip| node::is_pod(ip) || node::is_host(ip);
+    let backends = services.flat_map(|service| {
+        let addrs = service.backends.iter().map(|backend| backend.addr);
+        addrs.map(|addr| (addr, service.protocol))
+    });
+    let fitting: Vec<_> = backends
+        .filter(|(addr, _)| !local || here(addr.ip()))
+        .collect();
+    if fitting.is_empty() {
         return None;
     }
-    let (key, reply) = state.replies.iter().nth(rng.below(state.replies.len()))?;
-    // About what the VIP sent to the client, or what the backend was sent.
-    let quoted = if rng.percent(50) {
-        reply.flow.reversed()
+    let (addr, protocol) = rng.pick(&fitting);
+    let (src, sport) = client(rng, &generator.clients, addr.is_ipv6());
+    Some(Tuple {
+        src,
+        sport,
+        dst: addr.ip(),
+        dport: addr.port(),
+        protocol,
+    })
+}
+
+/// What a local backend sends from the port that it serves, whoever asked.
+fn unrecorded(generator: &mut Generator) -> Option<Draft> {
+    let tuple = to_backend(generator, true)?.reversed();
+    let rng = &mut generator.rng;
+    let mut draft = outbound(towards(tuple.dst), tuple.src, tuple.dst);
+    let flags = match rng.below(12) {
+        0..=2 => SYN | ACK,
+        3..=7 => ACK,
+        8 => SYN,
+        _ => flags(rng),
+    };
+    carry(rng, &mut draft, &tuple, flags);
+    Some(draft)
+}
+
+/// A client's packet to a local backend's own address, and to others that were noted.
+fn direct(generator: &mut Generator, state: &State) -> Option<Draft> {
+    let tuple = if !state.direct.is_empty() && generator.rng.percent(30) {
+        let at = generator.rng.below(state.direct.len());
+        state.direct.keys().nth(at)?.reversed()
     } else {
-        key.reversed()
+        to_backend(generator, true)?
     };
-    let v6 = quoted.dst.is_ipv6();
-    let router = match rng.below(4) {
-        0 => host_of(find("uplink"), 1, v6),
-        1 => host_of(find("uplink"), 250, v6),
-        _ => quoted.dst,
-    };
-    let mut draft = if node::is_pod(quoted.dst) || rng.percent(5) {
-        outbound(find("uplink"), router, quoted.src)
-    } else {
-        inbound(rng, towards(quoted.dst), router, quoted.src)
-    };
-    let mut inner = parts([[0; 6]; 2], quoted.src, quoted.dst);
-    inner.protocol = quoted.protocol;
-    let bytes = payload(rng);
+    let rng = &mut generator.rng;
+    let mut draft = inbound(rng, towards(tuple.src), tuple.src, tuple.dst);
     let flags = flags(rng);
-    inner.message = transport(&quoted, flags, &bytes, rng);
-    if rng.percent(10) {
-        inner.options = vec![1; 4 * rng.below(11)];
-    }
-    if rng.percent(8) {
-        inner.fragment = Some(Piece {
-            id: 7,
-            offset: rng.pick(&[0, 0, 185]),
-            more: true,
-        });
-    }
-    if rng.percent(5) {
-        inner.extensions.push((60, 8));
-    }
-    let mut quote = inner.packet();
-    let headers = if v6 { 40 } else { 20 };
-    match rng.below(4) {
-        0 => quote.truncate(headers + 8),
-        1 => quote.truncate(headers + rng.below(40)),
-        _ => {}
-    }
-    let (kind, code) = if v6 {
-        rng.pick(&[(1, 4), (2, 0), (3, 0), (4, 1), (5, 0)])
-    } else {
-        rng.pick(&[(3, 3), (3, 4), (3, 1), (11, 0), (12, 0), (4, 0), (5, 1)])
-    };
-    let mut rest = vec![0, 0, 5, 0];
-    rest.extend(quote);
-    let (src, dst) = (draft.parts.src, draft.parts.dst);
-    (draft.parts.protocol, draft.parts.message) = build::icmp(src, dst, kind, code, &rest);
+    carry(rng, &mut draft, &tuple, flags);
     Some(draft)
 }
 

@@ -43,7 +43,7 @@ pub(super) fn services(rng: &mut Rng) -> Vec<Service> {
         let protocol = rng.pick(&[TCP, TCP, TCP, UDP, UDP, SCTP]);
         let vips = vips(v6);
         let mut frontends = Vec::new();
-        for _ in 0..1 + rng.below(2) {
+        for _ in 0..1 + rng.below(3) {
             let vip = vips[rng.pick(&[0, 0, 0, 1, 2, 3])];
             let port = rng.pick(&PORTS);
             if taken.insert((vip, port, protocol)) {
@@ -58,15 +58,11 @@ pub(super) fn services(rng: &mut Rng) -> Vec<Service> {
             frontends.retain(|frontend| frontend.port() == first.port());
         }
         let mut service = Service {
-            algorithm: rng.pick(&[
-                Algorithm::RoundRobin,
-                Algorithm::RoundRobin,
-                Algorithm::Maglev,
-            ]),
+            algorithm: rng.pick(&[Algorithm::RoundRobin, Algorithm::Maglev, Algorithm::Maglev]),
             protocol,
             frontends,
-            sticky: rng.percent(25).then_some(600),
-            dsr: rng.percent(30),
+            sticky: rng.percent(20).then_some(600),
+            dsr: rng.percent(40),
             sources: sources(rng, v6),
             backends: Vec::new(),
         };
@@ -123,15 +119,20 @@ fn add_backend(rng: &mut Rng, service: &mut Service) {
     service.backends.push(Backend { addr, share });
 }
 
-/// An endpoint goes, comes, or changes what it takes; now and then a service.
+/// An endpoint goes, comes, or changes what it takes; now and then a service gets another table,
+/// or goes.
 pub(super) fn change(rng: &mut Rng, services: &mut Vec<Service>) {
     if services.is_empty() || rng.percent(10) {
         *services = self::services(rng);
         return;
     }
-    let at = rng.below(services.len());
+    // Mostly one whose flows may go without records.
+    let mut at = rng.below(services.len());
+    if services[at].algorithm == Algorithm::RoundRobin {
+        at = rng.below(services.len());
+    }
     let service = &mut services[at];
-    match rng.below(6) {
+    match rng.below(9) {
         0 | 1 if !service.backends.is_empty() => {
             let gone = rng.below(service.backends.len());
             service.backends.remove(gone);
@@ -143,6 +144,19 @@ pub(super) fn change(rng: &mut Rng, services: &mut Vec<Service>) {
         }
         3 => {
             services.remove(at);
+        }
+        4 | 5 => {
+            service.algorithm = match service.algorithm {
+                Algorithm::RoundRobin => Algorithm::Maglev,
+                Algorithm::Maglev => Algorithm::RoundRobin,
+            };
+        }
+        // What it takes is nothing at all.
+        6 if rng.percent(50) => {
+            let [none, failed] = [Share::Weight(0), Share::Failed];
+            for backend in &mut service.backends {
+                backend.share = rng.pick(&[none, none, failed]);
+            }
         }
         _ => add_backend(rng, service),
     }
@@ -183,6 +197,13 @@ fn nobody(rng: &mut Rng, v6: bool) -> IpAddr {
         ])
     };
     text.parse().expect("an address")
+}
+
+/// A client of a family with its port.
+pub(super) fn client(rng: &mut Rng, clients: &[(IpAddr, u16)], v6: bool) -> (IpAddr, u16) {
+    let mut fitting = clients.to_vec();
+    fitting.retain(|(ip, _)| ip.is_ipv6() == v6);
+    rng.pick(&fitting)
 }
 
 /// The interface that packets from an address come in by.

@@ -1,29 +1,27 @@
-//! Flows: which backend serves one, how one begins, and whose a reply is.
+//! Flows: which backend serves one, and whose a reply is.
 
 use std::net::{IpAddr, SocketAddr};
 
-use lb_common::{Algorithm, Verdict};
+use lb_common::Verdict;
 
 use super::{
-    Choices, Decided, Input, Plan, Stop, hand_over,
+    Choices, Decided, Input, Plan, Stop,
+    fragments::remember,
     parse::{Fragment, Packet},
-    records::{Flow, Last, Reply, Seen},
-    refuse, remember, routed, send,
-    source::unspecified,
-    state::{Backend, State, Table, handed, is_dsr},
-    towards,
+    records::{Flow, Reply, Seen},
+    refuse,
+    slots::Slot,
+    state::{Backend, Entry, State, is_dsr},
+    ways::{hand_over, routed, send, towards},
 };
 use crate::{
     node,
     wire::{FIN, RST, SYN, TCP, Tuple, UDP},
 };
 
-/// Slots tried for a new flow whose tuple a backend serves already.
-const TRIES: usize = 4;
-
 impl State {
-    /// The service whose frontend a packet is for.
-    pub(super) fn service(&self, packet: &Packet) -> Option<u32> {
+    /// The frontend that a packet is for.
+    pub(super) fn entry(&self, packet: &Packet) -> Option<Entry> {
         let to = SocketAddr::new(packet.dst, packet.tuple().dport);
         self.frontends.get(&(to, packet.protocol)).copied()
     }
@@ -57,58 +55,53 @@ impl State {
         &mut self,
         input: &Input<'_>,
         packet: &Packet,
-        service: u32,
+        entry: Entry,
         choices: &dyn Choices,
     ) -> Decided {
         if packet.ttl <= 1 {
             return Err(Verdict::TtlExpired.into());
         }
         let tuple = packet.tuple();
-        let tcp = packet.protocol == TCP;
-        let known = self.flows.get(&tuple).copied().filter(|flow| {
-            let anew = packet.opens() && flow.seen.closing();
-            input.now <= flow.expires && !anew
-        });
-        let handed = input.is_handed();
-        // Connections alone stay with a backend that does not answer.
-        let movable = packet.opens() || packet.protocol == UDP;
-        let keeps = |backend: &&Backend| backend.answers || !movable;
-        let kept = |flow: &Flow| self.backends.get(&flow.backend).filter(keeps).copied();
-        let orphan = known.is_some_and(|flow| kept(&flow).is_none());
-        // What is looked up is refreshed, also where it is of no use.
-        let known = known.map(|mut flow| {
-            if let Some(backend) = &kept(&flow) {
-                flow.seen = match is_dsr(backend, &flow) {
-                    true => flow.seen.after_client_alone(packet.flags()),
-                    false => flow.seen.after_client(packet.flags()),
-                };
-                flow.expires = input.now + flow.seen.timeout(tcp);
-                self.flows.insert(tuple, flow);
+        let place = self.place(entry.service, &tuple);
+        let flow = if let Some(id) = self.alone(input, packet, entry, place)? {
+            let local = self.backends[&id].local;
+            self.note(if local {
+                "local, settled"
+            } else {
+                "dsr, settled"
+            });
+            if packet.opens() {
+                self.count(entry.service, id, |count| count.flows += 1);
             }
-            flow
-        });
-        let elsewhere = known.is_some_and(|flow| {
-            let backend = self.backends.get(&flow.backend);
-            handed && backend.is_some_and(|backend| !backend.local)
-        });
-        let flow = match known {
-            Some(flow) if !orphan && !elsewhere => flow,
-            // A connection that lost its backend cannot go on elsewhere.
-            Some(_) if orphan && tcp && !packet.opens() => return Ok(refuse(packet)),
-            _ => {
-                let stray = tcp && !packet.opens();
-                if let Some(decided) = give_back(input, packet).filter(|_| stray) {
-                    let decided = decided?;
-                    remember(self, packet, input.now);
-                    return Ok(decided);
-                }
-                if packet.fragment == Fragment::Later {
-                    return Err(Verdict::VipFragment.into());
-                }
-                match self.begin(input, packet, service, choices)? {
-                    Some(flow) => flow,
-                    None => return Ok(refuse(packet)),
-                }
+            Flow {
+                backend: id,
+                snat: None,
+                seen: Seen::default(),
+                expires: 0,
+            }
+        } else if let Some(known) = self.known(input, packet) {
+            if place.is_some_and(Slot::is_looked_up) {
+                self.note("slot looked up, known by its record");
+            }
+            match known {
+                Known::Live(flow) => flow,
+                // A connection that lost its backend cannot go on elsewhere.
+                Known::Orphan => return Ok(refuse(packet)),
+            }
+        } else {
+            let stray = packet.protocol == TCP && !packet.opens();
+            let stray = stray && place.is_none_or(Slot::knows_all);
+            if let Some(decided) = give_back(input, packet).filter(|_| stray) {
+                let decided = decided?;
+                remember(self, packet, input.now);
+                return Ok(decided);
+            }
+            if packet.fragment == Fragment::Later {
+                return Err(Verdict::VipFragment.into());
+            }
+            match self.begin(input, packet, entry, choices)? {
+                Some(flow) => flow,
+                None => return Ok(refuse(packet)),
             }
         };
         let backend = self.backends[&flow.backend];
@@ -122,213 +115,109 @@ impl State {
         };
         remember(self, packet, input.now);
         let bytes = packet.end as u64;
-        self.count(service, flow.backend, |count| {
+        self.count(entry.service, flow.backend, |count| {
             count.packets_in += 1;
             count.bytes_in += bytes;
         });
         Ok(decided)
     }
 
-    /// Begins a flow; None where no backend is there for it.
-    fn begin(
+    /// The backend of a packet that goes on its way without a record, whether there is one or
+    /// not: all packets of its slot do.
+    fn alone(
         &mut self,
         input: &Input<'_>,
         packet: &Packet,
-        service: u32,
-        choices: &dyn Choices,
-    ) -> Result<Option<Flow>, Stop> {
-        let index = if input.is_handed() {
-            handed(service)
-        } else {
-            service
-        };
-        let table = match self.tables.get(&index) {
-            Some(table) if !table.slots.is_empty() => table.clone(),
-            _ if input.is_handed() => return Err(Verdict::NotHere.into()),
-            _ => return Ok(None),
-        };
-        let stray = packet.protocol == TCP && !packet.opens();
-        if stray && table.algorithm == Algorithm::RoundRobin {
+        entry: Entry,
+        place: Option<Slot>,
+    ) -> Result<Option<u32>, Stop> {
+        let Some(id) = place.filter(|slot| slot.is_settled()).map(|it| it.current) else {
             return Ok(None);
-        }
-        let last = table.sticky.and_then(|_| {
-            let last = self.last.get(&(service, packet.src))?;
-            let open = table.slots.contains(&last.backend);
-            (open && input.now <= last.expires).then_some(last.backend)
-        });
-        let id = match (last, table.algorithm) {
-            // Where the client was; no turn is taken.
-            (Some(last), _) => {
-                let slots = table.slots.iter().cycle().copied();
-                self.first_of(input, packet, [last].into_iter().chain(slots))?
-            }
-            (None, Algorithm::RoundRobin) => self.in_turn(input, packet, index, &table)?,
-            (None, Algorithm::Maglev) => self.by_hash(input, packet, index, &table, choices)?,
         };
-        let backend = self.backends[&id];
-        let tuple = packet.tuple();
-        let mut flow = Flow {
-            backend: id,
-            snat: None,
-            seen: Seen::default().after_client(packet.flags()),
-            expires: 0,
+        let Some(backend) = self.backends.get(&id).copied() else {
+            return Ok(None);
         };
         let alone = match backend.via {
-            Some(via) => !comes_by(input, packet, via)?,
-            None => false,
-        };
-        if alone {
-            flow.seen = flow.seen.after_client_alone(packet.flags());
-        }
-        flow.expires = input.now + flow.seen.timeout(packet.protocol == TCP);
-        if alone {
-            self.record_alone(service, tuple, flow);
-        } else {
-            if !backend.local {
-                flow.snat = Some(self.source(input, packet, &backend, choices)?);
-            }
-            let reply = self.towards(&tuple, &backend, &flow).reversed();
-            self.record(service, tuple, reply, flow);
-        }
-        if let Some(ticks) = table.sticky {
-            let last = Last {
-                backend: id,
-                expires: input.now + ticks,
-            };
-            self.last.insert((service, packet.src), last);
-        }
-        Ok(Some(flow))
-    }
-
-    /// Whether a local backend would take the packet for another flow's.
-    fn clashes(&self, input: &Input<'_>, packet: &Packet, backend: &Backend) -> bool {
-        let tuple = packet.tuple();
-        let reply = Tuple {
-            dst: backend.addr.ip(),
-            dport: backend.addr.port(),
-            ..tuple
-        };
-        self.is_taken(&reply.reversed(), &tuple, true, input.now)
-    }
-
-    /// The backend whose turn it is. Each new flow takes a turn, whatever becomes of it.
-    fn in_turn(
-        &mut self,
-        input: &Input<'_>,
-        packet: &Packet,
-        service: u32,
-        table: &Table,
-    ) -> Result<u32, Stop> {
-        let turns = self.turns.entry(service).or_default();
-        let first = (*turns % table.slots.len() as u64) as usize;
-        *turns += 1;
-        let slots = table.slots.iter().cycle().skip(first);
-        self.first_of(input, packet, slots.copied())
-    }
-
-    /// The first of some backends that would not take the packet for another flow's.
-    fn first_of(
-        &self,
-        input: &Input<'_>,
-        packet: &Packet,
-        ids: impl Iterator<Item = u32>,
-    ) -> Result<u32, Stop> {
-        for id in ids.take(TRIES) {
-            let backend = self.backends[&id];
-            if !backend.local || !self.clashes(input, packet, &backend) {
-                return Ok(id);
-            }
-        }
-        Err(Verdict::TupleClash.into())
-    }
-
-    /// The backend that a hash of the tuple names: any of the table's, but always the
-    /// same, unless it would take the packet for another flow's.
-    fn by_hash(
-        &mut self,
-        input: &Input<'_>,
-        packet: &Packet,
-        service: u32,
-        table: &Table,
-        choices: &dyn Choices,
-    ) -> Result<u32, Stop> {
-        let tuple = packet.tuple();
-        // With affinity the client's address alone is hashed.
-        let hashed = match table.sticky {
-            None => tuple,
-            Some(_) => Tuple {
-                sport: 0,
-                dst: unspecified(packet.v6),
-                dport: 0,
-                ..tuple
-            },
-        };
-        if let Some(verdict) = choices.dropped()
-            && self.may_fail(input, packet, table, verdict, choices)
-        {
-            return Err(verdict.into());
-        }
-        let flow = choices.flow(&tuple);
-        let breach = |what: &str| Err(Stop::Breach(format!("Maglev: {what}: {tuple:?}")));
-        let Some(flow) = flow else {
-            return breach("no flow was recorded");
-        };
-        if !table.slots.contains(&flow.backend) {
-            return breach("a backend that the table does not have");
-        }
-        let backend = self.backends[&flow.backend];
-        if backend.local && self.clashes(input, packet, &backend) {
-            return breach("a backend that serves this tuple already");
-        }
-        match self.choices.get(&(service, hashed)) {
-            Some(first) if *first != flow.backend => {
-                let first = self.backends[first];
-                if !first.local || !self.clashes(input, packet, &first) {
-                    return breach("another backend than before");
+            // A connection that opens may meet what is left of an earlier one.
+            _ if backend.local => !packet.opens() && self.is_restored(&backend, entry),
+            Some(via) if !input.is_handed() => {
+                let here = comes_by(input, packet, via)?;
+                if here {
+                    self.note("dsr, settled, but from the backend's node");
                 }
+                !here
             }
-            Some(_) => {}
-            None => {
-                let certain = table.slots.iter().all(|id| {
-                    let backend = self.backends[id];
-                    !backend.local || !self.clashes(input, packet, &backend)
-                });
-                if certain {
-                    self.choices.insert((service, hashed), flow.backend);
-                }
-            }
-        }
-        Ok(flow.backend)
+            _ => false,
+        };
+        Ok(alone.then_some(id))
     }
 
-    /// Whether a new flow by hash may end so, for some backend of the table.
-    fn may_fail(
-        &self,
-        input: &Input<'_>,
-        packet: &Packet,
-        table: &Table,
-        verdict: Verdict,
-        choices: &dyn Choices,
-    ) -> bool {
-        table.slots.iter().any(|id| {
-            let backend = self.backends[id];
-            if backend.local {
-                return verdict == Verdict::TupleClash && self.clashes(input, packet, &backend);
-            }
-            let alone = backend.via.map(|via| comes_by(input, packet, via));
-            let failure = match alone {
-                Some(Ok(false)) => None,
-                Some(Err(failure)) => Some(failure),
-                Some(Ok(true)) | None => self.source(input, packet, &backend, choices).err(),
-            };
-            matches!(failure, Some(Stop::Verdict(failure)) if failure == verdict)
-        })
+    /// Whether a local backend's replies to flows by a frontend are restored without a record.
+    fn is_restored(&mut self, backend: &Backend, entry: Entry) -> bool {
+        if !backend.restored {
+            self.note("local, settled, but not restored");
+        } else if entry.recorded {
+            self.note("local, settled, but by a recorded frontend");
+        }
+        backend.restored && !entry.recorded
     }
+
+    /// The flow of a client's packet, kept fresh; none where one is to begin.
+    fn known(&mut self, input: &Input<'_>, packet: &Packet) -> Option<Known> {
+        let tuple = packet.tuple();
+        let tcp = packet.protocol == TCP;
+        let mut flow = *self.flows.get(&tuple)?;
+        let anew = packet.opens() && flow.seen.closing();
+        if input.now > flow.expires || anew {
+            return None;
+        }
+        // Connections alone stay with a backend that does not answer.
+        let movable = packet.opens() || packet.protocol == UDP;
+        let keeps = |backend: &&Backend| backend.answers || !movable;
+        let Some(backend) = self.backends.get(&flow.backend).filter(keeps) else {
+            return (tcp && !packet.opens()).then_some(Known::Orphan);
+        };
+        let here = !input.is_handed() || backend.local;
+        let entry = self
+            .frontends
+            .get(&(SocketAddr::new(tuple.dst, tuple.dport), tuple.protocol));
+        // Nobody sees which flow restored replies are of.
+        let recorded = entry.is_none_or(|entry| entry.recorded);
+        let restored = backend.local && backend.restored && !recorded;
+        flow.seen = match restored || is_dsr(backend, &flow) {
+            true => flow.seen.after_client_alone(packet.flags()),
+            false => flow.seen.after_client(packet.flags()),
+        };
+        flow.expires = input.now + flow.seen.timeout(tcp);
+        // What is looked up is refreshed, also where it is of no use.
+        self.flows.insert(tuple, flow);
+        here.then_some(Known::Live(flow))
+    }
+
+    /// The backend of a connection without a record, by its client's packet.
+    pub(super) fn unrecorded(&self, client: &Tuple) -> Option<Backend> {
+        if client.protocol != TCP {
+            return None;
+        }
+        let to = SocketAddr::new(client.dst, client.dport);
+        let entry = self.frontends.get(&(to, TCP))?;
+        let slot = self.place(entry.service, client)?;
+        let backend = self.backends.get(&slot.previous)?;
+        let alone = backend.restored && !entry.recorded || backend.via.is_some();
+        alone.then_some(*backend)
+    }
+}
+
+/// What the record of a flow says.
+enum Known {
+    Live(Flow),
+    /// Its backend is gone.
+    Orphan,
 }
 
 /// Whether a packet comes from the node that has this address: an answer that this one's
 /// backend gave would never leave it.
-fn comes_by(input: &Input<'_>, packet: &Packet, via: IpAddr) -> Result<bool, Stop> {
+pub(super) fn comes_by(input: &Input<'_>, packet: &Packet, via: IpAddr) -> Result<bool, Stop> {
     let route = routed(input.device, &towards(packet, via))?;
     Ok(route
         .neighbour

@@ -1,33 +1,39 @@
 //! The reference: what must become of a packet, written from the design and the RFCs.
 //!
 //! It shares no code with the program; its types for verdicts and hooks are the
-//! datapath's. Where the design leaves a choice to the program (which free port, which
-//! slot for a hash) the reference looks at what the program chose, and checks that it
-//! was allowed to.
+//! datapath's. Where the design leaves a choice to the program (which free port) the
+//! reference looks at what the program chose, and checks that it was allowed to. What
+//! stands in the slots is the agent's, and read off its maps.
 
 mod act;
+mod begin;
+pub(crate) mod direct;
+mod errors;
 mod flows;
+mod fragments;
 mod parse;
 pub(crate) mod questions;
 pub(crate) mod records;
 mod rewrite;
+pub(crate) mod slots;
 mod source;
 pub(crate) mod state;
-
-use std::net::IpAddr;
+mod ways;
 
 use lb_common::{Hook, Verdict, verdict::Fate};
 
 pub(crate) use state::State;
 
 use self::{
-    parse::{Body, Fragment, Packet, Quote},
-    records::{FRAGMENT_TICKS, Note},
+    errors::error,
+    fragments::{reassemble, remember},
+    parse::{Body, Packet, Quote},
     rewrite::Output,
     state::Use,
+    ways::{send, way_back},
 };
 use crate::{
-    node::{self, Device, Unroutable},
+    node::Device,
     wire::{TCP, Tuple},
 };
 
@@ -56,8 +62,6 @@ pub(crate) struct Input<'a> {
 pub(crate) trait Choices {
     /// The record that the program now has of a flow.
     fn flow(&self, tuple: &Tuple) -> Option<records::Flow>;
-    /// Whether it dropped the packet, and how that was counted.
-    fn dropped(&self) -> Option<Verdict>;
 }
 
 /// What must come of a frame.
@@ -227,15 +231,18 @@ fn ingress(
                 return Ok(decided);
             }
             if usage.vip
-                && let Some(service) = state.service(packet)
+                && let Some(entry) = state.entry(packet)
             {
-                if !state.admits(service, packet.src) {
+                if !state.admits(entry.service, packet.src) {
                     return Err(Verdict::SourceDenied.into());
                 }
                 if !rewrites {
                     return Err(Verdict::LeftToTc.into());
                 }
-                return state.request(input, packet, service, choices);
+                return state.request(input, packet, entry, choices);
+            }
+            if usage.local_backend && xdp {
+                state.note_direct(packet, input.now);
             }
             Err(unserved(usage, Verdict::VipPort))
         }
@@ -275,201 +282,42 @@ fn unserved(usage: Use, dropped: Verdict) -> Stop {
 /// Decides over a packet that leaves.
 fn egress(state: &mut State, input: &Input<'_>, packet: &mut Packet) -> Decided {
     if let Body::Error(quote) = packet.body {
-        let reply = state.replies.get(&quote.tuple.reversed());
-        let flow = reply.ok_or(Verdict::NotOurs)?.flow;
-        let mut outer = packet.tuple();
-        outer.src = flow.dst;
-        let plan = Plan::Translate(outer, quote, flow, None);
-        return Ok((Verdict::ErrorReply, plan));
+        return errors::leaving(state, packet, quote);
     }
-    let local = state.usage(packet.src).is_some_and(|u| u.local_backend);
     let ports = matches!(packet.body, Body::Ports { .. });
-    if !local || !ports || !reassemble(state, packet, input.now) {
+    if !ports || !reassemble(state, packet, input.now) {
         return Err(Verdict::NotOurs.into());
     }
-    let reply = state.reply(packet, input.now).ok_or(Verdict::NotOurs)?;
+    let tuple = packet.tuple();
+    state.primary(&tuple).ok_or(Verdict::NotOurs)?;
+    let (to, service, backend) = if let Some(reply) = state.reply(packet, input.now) {
+        (reply.flow.reversed(), reply.service, reply.backend)
+    } else {
+        if state.direct.contains_key(&tuple) {
+            state.note("direct connection's reply");
+        }
+        let (frontend, primary) = state.restored(&tuple).ok_or(Verdict::NotOurs)?;
+        if packet.opens() {
+            state.note("connection of a backend");
+            // The backend is a client here, by a port that it serves.
+            state.direct.insert(tuple, input.now);
+            return Err(Verdict::NotOurs.into());
+        }
+        state.note("reply by its primary");
+        let to = Tuple {
+            src: frontend.ip(),
+            sport: frontend.port(),
+            ..tuple
+        };
+        (to, primary.service, primary.backend)
+    };
     let bytes = packet.end as u64;
-    state.count(reply.service, reply.backend, |count| {
+    state.count(service, backend, |count| {
         count.packets_out += 1;
         count.bytes_out += bytes;
     });
     remember(state, packet, input.now);
-    Ok((Verdict::ReplyLocal, Plan::Deliver(reply.flow.reversed())))
-}
-
-/// Decides over an error about a packet of a flow; None where there is no such flow.
-fn error(
-    state: &State,
-    input: &Input<'_>,
-    packet: &Packet,
-    quote: Quote,
-) -> Result<Option<(Verdict, Plan)>, Stop> {
-    let key = quote.tuple.reversed();
-    let mut outer = packet.tuple();
-    let (verdict, quoted);
-    if let Some(flow) = state.flows.get(&key) {
-        // About a reply: it goes to the backend that sent it.
-        let Some(backend) = state.backends.get(&flow.backend) else {
-            return Ok(None);
-        };
-        quoted = state.towards(&key, backend, flow).reversed();
-        outer.dst = backend.addr.ip();
-        if backend.local {
-            let plan = Plan::Translate(outer, quote, quoted, None);
-            return Ok(Some((Verdict::ErrorLocal, plan)));
-        }
-        if input.is_handed() {
-            return Err(Verdict::NotHere.into());
-        }
-        if let Some(via) = backend.via.filter(|_| flow.snat.is_none()) {
-            return hand_over(input, packet, via, Verdict::ErrorDsr).map(Some);
-        }
-        outer.src = flow.snat.map_or(outer.src, |(addr, _)| addr);
-        verdict = Verdict::ErrorNat;
-    } else if let Some(reply) = state.replies.get(&key)
-        && !input.is_handed()
-    {
-        // About a request: it goes to the client, from the VIP.
-        quoted = reply.flow;
-        (outer.src, outer.dst) = (quoted.dst, quoted.src);
-        verdict = Verdict::ErrorReply;
-    } else {
-        return Ok(None);
-    }
-    Ok(Some(match send(input, packet, outer, verdict)? {
-        (verdict, Plan::Send(outer, way)) => {
-            (verdict, Plan::Translate(outer, quote, quoted, Some(way)))
-        }
-        other => other,
-    }))
-}
-
-/// Gives a later fragment the ports of the first; false where that was not seen.
-fn reassemble(state: &State, packet: &mut Packet, now: u32) -> bool {
-    if packet.fragment != Fragment::Later {
-        return true;
-    }
-    let note = state.fragments.get(&fragment_key(packet));
-    let Some(note) = note.filter(|note| now <= note.expires) else {
-        return false;
-    };
-    if let Body::Ports { sport, dport, .. } = &mut packet.body {
-        (*sport, *dport) = (note.sport, note.dport);
-    }
-    true
-}
-
-/// Notes the ports of a first fragment that goes on.
-fn remember(state: &mut State, packet: &Packet, now: u32) {
-    if packet.fragment == Fragment::First {
-        let Tuple { sport, dport, .. } = packet.tuple();
-        let expires = now + FRAGMENT_TICKS;
-        let note = Note {
-            sport,
-            dport,
-            expires,
-        };
-        state.fragments.insert(fragment_key(packet), note);
-    }
-}
-
-fn fragment_key(packet: &Packet) -> Tuple {
-    Tuple {
-        sport: packet.id as u16,
-        dport: (packet.id >> 16) as u16,
-        ..packet.tuple()
-    }
-}
-
-/// Plans to send a packet on.
-fn send(input: &Input<'_>, packet: &Packet, to: Tuple, verdict: Verdict) -> Decided {
-    leave(input, packet, to, verdict, |way| Plan::Send(to, way))
-}
-
-/// Plans to hand a packet over to the peer that has this address.
-fn hand_over(input: &Input<'_>, packet: &Packet, via: IpAddr, verdict: Verdict) -> Decided {
-    let (verdict, plan) = leave(input, packet, towards(packet, via), verdict, Plan::HandOver)?;
-    match plan {
-        Plan::HandOver(way) if way.link == [0; 6] => Err(Verdict::NoPeer.into()),
-        Plan::HandOver(way) if !way.device.attached => Err(Verdict::NoDevice.into()),
-        plan => Ok((verdict, plan)),
-    }
-}
-
-/// What the way to a peer is asked by.
-fn towards(packet: &Packet, via: IpAddr) -> Tuple {
-    let tuple = packet.tuple();
-    let src = if tuple.src.is_ipv6() == via.is_ipv6() {
-        tuple.src
-    } else {
-        source::unspecified(via.is_ipv6())
-    };
-    Tuple {
-        src,
-        dst: via,
-        ..tuple
-    }
-}
-
-/// The way of an answer to what another node has sent on: not back there.
-fn way_back(input: &Input<'_>, packet: &Packet, plan: &Plan) -> Result<Option<Way>, Stop> {
-    let answers = matches!(plan, Plan::Reset | Plan::Unreachable | Plan::TooBig(_));
-    if !answers || !input.is_sent_on(packet) {
-        return Ok(None);
-    }
-    let route = routed(input.device, &packet.tuple().reversed())?;
-    let back = route.device.name == input.device.name;
-    let reaches = back || route.device.attached && route.device.native;
-    if input.hook == Hook::Xdp && (route.neighbour.is_none() || !reaches) {
-        return Err(Verdict::LeftToTc.into());
-    }
-    Ok(Some(Way {
-        device: route.device,
-        link: route.neighbour.unwrap_or_default(),
-    }))
-}
-
-fn leave(
-    input: &Input<'_>,
-    packet: &Packet,
-    to: Tuple,
-    verdict: Verdict,
-    plan: impl Fn(Way) -> Plan,
-) -> Decided {
-    if packet.ttl <= 1 {
-        return Err(Verdict::TtlExpired.into());
-    }
-    let route = routed(input.device, &to)?;
-    let xdp = input.hook == Hook::Xdp;
-    let fits = packet.end - packet.l3 <= route.device.mtu;
-    if !fits && !xdp {
-        return if packet.whole {
-            Ok((Verdict::TooBig, Plan::TooBig(route.device.mtu)))
-        } else {
-            Err(Verdict::Uncut.into())
-        };
-    }
-    let back = route.device.name == input.device.name;
-    let reaches = back || route.device.attached && route.device.native;
-    let link = match route.neighbour {
-        Some(link) => link,
-        None if xdp => return Err(Verdict::LeftToTc.into()),
-        None => [0; 6],
-    };
-    if xdp && (!fits || !reaches || packet.l3 != 14) {
-        return Err(Verdict::LeftToTc.into());
-    }
-    let device = route.device;
-    Ok((verdict, plan(Way { device, link })))
-}
-
-fn routed(ingress: &Device, to: &Tuple) -> Result<node::Route, Stop> {
-    node::route(ingress, to.src, to.dst).map_err(|why| {
-        Stop::Verdict(match why {
-            Unroutable::NoRoute => Verdict::NoRoute,
-            Unroutable::ForwardingOff => Verdict::ForwardingOff,
-        })
-    })
+    Ok((Verdict::ReplyLocal, Plan::Deliver(to)))
 }
 
 /// What is said to a packet that nobody serves.

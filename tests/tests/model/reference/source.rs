@@ -7,8 +7,8 @@ use lb_common::Verdict;
 use super::{
     Choices, Input, Stop,
     parse::Packet,
-    routed,
     state::{Backend, FIRST_PORT, LAST_PORT, State},
+    ways::routed,
 };
 use crate::wire::{SCTP, Tuple};
 

@@ -5,10 +5,14 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use lb_common::{Algorithm, Mode};
+use lb_common::Mode;
 use naru::compile::image::MapImage;
 
-use super::records::{Count, Flow, Last, Note, Reply};
+use super::{
+    direct::Primary,
+    records::{Count, Flow, Last, Note, Reply},
+    slots::{Table, handed},
+};
 use crate::{
     node,
     scene::{Service, Share},
@@ -21,14 +25,24 @@ pub(crate) const FIRST_PORT: u16 = 65_520;
 /// Last of those ports.
 pub(crate) const LAST_PORT: u16 = 65_535;
 
-/// A service in force.
-#[derive(Clone, Debug)]
-pub(crate) struct Table {
-    pub(crate) algorithm: Algorithm,
-    /// The full ids of the slots' backends.
-    pub(crate) slots: Vec<u32>,
-    /// For how many ticks a client comes back to its backend.
-    pub(crate) sticky: Option<u32>,
+/// What the agent says of flows that go without records: words of the program's maps. What
+/// stands there is not in question here, but what the program makes of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Said {
+    /// Tables in force by index, those for what peers hand over and former ones among them.
+    pub(crate) tables: BTreeMap<u32, Table>,
+    /// By the local backends' own addresses and protocols.
+    pub(crate) primaries: BTreeMap<(SocketAddr, u8), Primary>,
+    /// Backends whose replies are restored by that.
+    pub(crate) restored: BTreeSet<u32>,
+}
+
+/// A frontend's way to its service.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    pub(crate) service: u32,
+    /// Whether replies of its flows need records, being restored to another frontend without.
+    pub(crate) recorded: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -38,13 +52,12 @@ pub(crate) struct Backend {
     pub(crate) local: bool,
     /// Whether it answers, as far as any service that names it knows.
     pub(crate) answers: bool,
+    /// Whether flows of some service begin with it.
+    pub(crate) open: bool,
+    /// Whether its replies are restored without a record.
+    pub(crate) restored: bool,
     /// Elsewhere, the peer that packets are handed over to; none for `nat`.
     pub(crate) via: Option<IpAddr>,
-}
-
-/// Index of a service's table for what peers hand over.
-pub(super) const fn handed(service: u32) -> u32 {
-    service + 65_536
 }
 
 /// What an address means.
@@ -58,17 +71,44 @@ pub(crate) struct Use {
     pub(crate) pinged: bool,
 }
 
+/// All that [`State::note`] is told; long runs see each.
+pub(crate) const CASES: [&str; 17] = [
+    "local, settled",
+    "local, settled, but not restored",
+    "local, settled, but by a recorded frontend",
+    "dsr, settled",
+    "dsr, settled, but from the backend's node",
+    "slot looked up, known by its record",
+    "previous backend of the slot",
+    "previous backend of the former table",
+    "begins restored, recorded",
+    "begins restored, without a record",
+    "begins by dsr without a record",
+    "takes a direct connection's place",
+    "clash without a record",
+    "reply by its primary",
+    "direct connection's reply",
+    "connection of a backend",
+    "error without a record",
+];
+
 /// All of it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
-    pub(crate) frontends: BTreeMap<(SocketAddr, u8), u32>,
+    pub(crate) frontends: BTreeMap<(SocketAddr, u8), Entry>,
     pub(crate) tables: BTreeMap<u32, Table>,
+    pub(super) primaries: BTreeMap<(SocketAddr, u8), Primary>,
+    /// For how many ticks a client comes back to its backend, by service.
+    pub(super) sticky: BTreeMap<u32, u32>,
     /// How many flows a round-robin service has begun, by service.
     pub(crate) turns: BTreeMap<u32, u64>,
     /// Those that serve, by full id.
     pub(crate) backends: BTreeMap<u32, Backend>,
     pub(crate) flows: BTreeMap<Tuple, Flow>,
     pub(crate) replies: BTreeMap<Tuple, Reply>,
+    /// Connections that came by no frontend, by the backend's packet: the tick of the last
+    /// packet that told so.
+    pub(crate) direct: BTreeMap<Tuple, u32>,
     pub(crate) fragments: BTreeMap<Tuple, Note>,
     /// By service and client.
     pub(crate) last: BTreeMap<(u32, IpAddr), Last>,
@@ -76,9 +116,9 @@ pub(crate) struct State {
     sources: BTreeMap<u32, Vec<(IpAddr, u8)>>,
     pub(crate) services: BTreeMap<u32, Count>,
     pub(crate) backend_counts: BTreeMap<u32, Count>,
-    /// The backend that Maglev first gave a tuple, for as long as the table stands.
-    pub(crate) choices: BTreeMap<(u32, Tuple), u32>,
     local_addresses: BTreeSet<IpAddr>,
+    /// How often what happened that no verdict tells apart.
+    pub(crate) cases: BTreeMap<&'static str, u64>,
 }
 
 impl State {
@@ -89,7 +129,7 @@ impl State {
 
     /// Puts services into force. Which number everything has and what stands in the slots
     /// is the compiler's choice; what the addresses mean is worked out here.
-    pub(crate) fn configure(&mut self, services: &[Service], image: &MapImage) {
+    pub(crate) fn configure(&mut self, services: &[Service], image: &MapImage, said: Said) {
         let mut backends = BTreeMap::new();
         for backend in image.backends.values() {
             let ip = backend.addr.to_ip();
@@ -106,6 +146,12 @@ impl State {
                 addr,
                 local,
                 answers,
+                open: image
+                    .tables
+                    .values()
+                    .flatten()
+                    .any(|slot| slot.current() == backend.id),
+                restored: false,
                 via,
             };
             backends.insert(backend.id.0, known);
@@ -121,45 +167,45 @@ impl State {
             .iter()
             .map(|(frontend, entry)| {
                 let addr = SocketAddr::new(frontend.addr.to_ip(), frontend.port.get());
-                ((addr, frontend.protocol), entry.service())
+                let entry = Entry {
+                    service: entry.service(),
+                    recorded: entry.is_recorded(),
+                };
+                ((addr, frontend.protocol), entry)
             })
             .collect();
         let wanted: usize = services.iter().map(|service| service.frontends.len()).sum();
         assert_eq!(self.frontends.len(), wanted, "the compiler lost a frontend");
-        self.tables = image
-            .services
-            .iter()
-            .map(|(&index, table)| {
-                let slots = image.tables.get(&table.offset()).into_iter().flatten();
-                let slots = slots.map(|slot| slot.current().0);
-                let table = Table {
-                    algorithm: table.algorithm(),
-                    slots: slots.take(table.len() as usize).collect(),
-                    sticky: image.affinity.get(&(index % handed(0))).copied(),
-                };
-                (index, table)
-            })
-            .collect();
+        self.sticky = image.affinity.clone();
+        let before = std::mem::take(&mut self.tables);
+        self.take(said);
+        let indices: Vec<u32> = image.services.keys().copied().collect();
         // Clients forget backends that take no new flows of their service any more.
         let tables = &self.tables;
-        self.last.retain(|(service, _), last| {
-            let table = tables.get(service).filter(|table| table.sticky.is_some());
-            table.is_some_and(|table| table.slots.contains(&last.backend))
-        });
+        if indices
+            .iter()
+            .any(|index| before.get(index) != tables.get(index))
+            || before.keys().any(|index| !tables.contains_key(index))
+        {
+            self.last.retain(|(service, _), last| {
+                let table = tables.get(service).filter(|table| table.affine);
+                table.is_some_and(|table| table.names(last.backend))
+            });
+        }
         self.sources = services
             .iter()
             .filter(|service| !service.sources.is_empty())
             .map(|service| {
-                let index = self.frontends[&(service.frontends[0], service.protocol)];
-                (index, service.sources.clone())
+                let entry = self.frontends[&(service.frontends[0], service.protocol)];
+                (entry.service, service.sources.clone())
             })
             .collect();
-        let indices = self.tables.keys().copied();
         self.turns = indices
-            .clone()
-            .map(|index| (index, self.turns.get(&index).copied().unwrap_or(0)))
+            .iter()
+            .map(|&index| (index, self.turns.get(&index).copied().unwrap_or(0)))
             .collect();
         self.services = indices
+            .into_iter()
             .filter(|&index| index < handed(0))
             .map(|index| {
                 (
@@ -178,17 +224,25 @@ impl State {
                 )
             })
             .collect();
-        self.choices.clear();
+    }
+
+    /// Takes over what the agent says by now.
+    pub(crate) fn take(&mut self, said: Said) {
+        self.tables = said.tables;
+        self.primaries = said.primaries;
+        for (id, backend) in &mut self.backends {
+            backend.restored = said.restored.contains(id);
+        }
     }
 
     /// What an address means; None where the program leaves it alone.
     pub(super) fn usage(&self, ip: IpAddr) -> Option<Use> {
         let mut usage = Use::default();
-        for ((addr, _), service) in &self.frontends {
+        for ((addr, _), entry) in &self.frontends {
             if addr.ip() == ip {
                 usage.vip = true;
                 usage.host = node::is_host(ip);
-                usage.pinged |= !usage.host && !self.tables[service].slots.is_empty();
+                usage.pinged |= !usage.host && !self.tables[&entry.service].slots.is_empty();
             }
         }
         usage.snat = node::DEVICES.iter().any(|device| {
@@ -227,25 +281,10 @@ impl State {
         held.flow != *flow && !moved && !over && now <= holder.expires
     }
 
-    /// Records a flow and its reply.
-    pub(super) fn record(&mut self, service: u32, tuple: Tuple, reply: Tuple, flow: Flow) {
-        self.flows.insert(tuple, flow);
-        self.replies.insert(
-            reply,
-            Reply {
-                flow: tuple,
-                backend: flow.backend,
-                service,
-                seen: 0,
-            },
-        );
-        self.count(service, flow.backend, |count| count.flows += 1);
-    }
-
-    /// Records a flow whose replies do not come by.
-    pub(super) fn record_alone(&mut self, service: u32, tuple: Tuple, flow: Flow) {
-        self.flows.insert(tuple, flow);
-        self.count(service, flow.backend, |count| count.flows += 1);
+    /// Notes that this happened.
+    pub(super) fn note(&mut self, case: &'static str) {
+        debug_assert!(CASES.contains(&case), "{case}");
+        *self.cases.entry(case).or_default() += 1;
     }
 
     /// Counts at a service and a backend, where those still are.

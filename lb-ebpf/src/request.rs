@@ -1,0 +1,266 @@
+//! A client's packet → the backend that serves it.
+
+use lb_common::{Addr, Algorithm, Backend, Mode, SnatSource, Verdict, service::handover_table};
+
+use crate::{
+    client, count,
+    flow::{self, Known},
+    frame::Context,
+    headers::{Fragment, Headers},
+    lookup::{Plan, Step},
+    maps::{DEVICES, FORMERS},
+    route::{self, Way},
+    table::{self, Place},
+    trace,
+    work::{Counted, Work},
+};
+
+/// Backends tried for a new flow before [`Verdict::TupleClash`].
+const BACKEND_TRIES: u32 = 4;
+
+/// The plan for a client's packet by [`Work::entry`]: its flow's, or to begin one.
+#[inline(always)]
+pub fn find(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<Plan, Verdict> {
+    let (entry, now) = (work.entry, work.now);
+    trace::service(entry.service());
+    // At 1 the stack answers; before anything is recorded or advanced.
+    if headers.ttl <= 1 {
+        return Err(Verdict::TtlExpired);
+    }
+    work.handed = ctx.is_handover().into();
+    let work = work.sealed();
+    let place = table::fixed(&headers.tuple, table::table(entry.service()));
+    let goes_on = headers.is_tcp() && !headers.opens();
+    let backend = match unrecorded(ctx, headers, place, work)? {
+        Some(backend) => backend,
+        None => match flow::find(headers, now, work) {
+            Known::Live(backend) if work.handed == 0 || work.mode == Mode::Local as u32 => {
+                trace::flow(backend.id);
+                backend
+            }
+            // A connection that lost its backend cannot go on elsewhere.
+            Known::Orphan if goes_on => return Ok(refusal(headers)),
+            // Of a slot that has changed it may have begun here as well as there, where it had
+            // been another one until then.
+            _ if goes_on && place.slot.knows_all() && may_give_back(ctx, headers, work) => {
+                return Ok(Step::GiveBack.with(Verdict::Returned));
+            }
+            _ => return Ok(Step::Begin.with(Verdict::NotOurs)),
+        },
+    };
+    Ok(towards(backend, work.mode, work.sealed()))
+}
+
+/// The plan for a packet that goes to `backend` in `mode`, a [`Mode`] as its number.
+#[inline(always)]
+fn towards(backend: &Backend, mode: u32, work: &mut Work) -> Plan {
+    work.counts(Counted::Request, work.entry.service(), backend.id);
+    if mode == Mode::Local as u32 {
+        Step::Deliver.with(Verdict::ForwardLocal)
+    } else if mode == Mode::Dsr as u32 {
+        work.hop = backend.via;
+        Step::HandOver.with(Verdict::ForwardDsr)
+    } else {
+        work.hop = backend.addr;
+        Step::Send.with(Verdict::ForwardNat)
+    }
+}
+
+/// The plan for a packet that nobody serves.
+#[inline(always)]
+fn refusal(headers: &Headers) -> Plan {
+    Step::Refuse.with(if headers.is_tcp() {
+        Verdict::RefusedReset
+    } else {
+        Verdict::RefusedUnreachable
+    })
+}
+
+/// The backend of a packet whose flow needs no record and has none: its slot is settled.
+#[inline(always)]
+fn unrecorded(
+    ctx: Context<'_>,
+    headers: &Headers,
+    place: Place,
+    work: &mut Work,
+) -> Result<Option<&'static Backend>, Verdict> {
+    let entry = work.entry;
+    if !place.slot.is_settled() {
+        return Ok(None);
+    }
+    let Some(backend) = flow::backend(place.slot.current()) else {
+        return Ok(None);
+    };
+    let mode = backend.mode();
+    let alone = match mode {
+        // Where a connection begins, what is left of an earlier one is to be cleared away.
+        Mode::Local => backend.restored != 0 && !entry.is_recorded() && !headers.opens(),
+        Mode::Dsr => work.handed == 0 && !comes_by(ctx, headers, backend, work)?,
+        Mode::Nat => false,
+    };
+    if !alone {
+        return Ok(None);
+    }
+    trace::slot(place.index, backend.id);
+    count::begun(headers, entry.service(), backend.id);
+    flow::redirect(&mut work.to, &headers.tuple, backend, mode);
+    work.mode = mode as u32;
+    Ok(Some(backend))
+}
+
+/// Whether a packet of a connection that is not known here, or an error about one, may go back
+/// to another node, which had the VIP before: it knows those that began there. Where to is then
+/// in [`Work::hop`].
+#[inline(always)]
+pub fn may_give_back(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> bool {
+    work.returns = ctx.returns();
+    if ctx.is_handover() || work.returns > 1 {
+        return false;
+    }
+    // SAFETY: an entry is replaced as a whole, and rarely: half of one is another node, which
+    // refuses.
+    let Some(former) = (unsafe { FORMERS.get(&headers.tuple.dst) }) else {
+        return false;
+    };
+    work.hop = *former;
+    work.to = headers.tuple;
+    work.counted = Counted::Not as u32;
+    true
+}
+
+/// Begins a flow, or goes on with one that nobody has recorded: picks a backend, one on this
+/// node if a peer handed the packet over, and records it where that is needed.
+#[inline(always)]
+pub fn begin(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<Plan, Verdict> {
+    // A flow begins with its ports.
+    if headers.fragment == Fragment::Later {
+        return Err(Verdict::VipFragment);
+    }
+    let (entry, now) = (work.entry, work.now);
+    let service = entry.service();
+    let mut table = table::table(service);
+    let place = table::fixed(&headers.tuple, table);
+    let mut index = service;
+    // Round robin cannot tell whose connection this was; Maglev computes it anew.
+    let stray = headers.is_tcp() && !headers.opens();
+    let turns = table.algorithm() == Algorithm::RoundRobin;
+    let handed = work.handed;
+    let here = |backend: &&Backend| handed == 0 || backend.mode() == Mode::Local;
+    let home = table::home(headers, service, place.slot).filter(here);
+    // Where a connection began goes before where its client has been since.
+    let last = if stray && (turns || home.is_some()) {
+        None
+    } else {
+        // As the one that announced the VIP, this node may have sent it to another.
+        client::last_backend(headers.tuple.src, service, table, now).filter(here)
+    };
+    let mut candidate = last.or(home);
+    // What goes on with a former table, where there is none now, outlasts it by its record.
+    let mut records = place.slot.records() || turns || table.is_empty();
+    if handed != 0 && candidate.is_none() {
+        // The slot's own where both nodes see the same endpoints, else any on this node.
+        candidate = flow::backend(place.slot.current()).filter(here);
+        if candidate.is_none() {
+            index = handover_table(service);
+            table = table::table(index);
+            records = true;
+            if table.is_empty() {
+                // The peer will know before the client tries again.
+                return Err(Verdict::NotHere);
+            }
+        }
+    }
+    if candidate.is_none() && (table.is_empty() || stray && turns) {
+        return Ok(refusal(headers));
+    }
+    let mut slot = match candidate {
+        // No turn is taken.
+        Some(_) => 0,
+        None if turns => table::turn(index, table),
+        None => table::fixed(&headers.tuple, table).index,
+    };
+    let mut elsewhere = None;
+    for _ in 0..BACKEND_TRIES {
+        // None: the backend was taken away after the slot was read.
+        let tried = candidate.take().or_else(|| {
+            let backend = flow::backend(table::slot(table, slot)?.current())?;
+            trace::slot(slot, backend.id);
+            slot += 1;
+            if slot >= table.len() {
+                slot = 0;
+            }
+            Some(backend)
+        });
+        if let Some(backend) = tried {
+            trace::chosen(backend.id);
+            if backend.mode() != Mode::Local {
+                elsewhere = Some(backend);
+                break;
+            }
+            if flow::create_local(headers, entry, backend, records, now, work)? {
+                client::remember(headers.tuple.src, service, table, backend, now);
+                return Ok(towards(backend, Mode::Local as u32, work));
+            }
+            if !records || table.is_empty() {
+                // What follows goes where the slot says; without slots there is no other.
+                return Err(Verdict::TupleClash);
+            }
+        }
+    }
+    // After the loop, so that the verifier walks the search for a port once.
+    let backend = elsewhere.ok_or(Verdict::TupleClash)?;
+    if work.handed != 0 {
+        return Err(Verdict::NotHere);
+    }
+    let mode;
+    if backend.mode() == Mode::Dsr && !comes_by(ctx, headers, backend, work)? {
+        flow::create_dsr(headers, service, backend, records, now, work)?;
+        mode = Mode::Dsr;
+    } else {
+        let source = snat_source(ctx, headers, backend, work)?;
+        flow::create_nat(headers, service, backend, source, now, work)?;
+        mode = Mode::Nat;
+    }
+    client::remember(headers.tuple.src, service, table, backend, now);
+    Ok(towards(backend, mode as u32, work))
+}
+
+/// Whether the packet comes from the very node that the backend is on: its reply would not
+/// leave that node, and nobody would put the VIP back into it.
+#[inline(always)]
+fn comes_by(
+    ctx: Context<'_>,
+    headers: &Headers,
+    backend: &Backend,
+    work: &mut Work,
+) -> Result<bool, Verdict> {
+    work.to = headers.tuple;
+    work.hop = backend.via;
+    // Else the link address is an earlier packet's. One that is too big to go is no worse.
+    let known = route::lookup(ctx, headers, work, 0)? != Way::NotByXdp;
+    Ok(known && ctx.view.load::<[u8; 6]>(6) == Some(work.fib.dmac))
+}
+
+/// The SNAT source of a new flow: an address of the interface it leaves by.
+#[inline(always)]
+fn snat_source(
+    ctx: Context<'_>,
+    headers: &Headers,
+    backend: &Backend,
+    work: &mut Work,
+) -> Result<&'static SnatSource, Verdict> {
+    work.to = headers.tuple;
+    work.to.src = Addr::UNSPECIFIED;
+    work.to.dst_port = backend.port;
+    work.hop = backend.addr;
+    route::lookup(ctx, headers, work, 0)?;
+    // SAFETY: the agent replaces the value as a whole and rarely; a flow that reads
+    // half of a change would be refused by the backend's network, not misdirected.
+    let source = unsafe { DEVICES.get(work.fib.ifindex) }
+        .ok_or(Verdict::NoDevice)?
+        .snat_source(&backend.addr);
+    if source.addr.is_unspecified() {
+        return Err(Verdict::NoDevice);
+    }
+    Ok(source)
+}
