@@ -224,6 +224,27 @@ fn only_what_has_changed_is_read_again() {
 }
 
 #[test]
+fn a_service_follows_its_slice() {
+    let dir = tempfile::tempdir().expect("directory");
+    fs::write(dir.path().join("web.yaml"), text(0, 0)).expect("write");
+    let mut directory = settled(dir.path());
+    for what in [2, 3, 2] {
+        fs::write(dir.path().join("slice.yaml"), text(what, 0)).expect("write");
+        let outcome = directory.load().expect("valid");
+        let mut services = outcome.desired.services.values();
+        let endpoints = &services.next().expect("one").endpoints;
+        let expected = format!("10.244.{what}.0:80");
+        assert_eq!(
+            endpoints
+                .keys()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>(),
+            [expected]
+        );
+    }
+}
+
+#[test]
 fn a_text_of_the_same_length_and_times_is_found() {
     let dir = tempfile::tempdir().expect("directory");
     let file = dir.path().join("web.yaml");
