@@ -57,7 +57,7 @@ impl Node {
         let mut node = Self { datapath, pins };
         let web = ServiceName("bench/web:80".to_owned());
         let desired = Desired {
-            services: BTreeMap::from([(web, service(algorithm, mode, family))]),
+            services: [(web, service(algorithm, mode, family))].into(),
             ..Desired::default()
         };
         let surroundings = surroundings(ground.uplink, family);

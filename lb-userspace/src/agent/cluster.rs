@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::state::State;
 use crate::{
-    desired::{BalancerName, Condition, Desired},
+    desired::{BalancerName, Condition, Desired, Endpoint},
     election::Standing,
     ipam::{Authority, Ledger},
     membership::{self, Key, LEASE, Member, Membership, View, Words},
@@ -248,12 +248,15 @@ impl State {
         if self.cluster.view.lost.is_empty() && self.silent_peers.is_empty() {
             return;
         }
-        let services = desired.services.values_mut();
-        for endpoint in services.flat_map(|it| it.endpoints.values_mut()) {
-            if endpoint.node.as_ref().is_some_and(|it| self.is_lost(it)) {
-                endpoint.condition = Condition::Unhealthy;
-            }
-        }
+        let lost = |endpoint: &Endpoint| endpoint.node.as_ref().is_some_and(|it| self.is_lost(it));
+        desired.services.change(
+            |_, service| service.endpoints.values().any(lost),
+            |_, service| {
+                for endpoint in service.endpoints.values_mut().filter(|it| lost(it)) {
+                    endpoint.condition = Condition::Unhealthy;
+                }
+            },
+        );
     }
 
     /// Whether a node is gone, as far as gossip or ARP tells.

@@ -125,13 +125,22 @@ pub(super) fn apply(desired: &mut Desired, drained: &BTreeSet<Target>) {
     if drained.is_empty() {
         return;
     }
-    for (name, service) in &mut desired.services {
-        for (&addr, endpoint) in &mut service.endpoints {
-            if drained.iter().any(|it| it.names(name, addr, endpoint)) {
-                endpoint.weight = 0;
+    let named = |name: &ServiceName, addr: SocketAddr, endpoint: &Endpoint| {
+        drained.iter().any(|it| it.names(name, addr, endpoint))
+    };
+    desired.services.change(
+        |name, service| {
+            let mut endpoints = service.endpoints.iter();
+            endpoints.any(|(&addr, endpoint)| named(name, addr, endpoint))
+        },
+        |name, service| {
+            for (&addr, endpoint) in &mut service.endpoints {
+                if named(name, addr, endpoint) {
+                    endpoint.weight = 0;
+                }
             }
-        }
-    }
+        },
+    );
 }
 
 /// The backends that are named, by address, and the services that have nobody left to
@@ -218,7 +227,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::desired::{Condition, Service};
+    use crate::desired::Condition;
 
     fn target(text: &str) -> Target {
         text.parse().expect("any text")
@@ -235,9 +244,10 @@ mod tests {
                 name: Some((*pod).to_owned()),
             };
             let name = ServiceName((*service).to_owned());
-            let service: &mut Service = desired.services.entry(name).or_default();
+            let mut service = desired.services.get(&name).cloned().unwrap_or_default();
             let addr = addr.parse().expect("address");
             service.endpoints.insert(addr, endpoint);
+            desired.services.insert(name, service);
         }
         desired
     }

@@ -155,7 +155,7 @@ impl State {
             known.entry(key).or_default().push((index, it));
         }
         let mut backends = Vec::new();
-        for (name, service) in &self.desired.services {
+        for (name, service) in self.desired.services.iter() {
             let Some(protocol) = service.protocol() else {
                 continue;
             };

@@ -51,6 +51,8 @@ pub(super) struct State {
     /// The input that `image` was compiled from, so that a change of the network that
     /// concerns nobody costs nothing.
     compiled: Option<(Desired, Surroundings)>,
+    /// The Maglev tables of that compile.
+    tables: compile::Tables,
     pub(super) source: SourceStatus,
     pub(super) taken_over: Option<Instant>,
     /// By interface name.
@@ -102,6 +104,7 @@ impl State {
             checker,
             ledger: Ledger::default(),
             compiled: None,
+            tables: compile::Tables::default(),
             source: SourceStatus {
                 from,
                 ..SourceStatus::default()
@@ -293,7 +296,8 @@ impl State {
         };
         let input = (effective, surroundings);
         if self.compiled.as_ref() != Some(&input) {
-            let image = compile::compile(&input.0, &input.1, &self.datapath.in_use())?;
+            let in_use = self.datapath.in_use();
+            let image = compile::compile_with(&input.0, &input.1, &in_use, &mut self.tables)?;
             let applied = self.datapath.apply(&image)?;
             if applied.total() > 0 {
                 tracing::info!(

@@ -1,6 +1,7 @@
 //! What keeps packets from reaching the backends although all is in place.
 
 use std::{
+    cell::LazyCell,
     collections::{BTreeMap, BTreeSet},
     fs,
     net::{IpAddr, SocketAddr},
@@ -39,12 +40,14 @@ pub(super) async fn find(
 /// Naru's forwarding.
 fn for_packets(image: &MapImage, desired: &Desired) -> MapImage {
     let services = desired.services.values();
-    let reached: BTreeSet<IpAddr> = services
-        .filter(|service| service.takes_packets())
-        .flat_map(|service| service.endpoints.keys().map(SocketAddr::ip))
-        .collect();
     let mut backends = image.backends.clone();
-    backends.retain(|_, backend| reached.contains(&backend.addr.to_ip()));
+    if !services.clone().all(|service| service.takes_packets()) {
+        let reached: BTreeSet<IpAddr> = services
+            .filter(|service| service.takes_packets())
+            .flat_map(|service| service.endpoints.keys().map(SocketAddr::ip))
+            .collect();
+        backends.retain(|_, backend| reached.contains(&backend.addr.to_ip()));
+    }
     MapImage {
         backends,
         former: image.former.clone(),
@@ -179,12 +182,12 @@ async fn routes(
     network: &Network,
     warnings: &mut BTreeSet<String>,
 ) {
-    let nodes: BTreeMap<IpAddr, &str> = desired
-        .services
-        .values()
-        .flat_map(|service| &service.endpoints)
-        .filter_map(|(addr, endpoint)| Some((addr.ip(), endpoint.node.as_deref()?)))
-        .collect();
+    // Only where there is something to warn of.
+    let nodes = LazyCell::new(|| -> BTreeMap<IpAddr, &str> {
+        let endpoints = desired.services.values().flat_map(|it| &it.endpoints);
+        let named = endpoints.filter_map(|(addr, it)| Some((addr.ip(), it.node.as_deref()?)));
+        named.collect()
+    });
     let attached: BTreeSet<u32> = image.devices.keys().copied().collect();
     let remote: BTreeSet<IpAddr> = image
         .backends

@@ -1,7 +1,7 @@
 //! Which backend has which id, and how it is reached.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
 };
 
@@ -15,7 +15,7 @@ use super::{
 use crate::desired::{Condition, Endpoint, Node, Surroundings};
 
 /// What makes two endpoints the same backend, whichever services name them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Identity {
     addr: SocketAddr,
     protocol: u8,
@@ -23,7 +23,7 @@ struct Identity {
 }
 
 /// How packets reach a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Reach {
     Local,
     Nat,
@@ -33,7 +33,8 @@ enum Reach {
 
 /// The ids of all backends of one compile.
 pub(super) struct Backends {
-    ids: BTreeMap<Identity, BackendId>,
+    /// Looked up several times for each endpoint, and in no order.
+    ids: HashMap<Identity, BackendId>,
     /// Those that old flows alone go by.
     former: BTreeSet<Identity>,
 }
@@ -53,7 +54,7 @@ impl Backends {
                 endpoints.map(|(&addr, endpoint)| identity(part, addr, endpoint, surroundings))
             })
             .collect();
-        let mut live = BTreeMap::new();
+        let mut live = HashMap::new();
         for backend in in_use
             .backends
             .values()
@@ -102,7 +103,7 @@ impl Backends {
         let all = 1..MAX_BACKENDS as u32;
         let first = all.clone().filter(|index| free(index) && !last(index));
         let mut free = first.chain(all.filter(|index| free(index) && last(index)));
-        let mut ids = BTreeMap::new();
+        let mut ids = HashMap::with_capacity(identities.len());
         for identity in identities {
             let id = match live.get(&identity) {
                 Some(&id) => id,
@@ -141,7 +142,7 @@ impl Backends {
         parts: &BTreeMap<PartName<'_>, Part<'_>>,
     ) -> BTreeMap<u32, Backend> {
         // Whom one service finds in order serves the others' flows, too.
-        let sound: BTreeSet<_> = parts
+        let sound: HashSet<_> = parts
             .values()
             .flat_map(|part| {
                 let endpoints = part.endpoints.iter();

@@ -10,6 +10,7 @@
 
 mod backends;
 pub mod image;
+mod maglev;
 mod parts;
 mod primaries;
 pub mod render;
@@ -32,6 +33,7 @@ use lb_common::{
 
 use crate::desired::{self, Desired, DeviceFacts, ServiceName, Snat, Surroundings};
 
+pub use self::maglev::Tables;
 use self::{
     backends::Backends,
     image::{InUse, MapImage, Network},
@@ -98,6 +100,17 @@ pub fn compile(
     surroundings: &Surroundings,
     in_use: &InUse,
 ) -> Result<MapImage, CompileError> {
+    compile_with(desired, surroundings, in_use, &mut Tables::default())
+}
+
+/// The same, with Maglev tables that were built before.
+pub fn compile_with(
+    desired: &Desired,
+    surroundings: &Surroundings,
+    in_use: &InUse,
+    tables: &mut Tables,
+) -> Result<MapImage, CompileError> {
+    tables.begin();
     // A service without a frontend cannot be reached and takes no room.
     let Parts {
         parts,
@@ -118,7 +131,7 @@ pub fn compile(
         &indices,
         &backends,
         surroundings,
-        in_use,
+        (in_use, tables),
     )?;
     image.primaries = primaries::primaries(&primaries::Reached {
         parts: &parts,
@@ -177,7 +190,7 @@ fn place(
     indices: &BTreeMap<PartName<'_>, u32>,
     backends: &Backends,
     surroundings: &Surroundings,
-    in_use: &InUse,
+    (in_use, known): (&InUse, &mut Tables),
 ) -> Result<(), CompileError> {
     let mut space = Space::new(in_use);
     let tables = parts.iter().flat_map(|(name, part)| {
@@ -189,16 +202,21 @@ fn place(
         [Some(whole), Some(further).filter(|it| !it.3.is_empty())]
     });
     for (name, part, index, chosen) in tables.flatten() {
-        let table: Vec<Slot> = slots::order(part, &chosen, surroundings)
-            .into_iter()
-            .filter_map(|endpoint| backends.id(part, endpoint, surroundings))
-            .map(|id| {
+        // Worked out once for each endpoint: a table may have thousands of slots for one.
+        let own: Vec<Option<Slot>> = chosen
+            .iter()
+            .map(|&(endpoint, _)| {
+                let id = backends.id(part, endpoint, surroundings)?;
                 let backend = image.backends.get(&id.index());
                 let alone = backend.is_some_and(|it| primaries::goes_alone(it, part.protocol));
-                let turns = part.service.algorithm == Algorithm::RoundRobin;
-                Slot::settled(id).recorded(!(turns || alone && part.computes(surroundings)))
+                let hashed = part.service.algorithm == Algorithm::Maglev;
+                let unrecorded = alone && part.computes(surroundings);
+                Some(Slot::settled(id).recorded(hashed && !unrecorded))
             })
             .collect();
+        let turns = slots::order(part, &chosen, surroundings, known);
+        let own_slot = |&turn: &u32| own.get(turn as usize).copied().flatten();
+        let table: Vec<Slot> = turns.iter().filter_map(own_slot).collect();
         let len = table.len() as u32;
         let algorithm = part.service.algorithm;
         if len == 0 {
@@ -225,8 +243,15 @@ fn place(
         };
         let place = SlotTable::new(offset, len, algorithm).affine(affine);
         image.services.insert(index, place);
-        for slot in &table {
-            if let Some(backend) = image.backends.get_mut(&slot.current().index()) {
+        let mut named = vec![false; own.len()];
+        for &turn in turns.iter() {
+            if let Some(named) = named.get_mut(turn as usize) {
+                *named = true;
+            }
+        }
+        for (slot, _) in own.iter().zip(named).filter(|(_, named)| *named) {
+            let index = slot.map(|it| it.current().index());
+            if let Some(backend) = index.and_then(|index| image.backends.get_mut(&index)) {
                 backend.open = 1;
             }
         }

@@ -63,7 +63,7 @@ pub(super) fn parts<'a>(
             part.internal.insert(frontend);
         }
     }
-    for (name, service) in &desired.services {
+    for (name, service) in desired.services.iter() {
         let protocol = service.protocol();
         let of_node = service.node_port.iter().map(|it| it.protocol);
         let mut protocols = service.named().map(|it| it.protocol).chain(of_node);
@@ -84,7 +84,7 @@ fn owners<'a>(
     surroundings: &Surroundings,
 ) -> Result<Owners<'a>, CompileError> {
     let mut owners = BTreeMap::new();
-    for (name, service) in &desired.services {
+    for (name, service) in desired.services.iter() {
         for &frontend in service.frontends.union(&service.external) {
             own(&mut owners, frontend, name, service.external_policy)?;
         }
@@ -92,7 +92,7 @@ fn owners<'a>(
     // What a service was given by name is its own, also where it is another one's node
     // port, as kube-proxy has it.
     let given: BTreeSet<Frontend> = owners.keys().copied().collect();
-    for (name, service) in &desired.services {
+    for (name, service) in desired.services.iter() {
         for frontend in on_node(service, surroundings) {
             if !given.contains(&frontend) {
                 own(&mut owners, frontend, name, service.external_policy)?;
@@ -115,7 +115,7 @@ fn internal<'a>(
         .iter()
         .map(|(&frontend, &(name, family, _))| (frontend, (name, family, TrafficPolicy::Cluster)))
         .collect();
-    for (name, service) in &desired.services {
+    for (name, service) in desired.services.iter() {
         for &frontend in &service.cluster {
             own(&mut internal, frontend, name, service.internal_policy)?;
         }

@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use lb_common::{
-    Algorithm,
-    config::MAX_SLOTS,
-    maglev::{self, Cursor},
-};
+use lb_common::{Algorithm, config::MAX_SLOTS};
 
-use super::{image::InUse, parts::Part};
+use super::{
+    image::InUse,
+    maglev::{Tables, Turns},
+    parts::Part,
+};
 use crate::desired::{Condition, Surroundings};
 
 /// Length of a round-robin table beyond which weights are scaled down.
@@ -16,19 +16,22 @@ use crate::desired::{Condition, Surroundings};
 /// Services of very many endpoints may have more: four slots for each.
 pub(super) const ROUND_ROBIN_SLOTS: u64 = 4_096;
 
-/// Endpoints with their weights in the order of a part's slots.
+/// Whose turn it is among the chosen endpoints, by slot of a part's table.
 pub(super) fn order(
     part: &Part<'_>,
     chosen: &[(SocketAddr, u32)],
     surroundings: &Surroundings,
-) -> Vec<SocketAddr> {
+    tables: &mut Tables,
+) -> Turns {
     match part.service.algorithm {
         Algorithm::RoundRobin => {
             let weights: Vec<_> = chosen.iter().map(|&(_, weight)| weight).collect();
-            let turns = turns(&weights);
-            turns.into_iter().map(|turn| chosen[turn].0).collect()
+            turns(&weights)
+                .into_iter()
+                .map(|turn| turn as u32)
+                .collect()
         }
-        Algorithm::Maglev => maglev_order(chosen, surroundings.seed, part.service.maglev_slots),
+        Algorithm::Maglev => tables.of(chosen, surroundings.seed, part.service.maglev_slots),
     }
 }
 
@@ -111,23 +114,6 @@ fn reduce(mut weights: Vec<u64>) -> Vec<u64> {
 
 fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
-}
-
-/// A Maglev table, the endpoints named by `address:port` and sorted by address, so
-/// that every node computes the same.
-fn maglev_order(chosen: &[(SocketAddr, u32)], seed: u64, slots: u32) -> Vec<SocketAddr> {
-    // The permutations need a prime of at least three; no other size comes this far.
-    if chosen.is_empty() || !maglev::LADDER.contains(&slots) {
-        return Vec::new();
-    }
-    let mut cursors: Vec<_> = chosen
-        .iter()
-        .map(|(addr, weight)| Cursor::new(addr.to_string().as_bytes(), *weight, seed, slots))
-        .collect();
-    let mut table = vec![maglev::EMPTY; slots as usize];
-    maglev::populate(&mut table, &mut cursors);
-    let owner = |index: u32| chosen.get(index as usize).map(|&(addr, _)| addr);
-    table.into_iter().filter_map(owner).collect()
 }
 
 /// The slots that no table occupies, as gaps: length by first slot.

@@ -4,6 +4,7 @@
 //! behind this point knows where a service came from. No I/O, no kernel types.
 
 mod lan;
+mod shared;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,20 +16,23 @@ use std::{
 use ipnet::IpNet;
 use lb_common::{Algorithm, Mode, Protocol, config, maglev};
 
-pub use self::lan::{
-    AddressRange, Advertisement, Balancer, BalancerName, Labels, Node, Pool, ServiceAllocation,
+pub use self::{
+    lan::{
+        AddressRange, Advertisement, Balancer, BalancerName, Labels, Node, Pool, ServiceAllocation,
+    },
+    shared::Shared,
 };
 
 /// All services that should be in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {
     /// By name, so that equal input gives equal order.
-    pub services: BTreeMap<ServiceName, Service>,
+    pub services: Shared<ServiceName, Service>,
     /// The nodes that [`Endpoint::node`] may name, by name.
     pub nodes: BTreeMap<String, Node>,
     /// The Services that [`Self::services`] are ports of, where those take addresses of
     /// [`Self::pools`] or are announced by [`Self::advertisements`].
-    pub balancers: BTreeMap<BalancerName, Balancer>,
+    pub balancers: Shared<BalancerName, Balancer>,
     /// Where addresses come from, by name. Without any, services have the addresses that
     /// they ask for.
     pub pools: BTreeMap<String, Pool>,

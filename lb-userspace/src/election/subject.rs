@@ -49,17 +49,17 @@ pub fn subjects(desired: &Desired) -> BTreeMap<IpAddr, Subject<'_>> {
     let mut groups: Vec<Option<Subject<'_>>> = Vec::new();
     let mut places: BTreeMap<IpAddr, usize> = BTreeMap::new();
     for unit in units(desired) {
-        let mut merged = unit;
-        let touched: BTreeSet<usize> = merged
+        let touched: BTreeSet<usize> = unit
             .addresses
             .iter()
             .filter_map(|ip| places.get(ip).copied())
             .collect();
-        for other in touched {
-            if let Some(other) = groups[other].take() {
-                merged.join(other);
-            }
-        }
+        // What is there takes the unit in: it may be the hundredth on its address.
+        let there = touched.into_iter().filter_map(|it| groups[it].take());
+        let merged = match there.reduce(joined) {
+            Some(group) => joined(group, unit),
+            None => unit,
+        };
         places.extend(merged.addresses.iter().map(|&ip| (ip, groups.len())));
         groups.push(Some(merged));
     }
@@ -103,12 +103,14 @@ fn units(desired: &Desired) -> impl Iterator<Item = Subject<'_>> {
                 .filter_map(|name| desired.services.get_key_value(name));
             services
                 .map(|(name, service)| Subject::of(name, service))
-                .reduce(|mut one, other| {
-                    one.join(other);
-                    one
-                })
+                .reduce(joined)
                 .filter(|it| !it.addresses.is_empty())
         })
+}
+
+fn joined<'a>(mut one: Subject<'a>, other: Subject<'a>) -> Subject<'a> {
+    one.join(other);
+    one
 }
 
 fn advertised<'a>(

@@ -181,7 +181,7 @@ mod tests {
         };
         let name = ServiceName("-/web:80".to_owned());
         Desired {
-            services: BTreeMap::from([(name, service)]),
+            services: [(name, service)].into(),
             ..Desired::default()
         }
     }

@@ -88,7 +88,7 @@ fn desired() -> impl Strategy<Value = Desired> {
                 ("a".to_owned(), pool(vec![range(0, first), v6])),
                 ("b".to_owned(), pool(vec![range(1, second)])),
             ]),
-            balancers,
+            balancers: balancers.into_iter().collect(),
             ..Desired::default()
         }
     })
@@ -157,7 +157,7 @@ proptest! {
     ) {
         let assignment = this(&desired, &ledger);
         disjoint(&desired, &assignment)?;
-        for (name, balancer) in &desired.balancers {
+        for (name, balancer) in desired.balancers.iter() {
             let Some(addresses) = assignment.addresses.get(name) else {
                 prop_assert!(assignment.refused.contains_key(name));
                 continue;
@@ -192,7 +192,7 @@ proptest! {
         // The same pools, and of both worlds the same services where they are in both.
         let mut mixed = after;
         mixed.pools = before.pools.clone();
-        for (name, balancer) in &before.balancers {
+        for (name, balancer) in before.balancers.iter() {
             let ports = |it: &Balancer| it.ports.keys().cloned().collect::<Vec<_>>();
             if let Some(other) = mixed.balancers.insert(name.clone(), balancer.clone()) {
                 for port in ports(&other) {

@@ -119,7 +119,7 @@ impl<'a> Run<'a> {
 
     /// Adds the other family to who has one address and prefers two.
     fn complete(&mut self) {
-        for (name, balancer) in &self.desired.balancers {
+        for (name, balancer) in self.desired.balancers.iter() {
             let Some(addresses) = self.addresses.get(name) else {
                 continue;
             };
@@ -148,7 +148,7 @@ impl<'a> Run<'a> {
                 // What somebody had may have been one address of two.
                 self.complete();
             }
-            for (name, balancer) in &self.desired.balancers {
+            for (name, balancer) in self.desired.balancers.iter() {
                 if !self.addresses.contains_key(name) {
                     self.give_in_turn(turn, name, balancer);
                 }
@@ -236,7 +236,7 @@ impl<'a> Run<'a> {
 
     /// Without pools the source has filled the frontends.
     fn as_they_ask(&mut self) {
-        for (name, balancer) in &self.desired.balancers {
+        for (name, balancer) in self.desired.balancers.iter() {
             let services = balancer.ports.keys();
             let services = services.filter_map(|port| self.desired.services.get(port));
             let frontends = services.flat_map(|service| &service.frontends);
@@ -266,9 +266,13 @@ impl<'a> Run<'a> {
                     }
                 }
             }
-            for (name, service) in &mut desired.services {
-                displaced.extend(displace(name, service, &given));
-            }
+            desired.services.change(
+                |_, service| {
+                    let mut fixed = service.external.union(&service.cluster);
+                    fixed.any(|it| given.contains(it))
+                },
+                |name, service| displaced.extend(displace(name, service, &given)),
+            );
             desired.services.retain(|_, it| it.protocol().is_some());
         }
         Assignment {

@@ -109,7 +109,7 @@ impl fmt::Display for Report {
 }
 
 fn summary(f: &mut fmt::Formatter<'_>, desired: &Desired) -> fmt::Result {
-    for (name, service) in &desired.services {
+    for (name, service) in desired.services.iter() {
         let frontends: Vec<_> = service
             .named()
             .map(ToString::to_string)

@@ -332,7 +332,7 @@ mod tests {
             .map(|line| format!("{}\n", line.trim_start_matches("//! ")))
             .collect();
         let loaded = read("naru.yaml", &example).expect("valid");
-        let (name, service) = loaded.desired.services.first_key_value().expect("one");
+        let (name, service) = loaded.desired.services.iter().next().expect("one");
         assert_eq!(name.0, "-/web:80");
         assert_eq!(service.algorithm, Algorithm::Maglev);
         let weights: Vec<_> = service.endpoints.values().map(|e| e.weight).collect();

@@ -12,7 +12,9 @@ pub mod kubernetes;
 pub mod manifest;
 pub mod metallb;
 mod plain;
+mod reader;
 mod rules;
+mod stamp;
 pub mod watch;
 mod yaml;
 
@@ -36,11 +38,7 @@ pub enum Source {
 impl Source {
     /// Reads the source once. Blocks on the file system.
     pub fn load(&self) -> Outcome {
-        match self {
-            Self::Manifests(dir) => manifest::load(dir),
-            Self::Config(file) => config::load(file),
-            Self::Flags(flags) => flags.desired(),
-        }
+        reader::Reader::new(self).read()
     }
 
     /// Reads the source now and after every change, until the receiver is dropped.
@@ -197,6 +195,12 @@ impl Findings {
             object: object.to_owned(),
             what: what.into(),
         });
+    }
+
+    /// Takes over what another pass has found.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.problems.extend_from_slice(&other.problems);
+        self.notes.extend_from_slice(&other.notes);
     }
 
     /// Valid with `desired` unless a problem was found.

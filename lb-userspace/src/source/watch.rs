@@ -5,9 +5,10 @@
 //! change is on its way to the kernel well within 50 ms.
 //!
 //! Beside it, sizes and times of the files are compared every [`POLL`]. That costs a
-//! few `stat` calls and finds what inotify cannot tell: a link whose target changed
+//! `stat` call for each and finds what inotify cannot tell: a link whose target changed
 //! in another directory, a network file system, a directory made anew, watches that
-//! ran out. Equal outcomes are not sent twice, so a needless look costs nothing more.
+//! ran out. Equal outcomes are not sent twice, and of a directory only files that have
+//! changed are read again, so a needless look costs nothing more.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +27,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use super::{Outcome, Source, manifest};
+use super::{Outcome, Source, manifest, reader::Reader};
 
 /// How long a burst must have been quiet before the source is read.
 pub const QUIET: Duration = Duration::from_millis(5);
@@ -57,12 +58,12 @@ pub(super) fn spawn(source: Source) -> mpsc::Receiver<Outcome> {
 async fn follow(source: Source, sender: mpsc::Sender<Outcome>) {
     let (events, mut changed) = mpsc::channel(1);
     let mut watches = Watches::new(&source, events);
+    let mut reader = Some(Reader::new(&source));
     let mut last: Option<Outcome> = None;
     loop {
         // Watch first, then look, then read: what changes in between is an event.
         watches.renew();
-        let seen = Fingerprint::of(&source);
-        let Some(outcome) = read(&source).await else {
+        let Some(outcome) = blocking(&mut reader, Reader::read).await else {
             return;
         };
         if last.as_ref() != Some(&outcome) {
@@ -79,11 +80,11 @@ async fn follow(source: Source, sender: mpsc::Sender<Outcome>) {
                     settle(&mut changed).await;
                     break;
                 }
-                _ = poll => {
-                    if Fingerprint::of(&source) != seen {
-                        break;
-                    }
-                }
+                _ = poll => match blocking(&mut reader, |it| it.is_stale()).await {
+                    Some(false) => {}
+                    Some(true) => break,
+                    None => return,
+                },
             }
         }
     }
@@ -101,12 +102,16 @@ async fn settle(changed: &mut mpsc::Receiver<()>) {
     }
 }
 
-/// Reads the source where blocking is allowed; `None` while the runtime shuts down.
-async fn read(source: &Source) -> Option<Outcome> {
-    let source = source.clone();
-    tokio::task::spawn_blocking(move || source.load())
-        .await
-        .ok()
+/// Works with the reader where blocking is allowed; `None` while the runtime shuts down.
+async fn blocking<T: Send + 'static>(
+    reader: &mut Option<Reader>,
+    work: impl FnOnce(&mut Reader) -> T + Send + 'static,
+) -> Option<T> {
+    let mut taken = reader.take()?;
+    let worked = tokio::task::spawn_blocking(move || (work(&mut taken), taken)).await;
+    let (outcome, returned) = worked.ok()?;
+    *reader = Some(returned);
+    Some(outcome)
 }
 
 /// The directories under inotify.
@@ -219,32 +224,6 @@ fn relevance(source: &Source) -> impl Fn(&Event) -> bool + Send + 'static {
                     || name.is_some_and(|name| name.as_encoded_bytes().starts_with(b".."))
                     || inside && manifest::is_manifest_name(name)
             })
-    }
-}
-
-/// What `stat` says of every file of a source.
-#[derive(Debug, PartialEq, Eq)]
-struct Fingerprint(Vec<(PathBuf, Option<[u64; 5]>)>);
-
-impl Fingerprint {
-    fn of(source: &Source) -> Self {
-        let files = match source {
-            Source::Manifests(dir) => {
-                let mut files = manifest::files(dir).unwrap_or_default();
-                files.push(dir.clone());
-                files
-            }
-            Source::Config(file) => vec![file.clone()],
-            Source::Flags(_) => Vec::new(),
-        };
-        let stat = |path: PathBuf| {
-            let facts = fs::metadata(&path).ok().map(|it| {
-                let times = [it.mtime() as u64, it.mtime_nsec() as u64];
-                [it.dev(), it.ino(), it.len(), times[0], times[1]]
-            });
-            (path, facts)
-        };
-        Self(files.into_iter().map(stat).collect())
     }
 }
 

@@ -290,6 +290,27 @@ pub(super) const FAULTS: &[Fault] = &[
         bad: "                it.released,\n                Reverse(it.generation),",
         caught_by: Unit("naru"),
     },
+    Fault {
+        name: "a file that was just written is known by its times",
+        file: "lb-userspace/src/source/manifest/directory.rs",
+        good: "let young = stamp.is_young(SystemTime::now());",
+        bad: "let young = false;",
+        caught_by: Unit("naru"),
+    },
+    Fault {
+        name: "endpoints that have changed are not looked at",
+        file: "lb-userspace/src/source/kubernetes/known.rs",
+        good: "            && all(&self.slices) == all(&other.slices)\n",
+        bad: "            && all(&self.slices).len() == all(&other.slices).len()\n",
+        caught_by: Unit("naru"),
+    },
+    Fault {
+        name: "a Maglev table outlives its weights",
+        file: "lb-userspace/src/compile/maglev.rs",
+        good: "            endpoints: endpoints.to_vec(),\n",
+        bad: "            endpoints: endpoints.iter().map(|it| (it.0, 1)).collect(),\n",
+        caught_by: Unit("naru"),
+    },
 ];
 
 /// How a fault's name is shown in a column.

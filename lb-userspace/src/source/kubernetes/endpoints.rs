@@ -3,53 +3,50 @@
 use std::{
     collections::{BTreeMap, btree_map::Entry},
     net::SocketAddr,
+    sync::Arc,
 };
 
-use k8s_openapi::api::{
-    core::v1::{Endpoints, Service},
-    discovery::v1::{EndpointConditions, EndpointSlice},
-};
+use k8s_openapi::api::core::v1::{Endpoints, Service};
 
-use super::{Key, Sourced, annotations::Weights, service::Port};
+use super::{
+    Key, Sourced,
+    annotations::Weights,
+    known::Input,
+    service::Port,
+    slice::{SERVICE_LABEL, Slice},
+};
 use crate::{
     desired::{Condition, Endpoint, Family},
     source::{Findings, Origin, rules},
 };
 
-/// Ties an EndpointSlice to its Service (discovery/v1, `LabelServiceName`).
-const SERVICE_LABEL: &str = "kubernetes.io/service-name";
-
 /// Finds what stands behind a Service.
 pub(super) struct Index<'a> {
-    slices: BTreeMap<Key, Vec<(Key, &'a Sourced<EndpointSlice>)>>,
-    legacy: BTreeMap<Key, &'a Sourced<Endpoints>>,
+    slices: BTreeMap<&'a Key, Vec<&'a Arc<Sourced<Slice>>>>,
+    legacy: BTreeMap<Key, &'a Arc<Sourced<Endpoints>>>,
 }
 
 impl<'a> Index<'a> {
     pub(super) fn new(
-        slices: BTreeMap<Key, &'a Sourced<EndpointSlice>>,
-        legacy: BTreeMap<Key, &'a Sourced<Endpoints>>,
-        services: &BTreeMap<Key, &Sourced<Service>>,
+        slices: BTreeMap<Key, &'a Arc<Sourced<Slice>>>,
+        legacy: BTreeMap<Key, &'a Arc<Sourced<Endpoints>>>,
+        services: &BTreeMap<Key, &Arc<Sourced<Service>>>,
         findings: &mut Findings,
     ) -> Self {
-        let mut by_service: BTreeMap<Key, Vec<_>> = BTreeMap::new();
+        let mut by_service: BTreeMap<&Key, Vec<_>> = BTreeMap::new();
         for (key, slice) in slices {
-            let object = format!("EndpointSlice {key}");
-            let labels = slice.object.metadata.labels.as_ref();
-            let Some(name) = labels.and_then(|labels| labels.get(SERVICE_LABEL)) else {
-                let what = format!("not used: it lacks the label {SERVICE_LABEL}");
+            let mut note = |what| {
+                let object = format!("EndpointSlice {key}");
                 findings.note(&slice.origin, &object, what);
+            };
+            let Some(service) = &slice.object.service else {
+                note(format!("not used: it lacks the label {SERVICE_LABEL}"));
                 continue;
             };
-            let service = Key {
-                namespace: key.namespace.clone(),
-                name: name.clone(),
-            };
-            if !services.contains_key(&service) {
-                let what = format!("not used: there is no Service {service}");
-                findings.note(&slice.origin, &object, what);
+            if !services.contains_key(service) {
+                note(format!("not used: there is no Service {service}"));
             }
-            by_service.entry(service).or_default().push((key, slice));
+            by_service.entry(service).or_default().push(slice);
         }
         for (key, endpoints) in &legacy {
             let what = if by_service.contains_key(key) {
@@ -67,16 +64,34 @@ impl<'a> Index<'a> {
         }
     }
 
-    /// The endpoints of one port of a Service.
-    pub(super) fn of(
+    /// What a Service depends on; `pooled` says that addresses come from pools.
+    pub(super) fn input(&self, key: &Key, service: &Arc<Sourced<Service>>, pooled: bool) -> Input {
+        let slices = self.slices.get(key);
+        let legacy = self.legacy.get(key).filter(|_| slices.is_none());
+        Input {
+            service: Arc::clone(service),
+            slices: slices
+                .into_iter()
+                .flatten()
+                .map(|&it| Arc::clone(it))
+                .collect(),
+            legacy: legacy.map(|&it| Arc::clone(it)),
+            pooled,
+        }
+    }
+}
+
+impl Input {
+    /// The endpoints of one port of the Service.
+    pub(super) fn endpoints(
         &self,
         key: &Key,
         object: &str,
         port: &Port,
         weights: &Weights,
-        origin: &Origin,
         findings: &mut Findings,
     ) -> BTreeMap<SocketAddr, Endpoint> {
+        let origin = &self.service.origin;
         let mut pool = Pool {
             port,
             weights,
@@ -85,17 +100,11 @@ impl<'a> Index<'a> {
             offered: false,
             empty: true,
         };
-        match self.slices.get(key) {
-            Some(slices) => {
-                for (name, slice) in slices {
-                    pool.add_slice(name, slice, findings);
-                }
-            }
-            None => {
-                if let Some(endpoints) = self.legacy.get(key) {
-                    pool.add_legacy(key, endpoints, findings);
-                }
-            }
+        for slice in &self.slices {
+            pool.add_slice(slice, findings);
+        }
+        if let Some(endpoints) = &self.legacy {
+            pool.add_legacy(key, endpoints, findings);
         }
         if !pool.offered && !pool.empty {
             let what = format!(
@@ -133,21 +142,20 @@ struct Candidate<'a> {
     port: u16,
     /// `None`: not to be used at all.
     condition: Option<Condition>,
-    node: Option<&'a String>,
-    name: Option<&'a String>,
+    node: Option<&'a str>,
+    name: Option<&'a str>,
 }
 
 impl Pool<'_> {
     /// Several slices may list an endpoint while it moves from one to another.
-    fn add_slice(&mut self, key: &Key, slice: &Sourced<EndpointSlice>, findings: &mut Findings) {
-        let object = format!("EndpointSlice {key}");
+    fn add_slice(&mut self, slice: &Sourced<Slice>, findings: &mut Findings) {
         let Sourced {
             origin,
             object: slice,
         } = slice;
-        let endpoints = slice.endpoints.as_deref().unwrap_or_default();
-        self.empty &= endpoints.is_empty();
-        let family = match slice.address_type.as_str() {
+        let object = format!("EndpointSlice {}", slice.key);
+        self.empty &= slice.endpoints.is_empty();
+        let family = match &*slice.address_type {
             "IPv4" => Some(Family::V4),
             "IPv6" => Some(Family::V6),
             // Hand-written slices forget it; the addresses tell.
@@ -157,24 +165,24 @@ impl Pool<'_> {
                 return findings.problem(origin, &object, what, "use addressType IPv4 or IPv6");
             }
         };
-        for port in slice.ports.iter().flatten() {
+        for port in &slice.ports {
             let protocol = port.protocol.as_deref();
             let Some(number) = self.matching(
                 port.name.as_deref(),
                 protocol,
-                port.port,
+                port.number,
                 (origin, &object),
                 findings,
             ) else {
                 continue;
             };
-            for endpoint in endpoints {
-                let Some(address) = endpoint.addresses.first() else {
+            for endpoint in &slice.endpoints {
+                let Some(address) = &endpoint.address else {
                     let what = "an endpoint without an address";
                     findings.problem(origin, &object, what, "give it one, or remove it");
                     continue;
                 };
-                if endpoint.addresses.len() > 1 {
+                if endpoint.has_others {
                     // As kube-proxy does; the meaning of further ones is undefined.
                     let what = format!("of the addresses after {address} none is used");
                     findings.note(origin, &object, what);
@@ -183,9 +191,9 @@ impl Pool<'_> {
                     address,
                     family,
                     port: number,
-                    condition: condition(endpoint.conditions.as_ref()),
-                    node: endpoint.node_name.as_ref(),
-                    name: endpoint.target_ref.as_ref().and_then(|it| it.name.as_ref()),
+                    condition: endpoint.condition,
+                    node: endpoint.node.as_deref(),
+                    name: endpoint.name.as_deref(),
                 };
                 self.add(&candidate, origin, &object, findings);
             }
@@ -218,8 +226,11 @@ impl Pool<'_> {
                         family: None,
                         port: number,
                         condition: Some(Condition::Ready),
-                        node: address.node_name.as_ref(),
-                        name: address.target_ref.as_ref().and_then(|it| it.name.as_ref()),
+                        node: address.node_name.as_deref(),
+                        name: address
+                            .target_ref
+                            .as_ref()
+                            .and_then(|it| it.name.as_deref()),
                     };
                     self.add(&candidate, origin, &object, findings);
                 }
@@ -278,15 +289,18 @@ impl Pool<'_> {
             let remedy = "put the endpoints of each family into a slice of their own";
             return findings.problem(origin, object, what, remedy);
         }
-        self.seen.push((ip, candidate.name.cloned()));
+        self.seen.push((ip, candidate.name.map(str::to_owned)));
         let Some(condition) = candidate.condition else {
             return;
         };
         let endpoint = Endpoint {
-            weight: self.weights.of(ip, candidate.name.map(String::as_str)),
+            weight: self.weights.of(ip, candidate.name),
             condition,
-            node: candidate.node.filter(|node| !node.is_empty()).cloned(),
-            name: candidate.name.cloned(),
+            node: candidate
+                .node
+                .filter(|node| !node.is_empty())
+                .map(str::to_owned),
+            name: candidate.name.map(str::to_owned),
         };
         match self.endpoints.entry(SocketAddr::new(ip, candidate.port)) {
             Entry::Vacant(entry) => {
@@ -298,19 +312,5 @@ impl Pool<'_> {
             }
             Entry::Occupied(_) => {}
         }
-    }
-}
-
-/// What an endpoint's conditions allow (discovery/v1, EndpointConditions).
-fn condition(conditions: Option<&EndpointConditions>) -> Option<Condition> {
-    let ready = conditions.and_then(|it| it.ready).unwrap_or(true);
-    let serving = conditions.and_then(|it| it.serving).unwrap_or(ready);
-    let terminating = conditions.and_then(|it| it.terminating).unwrap_or(false);
-    if ready {
-        Some(Condition::Ready)
-    } else if serving && terminating {
-        Some(Condition::Draining)
-    } else {
-        None
     }
 }

@@ -8,20 +8,25 @@ mod addresses;
 mod annotations;
 mod balancer;
 mod endpoints;
+mod known;
 mod nodes;
 mod policies;
 mod service;
+mod slice;
 
-use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
-
-use k8s_openapi::{
-    api::{
-        core::v1::{Endpoints, Namespace, Node, Service},
-        discovery::v1::EndpointSlice,
-    },
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    fmt,
+    sync::Arc,
 };
 
+use k8s_openapi::{
+    api::core::v1::{Endpoints, Namespace, Node, Service},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use lb_common::Protocol;
+
+pub use self::{known::Known, slice::Slice};
 use super::{
     Findings, Origin, Outcome,
     metallb::{
@@ -29,7 +34,7 @@ use super::{
         types::{IpAddressPool, L2Advertisement},
     },
 };
-use crate::desired::{BalancerName, Desired};
+use crate::desired::{BalancerName, Desired, Frontend, Labels};
 
 /// The [`Service::spec`]'s `loadBalancerClass` that names naru.
 pub const LOAD_BALANCER_CLASS: &str = "naru.dev/naru";
@@ -43,15 +48,16 @@ pub struct Sourced<T> {
     pub object: T,
 }
 
-/// All objects that count, of one moment.
+/// Objects that count. Those that Services depend on are told apart by where they are: one
+/// that has changed is another one.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
     /// `v1` Service.
-    pub services: Vec<Sourced<Service>>,
+    pub services: Vec<Arc<Sourced<Service>>>,
     /// `v1` Endpoints; consulted where a Service has no EndpointSlice.
-    pub endpoints: Vec<Sourced<Endpoints>>,
+    pub endpoints: Vec<Arc<Sourced<Endpoints>>>,
     /// `discovery.k8s.io/v1` EndpointSlice.
-    pub slices: Vec<Sourced<EndpointSlice>>,
+    pub slices: Vec<Arc<Sourced<Slice>>>,
     /// `v1` Node.
     pub nodes: Vec<Sourced<Node>>,
     /// `v1` Namespace, for its labels.
@@ -81,101 +87,124 @@ impl Key {
     }
 }
 
-impl std::fmt::Display for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
     }
 }
 
-/// Works out what the objects ask for.
-pub fn translate(objects: &Objects) -> Outcome {
+/// Works out what the objects of one moment ask for. `known` is what this found the last
+/// time, so that the same Services are not worked out again.
+pub fn translate<'a>(
+    objects: impl Iterator<Item = &'a Objects> + Clone,
+    known: &mut Known,
+) -> Outcome {
     let mut findings = Findings::default();
-    let services = index(
-        "Service",
-        &objects.services,
-        |object| &object.metadata,
-        &mut findings,
-    );
-    let slices = index(
-        "EndpointSlice",
-        &objects.slices,
-        |object| &object.metadata,
-        &mut findings,
-    );
-    let endpoints = index(
-        "Endpoints",
-        &objects.endpoints,
-        |object| &object.metadata,
-        &mut findings,
-    );
+    let services = objects.clone().flat_map(|it| &it.services);
+    let key = |it: &Service| Key::of(&it.metadata);
+    let services = index("Service", services, key, &mut findings);
+    let slices = objects.clone().flat_map(|it| &it.slices);
+    let slices = index("EndpointSlice", slices, |it| it.key.clone(), &mut findings);
+    let endpoints = objects.clone().flat_map(|it| &it.endpoints);
+    let key = |it: &Endpoints| Key::of(&it.metadata);
+    let endpoints = index("Endpoints", endpoints, key, &mut findings);
     let endpoints = endpoints::Index::new(slices, endpoints, &services, &mut findings);
 
     let lan = metallb::read(
-        &objects.pools,
-        &objects.advertisements,
-        &objects.namespaces,
+        objects.clone().flat_map(|it| &it.pools),
+        objects.clone().flat_map(|it| &it.advertisements),
+        objects.clone().flat_map(|it| &it.namespaces),
         &mut findings,
     );
-    let mut desired = Desired {
-        nodes: nodes::read(&objects.nodes, &mut findings),
-        ..Desired::default()
-    };
-    let mut owners: BTreeMap<String, (String, &Origin)> = BTreeMap::new();
-    for (key, service) in &services {
-        let object = format!("Service {key}");
-        let pooled = lan.has_pools();
-        let found = service::ports(key, &object, service, &endpoints, pooled, &mut findings);
-        if let Some(mut balancer) = found.balancer {
-            balancer.namespace_labels = lan.namespace_labels(&key.namespace);
-            let name = BalancerName(key.to_string());
-            desired.balancers.insert(name, balancer);
+    let nodes = nodes::read(objects.flat_map(|it| &it.nodes), &mut findings);
+    let mut labels: BTreeMap<String, Labels> = BTreeMap::new();
+    let mut owners: BTreeMap<Taken, (Key, &Origin)> = BTreeMap::new();
+    let (mut ports, mut balancers) = (Vec::new(), Vec::new());
+    let mut before = known.begin();
+    for (key, service) in services {
+        let input = endpoints.input(&key, service, lan.has_pools());
+        let entry = known.renew(&mut before, key.clone(), input, |key, input, findings| {
+            service::ports(key, &format!("Service {key}"), input, findings)
+        });
+        findings.add(&entry.findings);
+        if let Some(balancer) = &mut entry.found.balancer {
+            let of = |namespace: &String| lan.namespace_labels(namespace);
+            let labels = labels.entry(key.namespace.clone()).or_insert_with_key(of);
+            if balancer.namespace_labels != *labels {
+                Arc::make_mut(balancer).namespace_labels = labels.clone();
+            }
+            balancers.push((BalancerName(key.to_string()), Arc::clone(balancer)));
         }
-        for (name, port) in found.ports {
+        for (name, port) in &entry.found.ports {
             // An external IP may be the cluster IP of the same Service.
-            let frontends: BTreeSet<_> = port.named().collect();
-            let frontends = frontends.into_iter().map(|it| format!("frontend {it}"));
-            for frontend in frontends.chain(port.node_port.iter().map(ToString::to_string)) {
+            let frontends: BTreeSet<_> = port.named().map(|it| Taken::Frontend(*it)).collect();
+            let on_node = port.node_port.as_ref();
+            let on_node = on_node.map(|it| Taken::NodePort(it.port, it.protocol));
+            for frontend in frontends.into_iter().chain(on_node) {
                 match owners.entry(frontend) {
                     Entry::Vacant(entry) => {
-                        entry.insert((object.clone(), &service.origin));
+                        entry.insert((key.clone(), &service.origin));
                     }
                     Entry::Occupied(entry) => {
                         let (other, origin) = entry.get();
                         findings.problem(
                             &service.origin,
-                            &object,
-                            format!("{} is already taken by {other} ({origin})", entry.key()),
+                            &format!("Service {key}"),
+                            format!(
+                                "{} is already taken by Service {other} ({origin})",
+                                entry.key()
+                            ),
                             "give one of the two another address or port",
                         );
                     }
                 }
             }
-            desired.services.insert(name, port);
+            ports.push((name.clone(), Arc::clone(port)));
         }
     }
-    desired.pools = lan.pools;
-    desired.advertisements = lan.advertisements;
-    findings.outcome(desired)
+    findings.outcome(Desired {
+        services: ports.into_iter().collect(),
+        nodes,
+        balancers: balancers.into_iter().collect(),
+        pools: lan.pools,
+        advertisements: lan.advertisements,
+    })
+}
+
+/// What only one Service can have.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Taken {
+    Frontend(Frontend),
+    NodePort(u16, Protocol),
+}
+
+impl fmt::Display for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Frontend(frontend) => write!(f, "frontend {frontend}"),
+            Self::NodePort(port, protocol) => write!(f, "node port {port}/{protocol}"),
+        }
+    }
 }
 
 /// The objects of one kind by name, so that equal input gives equal order.
 fn index<'a, T>(
     kind: &str,
-    objects: &'a [Sourced<T>],
-    metadata: impl Fn(&T) -> &ObjectMeta,
+    objects: impl Iterator<Item = &'a Arc<Sourced<T>>>,
+    key: impl Fn(&T) -> Key,
     findings: &mut Findings,
-) -> BTreeMap<Key, &'a Sourced<T>> {
-    let mut index: BTreeMap<Key, &Sourced<T>> = BTreeMap::new();
+) -> BTreeMap<Key, &'a Arc<Sourced<T>>> {
+    let mut index: BTreeMap<Key, &Arc<Sourced<T>>> = BTreeMap::new();
     for sourced in objects {
-        let key = Key::of(metadata(&sourced.object));
+        let key = key(&sourced.object);
         if key.name.is_empty() {
             let object = format!("{kind} {}/?", key.namespace);
             let what = "metadata.name is missing";
             findings.problem(&sourced.origin, &object, what, "give the object a name");
             continue;
         }
-        let object = format!("{kind} {key}");
         if !(is_name(&key.namespace) && is_name(&key.name)) {
+            let object = format!("{kind} {key}");
             let what = "its name or namespace is none that Kubernetes takes";
             let remedy = "use lower-case letters, digits, `-` and `.`";
             findings.problem(&sourced.origin, &object, what, remedy);
@@ -187,7 +216,7 @@ fn index<'a, T>(
             }
             Entry::Occupied(entry) => findings.problem(
                 &sourced.origin,
-                &object,
+                &format!("{kind} {}", entry.key()),
                 format!("it is already defined at {}", entry.get().origin),
                 "remove one of the two, or rename it",
             ),

@@ -14,8 +14,8 @@ use crate::{
 };
 
 /// What each node is known by in the cluster, by its name.
-pub(super) fn read(
-    nodes: &[Sourced<Node>],
+pub(super) fn read<'a>(
+    nodes: impl Iterator<Item = &'a Sourced<Node>>,
     findings: &mut Findings,
 ) -> BTreeMap<String, desired::Node> {
     let mut read = BTreeMap::new();

@@ -3,19 +3,18 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
-use k8s_openapi::{
-    api::core::v1::{Service, ServicePort},
-    apimachinery::pkg::util::intstr::IntOrString,
-};
+use k8s_openapi::{api::core::v1::ServicePort, apimachinery::pkg::util::intstr::IntOrString};
 use lb_common::{Algorithm, Protocol, maglev};
 
 use super::{
-    Key, Sourced,
+    Key,
     addresses::{self, Addresses},
     annotations::{self, Choices},
-    endpoints, policies,
+    known::Input,
+    policies,
 };
 use crate::{
     desired::{self, Family, Frontend, NodePort, ServiceName},
@@ -40,20 +39,14 @@ pub(super) struct Port {
 pub(super) struct Found {
     /// A service for each port; none where nobody reaches it. Those that take their address
     /// from a pool may have no frontend yet.
-    pub(super) ports: Vec<(ServiceName, desired::Service)>,
-    /// It as a load balancer, where naru is that.
-    pub(super) balancer: Option<desired::Balancer>,
+    pub(super) ports: Vec<(ServiceName, Arc<desired::Service>)>,
+    /// It as a load balancer, where naru is that; the labels of its namespace are not known yet.
+    pub(super) balancer: Option<Arc<desired::Balancer>>,
 }
 
-/// Reads it; `pooled` says that addresses come from pools.
-pub(super) fn ports(
-    key: &Key,
-    object: &str,
-    service: &Sourced<Service>,
-    endpoints: &endpoints::Index<'_>,
-    pooled: bool,
-    findings: &mut Findings,
-) -> Found {
+/// Reads it.
+pub(super) fn ports(key: &Key, object: &str, input: &Input, findings: &mut Findings) -> Found {
+    let (service, pooled) = (&input.service, input.pooled);
     let origin = &service.origin;
     let metadata = &service.object.metadata;
     let Some(spec) = &service.object.spec else {
@@ -123,7 +116,7 @@ pub(super) fn ports(
         if !addresses.reach(&port) {
             continue;
         }
-        let found = endpoints.of(key, object, &port, &choices.weights, origin, findings);
+        let found = input.endpoints(key, object, &port, &choices.weights, findings);
         let at = |ips: &BTreeSet<IpAddr>| -> BTreeSet<Frontend> {
             let frontend = |&ip| Frontend {
                 addr: SocketAddr::new(ip, port.number),
@@ -188,12 +181,13 @@ pub(super) fn ports(
         };
         let name = ServiceName(format!("{key}:{label}"));
         balanced.insert(name.clone(), at);
-        services.push((name, served));
+        services.push((name, Arc::new(served)));
     }
     let balancer = addresses
         .wish
         .filter(|_| !balanced.is_empty())
         .map(|wish| wish.balancer(key, &service.object, spec, &policies, balanced));
+    let balancer = balancer.map(Arc::new);
     Found {
         ports: services,
         balancer,

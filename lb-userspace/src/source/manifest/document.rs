@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use serde_saphyr::Spanned;
@@ -123,10 +124,15 @@ impl Object<'_> {
         }
         let name = format!("{kind} {}", self.name());
         match (version, kind) {
-            ("v1", "Service") => self.take(&name, &mut objects.services, findings),
-            ("v1", "Endpoints") => self.take(&name, &mut objects.endpoints, findings),
+            ("v1", "Service") => objects
+                .services
+                .extend(self.take(&name, findings).map(Arc::new)),
+            ("v1", "Endpoints") => objects
+                .endpoints
+                .extend(self.take(&name, findings).map(Arc::new)),
             ("discovery.k8s.io/v1", "EndpointSlice") => {
-                self.take(&name, &mut objects.slices, findings);
+                let slice = self.take::<EndpointSlice>(&name, findings);
+                objects.slices.extend(slice.map(|it| Arc::new(it.into())));
             }
             (_, "EndpointSlice") if version.starts_with("discovery.k8s.io/") => findings.problem(
                 &origin,
@@ -137,8 +143,8 @@ impl Object<'_> {
             (_, kind) if kind.ends_with("List") && self.raw.get("items").is_some() => {
                 self.items(objects, findings);
             }
-            ("v1", "Node") => self.take(&name, &mut objects.nodes, findings),
-            ("v1", "Namespace") => self.take(&name, &mut objects.namespaces, findings),
+            ("v1", "Node") => objects.nodes.extend(self.take(&name, findings)),
+            ("v1", "Namespace") => objects.namespaces.extend(self.take(&name, findings)),
             ("v1", "ConfigMap") if self.is_legacy() => self.convert(&name, objects, findings),
             ("v1", "Secret") => findings.note(&origin, &name, "not used by naru yet"),
             _ if version.starts_with("metallb.io/") => {
@@ -171,10 +177,10 @@ impl Object<'_> {
         let origin = Origin::line(self.file, self.line);
         match (version, kind) {
             ("metallb.io/v1beta1", "IPAddressPool") => {
-                return self.take(name, &mut objects.pools, findings);
+                return objects.pools.extend(self.take(name, findings));
             }
             ("metallb.io/v1beta1", "L2Advertisement") => {
-                return self.take(name, &mut objects.advertisements, findings);
+                return objects.advertisements.extend(self.take(name, findings));
             }
             (_, "IPAddressPool" | "L2Advertisement") => {
                 let what = format!("apiVersion {version} of this kind is not known");
@@ -186,12 +192,12 @@ impl Object<'_> {
                 return findings.problem(&origin, name, what, remedy);
             }
             // Read, so that what is mistaken in them is told.
-            (_, "BGPPeer") => self.take::<bgp::BgpPeer>(name, &mut Vec::new(), findings),
+            (_, "BGPPeer") => drop(self.take::<bgp::BgpPeer>(name, findings)),
             (_, "BGPAdvertisement") => {
-                self.take::<bgp::BgpAdvertisement>(name, &mut Vec::new(), findings);
+                drop(self.take::<bgp::BgpAdvertisement>(name, findings));
             }
-            (_, "Community") => self.take::<bgp::Community>(name, &mut Vec::new(), findings),
-            (_, "BFDProfile") => self.take::<bgp::BfdProfile>(name, &mut Vec::new(), findings),
+            (_, "Community") => drop(self.take::<bgp::Community>(name, findings)),
+            (_, "BFDProfile") => drop(self.take::<bgp::BfdProfile>(name, findings)),
             _ => return findings.note(&origin, name, "not used by naru"),
         }
         findings.note(&origin, name, NO_BGP);
@@ -235,9 +241,8 @@ impl Object<'_> {
     fn take<T: DeserializeOwned + Serialize>(
         &self,
         name: &str,
-        into: &mut Vec<Sourced<T>>,
         findings: &mut Findings,
-    ) {
+    ) -> Option<Sourced<T>> {
         let parsed = match self.body {
             Body::Text(document) => yaml::parse_public(document.text, document.line),
             Body::Item => T::deserialize(self.raw).map_err(|error| YamlError {
@@ -256,12 +261,13 @@ impl Object<'_> {
                         findings.note(&origin, name, what);
                     }
                 }
-                into.push(Sourced { origin, object });
+                Some(Sourced { origin, object })
             }
             Err(error) => {
                 let origin = Origin::line(self.file, error.line.unwrap_or(self.line));
                 let remedy = "see `kubectl explain` for the fields of this kind";
                 findings.problem(&origin, name, error.what, remedy);
+                None
             }
         }
     }

@@ -5,14 +5,12 @@
 //! ConfigMap (`web.yaml → ..data/web.yaml`, `..data → ..2026_01_01`) reads as the
 //! files it shows.
 
+mod directory;
 pub(crate) mod document;
 
-use std::{
-    ffi::OsStr,
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{borrow::Cow, ffi::OsStr, fs, io, path::Path, sync::Arc};
+
+pub(crate) use self::directory::Directory;
 
 use super::{Findings, Origin, Outcome, kubernetes};
 use crate::desired::Desired;
@@ -24,26 +22,7 @@ const MAX_FILE: u64 = 64 << 20;
 
 /// Reads all manifests in `dir`.
 pub fn load(dir: &Path) -> Outcome {
-    let mut findings = Findings::default();
-    let mut objects = kubernetes::Objects::default();
-    match files(dir) {
-        Ok(files) => {
-            if files.is_empty() {
-                let what = "no *.yaml, *.yml or *.json here, so there are no services";
-                findings.note(&Origin::file(&dir.display().to_string()), "", what);
-            }
-            for path in files {
-                read_file(&path, &mut objects, &mut findings);
-            }
-        }
-        Err(error) => findings.problem(
-            &Origin::file(&dir.display().to_string()),
-            "",
-            format!("the directory cannot be read: {error}"),
-            "name a directory that exists and that naru may read",
-        ),
-    }
-    outcome(&objects, findings)
+    Directory::new(dir.to_owned()).load()
 }
 
 /// Reads one manifest file of this name and text, as if it were alone in its directory.
@@ -51,11 +30,16 @@ pub fn parse(file: &str, text: &str) -> Outcome {
     let mut findings = Findings::default();
     let mut objects = kubernetes::Objects::default();
     read_text(file, text, &mut objects, &mut findings);
-    outcome(&objects, findings)
+    let all = std::iter::once(&objects);
+    outcome(all, &mut kubernetes::Known::default(), findings)
 }
 
-fn outcome(objects: &kubernetes::Objects, mut findings: Findings) -> Outcome {
-    match kubernetes::translate(objects) {
+fn outcome<'a>(
+    objects: impl Iterator<Item = &'a kubernetes::Objects> + Clone,
+    services: &mut kubernetes::Known,
+    mut findings: Findings,
+) -> Outcome {
+    match kubernetes::translate(objects, services) {
         Ok(loaded) => {
             findings.notes.extend(loaded.notes);
             findings.outcome(loaded.desired)
@@ -91,22 +75,37 @@ pub(crate) fn read_text(
     }
 }
 
-fn read_file(path: &Path, objects: &mut kubernetes::Objects, findings: &mut Findings) {
-    let name = path
-        .file_name()
-        .unwrap_or(path.as_os_str())
-        .to_string_lossy();
-    match contents(path) {
-        Ok(text) => read_text(&name, &text, objects, findings),
-        // Gone between listing and reading: the removal is a change of its own.
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => {}
-        Err(error) => findings.problem(
-            &Origin::file(&name),
-            "",
-            format!("the file cannot be read: {error}"),
-            "make it readable UTF-8 text, or remove it",
-        ),
+fn no_files(dir: &Path, findings: &mut Findings) {
+    let what = "no *.yaml, *.yml or *.json here, so there are no services";
+    findings.note(&Origin::file(&dir.display().to_string()), "", what);
+}
+
+fn no_directory(dir: &Path, error: &io::Error, findings: &mut Findings) {
+    findings.problem(
+        &Origin::file(&dir.display().to_string()),
+        "",
+        format!("the directory cannot be read: {error}"),
+        "name a directory that exists and that naru may read",
+    );
+}
+
+fn unreadable(path: &Path, error: &io::Error, findings: &mut Findings) {
+    // Gone between listing and reading: the removal is a change of its own.
+    if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() {
+        return;
     }
+    findings.problem(
+        &Origin::file(&name(path)),
+        "",
+        format!("the file cannot be read: {error}"),
+        "make it readable UTF-8 text, or remove it",
+    );
+}
+
+/// What a file is called in messages.
+fn name(path: &Path) -> Cow<'_, str> {
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    name.to_string_lossy()
 }
 
 /// Reads a file of a sane size as UTF-8.
@@ -122,19 +121,6 @@ pub(crate) fn contents(path: &Path) -> io::Result<String> {
         let what = format!("line {line} is not UTF-8");
         io::Error::new(io::ErrorKind::InvalidData, what)
     })
-}
-
-/// The manifest files in `dir`, sorted by name.
-pub(crate) fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        if is_manifest_name(path.file_name()) && !path.is_dir() {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
 }
 
 /// Whether a file of this name would be read.

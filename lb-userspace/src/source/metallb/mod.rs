@@ -53,13 +53,13 @@ impl Lan {
 }
 
 /// Reads all of them.
-pub(super) fn read(
-    pools: &[Sourced<IpAddressPool>],
-    advertisements: &[Sourced<L2Advertisement>],
-    namespaces: &[Sourced<Namespace>],
+pub(super) fn read<'a>(
+    pools: impl IntoIterator<Item = &'a Sourced<IpAddressPool>>,
+    advertisements: impl IntoIterator<Item = &'a Sourced<L2Advertisement>>,
+    namespaces: impl IntoIterator<Item = &'a Sourced<Namespace>>,
     findings: &mut Findings,
 ) -> Lan {
-    let namespaces = namespaces.iter().filter_map(|it| {
+    let namespaces = namespaces.into_iter().filter_map(|it| {
         let metadata = &it.object.metadata;
         let labels = metadata.labels.clone().unwrap_or_default();
         Some((metadata.name.clone()?, labels))
@@ -90,9 +90,9 @@ struct Named<'a, T> {
 }
 
 /// The objects of one kind by name: MetalLB knows one namespace only.
-fn named<'a, T>(
+fn named<'a, T: 'a>(
     kind: &str,
-    objects: &'a [Sourced<T>],
+    objects: impl IntoIterator<Item = &'a Sourced<T>>,
     metadata: impl Fn(&T) -> &ObjectMeta,
     findings: &mut Findings,
 ) -> BTreeMap<String, Named<'a, T>> {
