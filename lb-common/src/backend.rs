@@ -4,7 +4,7 @@ use crate::{Addr, Port};
 
 /// Names one backend for as long as any flow may remember it: index and generation.
 ///
-/// Bits 0–19 are the index in map `BACKENDS`, bits 20–30 a generation that counts
+/// Bits 0–19 are the index in map `BACKENDS`, bits 20–29 a generation that counts
 /// up whenever the index is given to another backend, so that a flow of the old
 /// one never matches the new one. Zero names none: index 0 is never used.
 #[repr(transparent)]
@@ -14,10 +14,13 @@ pub struct BackendId(pub u32);
 impl BackendId {
     /// No backend.
     pub const NONE: Self = Self(0);
+    /// Stands in flows for the node that had the VIP before this one: what began there
+    /// is given back to it (map `FORMERS`). No entry of map `BACKENDS` has this id.
+    pub const FORMER: Self = Self(1 << Self::INDEX_BITS);
     /// Number of bits of the index.
     pub const INDEX_BITS: u32 = 20;
     /// Generations before the count starts anew.
-    pub const GENERATIONS: u32 = 1 << 11;
+    pub const GENERATIONS: u32 = 1 << 10;
 
     /// The id of `index` in its `generation` (taken modulo [`Self::GENERATIONS`]).
     #[inline(always)]

@@ -11,17 +11,20 @@ use crate::BackendId;
 
 /// Value of map `SLOTS` (key: slot index), one 8-byte store each.
 ///
-/// Bits 0–30 are the current backend, where flows begin; 32–62 the previous one, where flows
+/// Bits 0–29 are the current backend, where flows begin; 32–61 the previous one, where flows
 /// are that began before the slot changed (no backend: the service had another table then).
-/// Bit 31: current and previous are one, but flows of earlier ones have records. Bit 63: all
-/// flows have. Slots of round-robin tables are always settled: their flows have records anyway.
+/// Bit 31: current and previous are one, but flows of earlier ones have records. Bit 62: a VIP
+/// has come from another node, and flows without a record may have begun there. Bit 63: all
+/// flows have records. Slots of round-robin tables are always settled: their flows have them
+/// anyway.
 #[repr(transparent)]
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u64);
 
 impl Slot {
-    const BACKEND: u64 = (1 << 31) - 1;
+    const BACKEND: u64 = (1 << 30) - 1;
     const LOOKED_UP: u64 = 1 << 31;
+    const TAKEN_OVER: u64 = 1 << 62;
     const RECORDED: u64 = 1 << 63;
 
     /// A slot whose flows need no record: all of them are `backend`'s.
@@ -74,7 +77,7 @@ impl Slot {
     /// Whether no flow of the slot has a record that counts.
     #[inline(always)]
     pub const fn is_settled(self) -> bool {
-        // The two bits are never set at once.
+        // Of the bits none is set in both halves.
         self.0 as u32 == (self.0 >> 32) as u32
     }
 
@@ -90,21 +93,37 @@ impl Slot {
         self.0 & Self::RECORDED != 0 || self.current().is_none()
     }
 
-    /// Whether the slot has changed within the drain window.
+    /// Whether the slot has changed within the drain window, or was taken over.
     #[inline(always)]
     pub const fn is_changing(self) -> bool {
-        self.current().0 != self.previous().0
+        self.current().0 != self.previous().0 || self.is_taken_over()
+    }
+
+    /// Whether flows without a record may have begun at the node that had the VIP before, which
+    /// is asked first; those that it knows as little began here.
+    #[inline(always)]
+    pub const fn is_taken_over(self) -> bool {
+        self.0 & Self::TAKEN_OVER != 0
+    }
+
+    /// What the slot becomes when a VIP of its service comes here from another node.
+    #[must_use]
+    pub const fn taken_over(self) -> Self {
+        Self(self.0 | Self::TAKEN_OVER)
     }
 
     /// What the slot becomes where it shall name `wanted`, which is settled or recorded.
     ///
     /// Flows without a record stay with the backend that they began with: the one from before
-    /// the first change of this window.
+    /// the first change of this window. Where all had records none of them began here.
     #[must_use]
     pub const fn changed(self, wanted: Self) -> Self {
         let (now, new) = (self.current(), wanted.current());
         let recorded = wanted.0 & Self::RECORDED != 0;
-        let next = Self::of(new, self.previous()).recorded(recorded);
+        let has_unrecorded = self.0 & Self::RECORDED == 0 || self.is_changing();
+        let previous = if has_unrecorded { self.previous() } else { new };
+        let mut next = Self::of(new, previous).recorded(recorded);
+        next.0 |= self.0 & Self::TAKEN_OVER;
         if now.0 != new.0 {
             // It may be as it was before, but what began in between has records.
             return if next.is_changing() {
@@ -160,6 +179,9 @@ impl core::fmt::Debug for Slot {
         if self.is_looked_up() {
             f.write_str("?")?;
         }
+        if self.is_taken_over() {
+            f.write_str("^")?;
+        }
         if self.0 & Self::RECORDED != 0 {
             f.write_str("!")?;
         }
@@ -210,8 +232,28 @@ mod tests {
         let slot = recorded.changed(Slot::settled(A));
         assert!(slot.is_looked_up() && !slot.records());
         assert_eq!(slot.changed(recorded), recorded);
+        let slot = recorded.changed(Slot::settled(B));
+        assert_eq!(slot, Slot::settled(B).looked_up(), "none began here");
         let slot = recorded.changed(Slot::settled(B).recorded(true));
         assert_eq!(slot.aged(), Slot::settled(B).recorded(true));
+    }
+
+    #[test]
+    fn flows_of_another_node_are_told_apart_for_a_window() {
+        let slot = Slot::settled(A).taken_over();
+        assert!(slot.is_taken_over() && slot.is_changing() && slot.records());
+        assert!(!slot.is_settled());
+        assert_eq!(slot.taken_over(), slot);
+        let slot = slot.changed(Slot::settled(B));
+        assert!(slot.is_taken_over(), "{slot:?}");
+        // What that node does not know either began here.
+        assert_eq!((slot.current(), slot.previous()), (B, A));
+        let aged = slot.aged();
+        assert!(!aged.is_taken_over() && aged.is_looked_up(), "{aged:?}");
+        let aged = Slot::settled(A).taken_over().aged();
+        assert!(aged.is_looked_up() && !aged.is_changing(), "{aged:?}");
+        let recorded = Slot::settled(A).recorded(true);
+        assert_eq!(recorded.taken_over().aged(), recorded);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use lb_common::{
-    Backend, BackendId, Entry, Flow, FlowState, Mode, Port, Protocol, Reply, SnatSource, Tuple,
-    Verdict,
+    Addr, Backend, BackendId, Entry, Flow, FlowState, Mode, Port, Protocol, Reply, SnatSource,
+    Tuple, Verdict,
     flow::{tcp_flag, tick},
     hash,
 };
@@ -38,6 +38,8 @@ pub enum Known {
     Live(&'static Backend),
     /// A flow whose backend is gone.
     Orphan,
+    /// One that began at the node that had the VIP before.
+    Former,
     /// Nothing, or nothing that still counts.
     Unknown,
 }
@@ -84,6 +86,12 @@ pub fn find(headers: &Headers, now: u32, work: &mut Work) -> Known {
     if headers.opens() && flow.state.is_closing() {
         return Known::Unknown;
     }
+    if flow.backend == BackendId::FORMER && !headers.opens() {
+        if !dry_run() {
+            flow.refresh(now, seen(flow.state, headers, true), headers.is_tcp());
+        }
+        return Known::Former;
+    }
     // A client that tries to connect once more, or that has no connection, is better off
     // elsewhere than with a backend that does not answer.
     let kept = if headers.opens() || headers.tuple.protocol == Protocol::Udp as u8 {
@@ -106,6 +114,12 @@ pub fn find(headers: &Headers, now: u32, work: &mut Work) -> Known {
     }
     work.mode = mode as u32;
     Known::Live(backend)
+}
+
+/// Whether there is a record of such a flow, be it one that is over.
+#[inline(always)]
+pub fn has_record(client: &Tuple) -> bool {
+    FLOWS.get_ptr(client).is_some()
 }
 
 /// How the packets of a flow reach its backend: `nat` where the flow was begun so, though
@@ -256,6 +270,23 @@ pub fn create_nat(
         }
     }
     Err(Verdict::PortsExhausted)
+}
+
+/// Records of a connection that it began at the node that had the VIP before.
+#[inline(always)]
+pub fn leave(headers: &Headers, now: u32, work: &mut Work) {
+    work.flow = Flow::new(
+        BackendId::FORMER,
+        now,
+        Addr::UNSPECIFIED,
+        Port::default(),
+        seen(FlowState::default(), headers, true),
+        headers.is_tcp(),
+    );
+    if !dry_run() {
+        // Without a record it goes back all the same, for a window.
+        let _ = FLOWS.insert(&headers.tuple, &work.flow, 0);
+    }
 }
 
 /// Fills [`Work::flow`] and [`Work::reply`] for a new flow.

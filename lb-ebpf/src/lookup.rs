@@ -176,6 +176,9 @@ pub fn ingress<F: Frame>(frame: &F) -> Result<Plan, Verdict> {
     if headers.payload == Payload::Ports && plan.step != Step::Refuse {
         fragment::record(headers, work.now);
         work.count(headers);
+        if plan.step == Step::GiveBack && work.leaves != 0 {
+            flow::leave(headers, work.now, work);
+        }
     }
     Ok(plan)
 }

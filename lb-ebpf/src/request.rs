@@ -1,6 +1,8 @@
 //! A client's packet → the backend that serves it.
 
-use lb_common::{Addr, Algorithm, Backend, Mode, SnatSource, Verdict, service::handover_table};
+use lb_common::{
+    Addr, Algorithm, Backend, Mode, Slot, SnatSource, Verdict, service::handover_table,
+};
 
 use crate::{
     client, count,
@@ -40,15 +42,26 @@ pub fn find(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<Plan
             }
             // A connection that lost its backend cannot go on elsewhere.
             Known::Orphan if goes_on => return Ok(refusal(headers)),
-            // Of a slot that has changed it may have begun here as well as there, where it had
-            // been another one until then.
-            _ if goes_on && place.slot.knows_all() && may_give_back(ctx, headers, work) => {
+            known
+                if goes_on
+                    && began_there(&known, place.slot)
+                    && may_give_back(ctx, headers, work) =>
+            {
+                let anew = place.slot.is_taken_over() && matches!(known, Known::Unknown);
+                work.leaves = anew.into();
                 return Ok(Step::GiveBack.with(Verdict::Returned));
             }
             _ => return Ok(Step::Begin.with(Verdict::NotOurs)),
         },
     };
     Ok(towards(backend, work.mode, work.sealed()))
+}
+
+/// Whether a connection that goes on began at the node that had the VIP before. Of a slot that
+/// has changed it may as well have begun here, with the backend from before.
+#[inline(always)]
+fn began_there(known: &Known, slot: Slot) -> bool {
+    matches!(known, Known::Former) || slot.knows_all() || slot.is_taken_over()
 }
 
 /// The plan for a packet that goes to `backend` in `mode`, a [`Mode`] as its number.
@@ -125,6 +138,7 @@ pub fn may_give_back(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> bo
     work.hop = *former;
     work.to = headers.tuple;
     work.counted = Counted::Not as u32;
+    work.leaves = 0;
     true
 }
 
@@ -157,6 +171,8 @@ pub fn begin(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<Pla
     let mut candidate = last.or(home);
     // What goes on with a former table, where there is none now, outlasts it by its record.
     let mut records = place.slot.records() || turns || table.is_empty();
+    // Nor may an earlier one's record outlive it that names another backend.
+    records |= place.slot.is_looked_up() && flow::has_record(&headers.tuple);
     if handed != 0 && candidate.is_none() {
         // The slot's own where both nodes see the same endpoints, else any on this node.
         candidate = flow::backend(place.slot.current()).filter(here);

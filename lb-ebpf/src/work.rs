@@ -26,6 +26,8 @@ pub struct Work {
     pub handed: u32,
     /// How often the packet has gone back to a node that had the VIP before.
     pub returns: u32,
+    /// 1 where its flow is to be recorded as one that began there.
+    pub leaves: u32,
     /// The [`Mode`] of the flow, as its number.
     pub mode: u32,
     /// By which entry the packet came.

@@ -20,8 +20,11 @@ impl State {
     pub(super) fn claim(&mut self) {
         let (claims, again) = self.elect();
         let answerable = announce::answerable(&claims, &self.links);
-        let formers = self.formers(&claims, &again);
-        if let Err(error) = self.datapath.set_formers(&formers) {
+        let former = &self.ownership.claims;
+        let gained = claims.keys().filter(|ip| !former.contains_key(*ip));
+        let gained = gained.chain(&again).copied().collect();
+        let formers = self.formers(&claims, &gained);
+        if let Err(error) = self.datapath.set_formers(&formers, &gained) {
             let failure = format!("{error}; connections of nodes that had addresses before end");
             self.failures.push(failure);
         }

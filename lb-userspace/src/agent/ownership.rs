@@ -206,18 +206,16 @@ impl State {
     }
 
     /// Which node had each address before, by its own address, once `claims` are in force:
-    /// connections that began there are given back to it. One that is lost knows none. Of
-    /// `again` another one had announced them beside this node.
+    /// connections that began there are given back to it. One that is lost knows none. `gained`
+    /// are those that this node has not had until now, or not alone.
     pub(super) fn formers(
         &self,
         claims: &Claims,
-        again: &BTreeSet<IpAddr>,
+        gained: &BTreeSet<IpAddr>,
     ) -> BTreeMap<IpAddr, IpAddr> {
         let there = |name: &String| self.peers.get(name).filter(|_| !self.is_lost(name));
         let mut formers = self.datapath.formers();
-        let former = &self.ownership.claims;
-        let gained = |ip: &&IpAddr| !former.contains_key(*ip) || again.contains(*ip);
-        for ip in claims.keys().filter(gained) {
+        for ip in claims.keys().filter(|ip| gained.contains(ip)) {
             if let Some(claimant) = self.ownership.claimants.get(ip) {
                 match there(claimant) {
                     Some(peer) => formers.insert(*ip, peer.addr),

@@ -93,11 +93,19 @@ impl Datapath {
     }
 
     /// Has the program give connections that it does not know back to the node that had the
-    /// VIP before: VIP → that node's own address on a LAN of this one.
+    /// VIP before: VIP → that node's own address on a LAN of this one. `gained` are those that
+    /// come from there now: until the drain window has passed, connections without a record
+    /// began there.
     ///
     /// # Errors
     /// Where the map takes no more; what it holds then, [`Self::formers`] tells.
-    pub fn set_formers(&mut self, formers: &BTreeMap<IpAddr, IpAddr>) -> Result<(), DatapathError> {
+    pub fn set_formers(
+        &mut self,
+        formers: &BTreeMap<IpAddr, IpAddr>,
+        gained: &BTreeSet<IpAddr>,
+    ) -> Result<(), DatapathError> {
+        let gained = gained.iter().filter(|ip| formers.contains_key(*ip));
+        self.take_over(&gained.map(|&ip| ip.into()).collect());
         let entries = formers
             .iter()
             .map(|(&vip, &node)| (vip.into(), node.into()));

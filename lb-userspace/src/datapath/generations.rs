@@ -3,11 +3,12 @@
 //!
 //! A slot that changes names its previous backend for a window, and is looked up afterwards
 //! until no record is left that names another one (see [`Slot`]). A service that gets another
-//! table, or none, keeps its former one for as long. A new local backend's replies are restored
+//! table, or none, keeps its former one for as long. Where a VIP comes from another node, flows
+//! without a record are that one's for a window. A new local backend's replies are restored
 //! without a record a window later, when connections that came by no frontend are known.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -16,7 +17,7 @@ use std::{
 };
 
 use lb_common::{
-    Algorithm, Backend, BackendId, Frontend, Slot, SlotTable, config::MAX_SERVICES,
+    Addr, Algorithm, Backend, BackendId, Frontend, Slot, SlotTable, config::MAX_SERVICES,
     service::former_table,
 };
 
@@ -132,6 +133,9 @@ impl Datapath {
     pub(super) fn store_slots(&mut self, image: &MapImage, applied: &mut Applied) {
         let now = self.live.generations.started.tenths();
         let mut stored = 0;
+        let entries = image.frontends.iter();
+        let given_back = entries.filter(|(it, _)| self.live.formers.contains_key(&it.addr));
+        let given_back: BTreeSet<u32> = given_back.map(|(_, entry)| entry.service()).collect();
         for (&index, table) in &image.services {
             let Some(wanted) = image.tables.get(&table.offset()) else {
                 continue;
@@ -139,12 +143,16 @@ impl Datapath {
             if table.is_empty() {
                 continue;
             }
-            let began = self.began(index, *table);
+            let mut began = self.began(index, *table);
+            if matches!(began, Began::Never) && given_back.contains(&index) && computes(*table) {
+                began = Began::There;
+            }
             for (slot, &wanted) in (table.offset()..).zip(wanted) {
                 let live = Slot(self.maps.slots.get(slot as usize));
                 let next = match began {
                     Began::Here => live.changed(wanted),
                     Began::Never => wanted,
+                    Began::There => wanted.taken_over(),
                     Began::Recorded => wanted.looked_up(),
                     Began::Elsewhere => {
                         let recorded = wanted.recorded(false) != wanted;
@@ -169,6 +177,27 @@ impl Datapath {
             serial.fetch_add(1, Ordering::AcqRel);
         }
         applied.slots += stored;
+    }
+
+    /// Has flows without a record go back to where these VIPs come from, for a window.
+    pub(super) fn take_over(&mut self, gained: &BTreeSet<Addr>) {
+        let entries = self.live.frontends.iter();
+        let services = entries.filter(|(frontend, _)| gained.contains(&frontend.addr));
+        let services: BTreeSet<u32> = services.map(|(_, entry)| entry.service()).collect();
+        let generations = &mut self.live.generations;
+        let now = generations.started.tenths();
+        for service in services {
+            let table = self.live.services.get(&service).copied();
+            let Some(table) = table.filter(|table| computes(*table)) else {
+                continue;
+            };
+            for slot in table.offset()..table.offset() + table.len() {
+                let live = Slot(self.maps.slots.get(slot as usize));
+                self.maps.slots.set(slot as usize, live.taken_over().0);
+                generations.changing.insert(slot, now);
+            }
+            generations.serial.fetch_add(1, Ordering::AcqRel);
+        }
     }
 
     /// Where flows of a service may have begun that is to have this table now.
@@ -330,7 +359,7 @@ impl Datapath {
         }
         for slot in table.offset()..table.offset() + table.len() {
             let live = Slot(self.maps.slots.get(slot as usize));
-            if live.previous().is_none() {
+            if live.previous().is_none() && !live.is_taken_over() {
                 self.maps.slots.set(slot as usize, live.aged().0);
                 self.live.generations.changing.remove(&slot);
             }
@@ -369,6 +398,8 @@ enum Began {
     Here,
     /// Nowhere: it had none.
     Never,
+    /// At the node that had a VIP of it before, if anywhere.
+    There,
     /// By turns: they have records.
     Recorded,
     /// By a former table.

@@ -10,7 +10,8 @@ use std::{
 
 use aya::maps::{Array, HashMap, Map, MapData};
 use lb_common::{
-    Algorithm, Backend, Entry, Flow, Frontend, Mode, Reply, Slot, SlotTable, Tuple,
+    Addr, Algorithm, Backend, BackendId, Entry, Flow, Frontend, Mode, Reply, Slot, SlotTable,
+    Tuple,
     config::{MAX_SERVICES, MAX_SLOTS, MAX_TABLES},
     hash,
 };
@@ -42,6 +43,7 @@ pub struct Sweeper {
     replies: HashMap<MapData, Tuple, Reply>,
     frontends: HashMap<MapData, Frontend, Entry>,
     backends: Array<MapData, Backend>,
+    formers: HashMap<MapData, Addr, Addr>,
     services: Words,
     slots: Words,
     gone_flows: GoneFlows,
@@ -75,6 +77,9 @@ impl Datapath {
             backends: open("BACKENDS")?
                 .try_into()
                 .map_err(DatapathError::map("BACKENDS"))?,
+            formers: open("FORMERS")?
+                .try_into()
+                .map_err(DatapathError::map("FORMERS"))?,
             services: words("SERVICES", MAX_TABLES)?,
             slots: words("SLOTS", MAX_SLOTS)?,
             gone_flows: self.options.gone_flows,
@@ -145,6 +150,9 @@ impl Sweeper {
     }
 
     fn is_over(&self, tuple: &Tuple, flow: &Flow, now: u32) -> bool {
+        if flow.backend == BackendId::FORMER {
+            return flow.is_expired(now) || self.formers.get(&tuple.dst, 0).is_err();
+        }
         let backend = self.backends.get(&flow.backend.index(), 0);
         let kept = |backend: Backend| self.gone_flows.keep(tuple, flow, &backend);
         flow.is_expired(now) || !backend.is_ok_and(kept)

@@ -104,7 +104,10 @@ impl Flows {
             if got.as_ref() != Ok(&flow.pod) {
                 if flow.excused.is_none() {
                     let (number, pod) = (flow.number, flow.pod);
-                    return Err(format!("connection {number} of {pod}: now {got:?}"));
+                    let known = lan.known(client(number));
+                    return Err(format!(
+                        "connection {number} of {pod}: now {got:?}; {known}"
+                    ));
                 }
                 flow.broken = true;
                 continue;

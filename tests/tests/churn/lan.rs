@@ -81,6 +81,8 @@ pub(crate) fn build() {
 
 pub(crate) struct Lan {
     nodes: [Node; 2],
+    /// Which of them has the address.
+    owner: usize,
     endpoints: BTreeMap<SocketAddr, Endpoint>,
 }
 
@@ -89,6 +91,7 @@ impl Lan {
         let node = |name| Node::new(name, addr_of(name), mac_of(name));
         let mut lan = Self {
             nodes: [node("a"), node("b")],
+            owner: 0,
             endpoints: pods().collect(),
         };
         // Some are still to come.
@@ -103,14 +106,32 @@ impl Lan {
         self.endpoints.contains_key(&pod)
     }
 
-    /// One or two changes; gives what they are.
+    /// One or two changes, after which the address may move; gives what they are.
     pub(crate) fn change(&mut self, rng: &mut Rng) -> String {
         let mut what = Vec::new();
         for _ in 0..=rng.below(2) {
             what.push(self.change_one(rng));
         }
         self.apply();
+        if rng.chance(5) {
+            what.push(self.move_address());
+        }
         what.join(", ")
+    }
+
+    fn move_address(&mut self) -> String {
+        let former = self.nodes[self.owner].addr;
+        self.owner = 1 - self.owner;
+        let owner = &mut self.nodes[self.owner];
+        owner.gains(VIP, former);
+        format!("the address moves to {}", owner.name)
+    }
+
+    /// Each node loses the other one, with what that knew.
+    pub(crate) fn part(&mut self) {
+        for node in &mut self.nodes {
+            node.loses_others();
+        }
     }
 
     fn change_one(&mut self, rng: &mut Rng) -> String {
@@ -173,7 +194,7 @@ impl Lan {
             ..Service::default()
         };
         let desired = Desired {
-            services: BTreeMap::from([(ServiceName("churn/web:80".to_owned()), service)]),
+            services: [(ServiceName("churn/web:80".to_owned()), service)].into(),
             nodes: nodes.collect(),
             ..Desired::default()
         };
@@ -193,10 +214,11 @@ impl Lan {
     /// The pod that a client's frame gets to by the node that has the address; or what becomes
     /// of it instead.
     pub(crate) fn deliver(&mut self, frame: &mut [u8]) -> Result<SocketAddr, String> {
-        frame[..6].copy_from_slice(&self.nodes[0].mac);
+        frame[..6].copy_from_slice(&self.nodes[self.owner].mac);
         frame[6..12].copy_from_slice(&CLIENT_MAC);
-        let mut at = 0;
+        let mut at = self.owner;
         let mut frame = frame.to_vec();
+        // Back to where it began, back from there, and over to the pod's node.
         for _ in 0..4 {
             let made = self.nodes[at].run(Hook::Xdp, &frame);
             match made.action {
@@ -226,6 +248,16 @@ impl Lan {
             }
         }
         Err("it goes in circles".to_owned())
+    }
+
+    /// What the nodes have recorded of a client's connection, for whoever looks for a fault.
+    pub(crate) fn known(&mut self, (ip, port): (Ipv4Addr, u16)) -> String {
+        let mut text = format!("{} has the address", self.nodes[self.owner].name);
+        for node in &mut self.nodes {
+            let known = node.known(ip.into(), port);
+            text += &format!("; {}: {known}", node.name);
+        }
+        text
     }
 
     /// Where a local pod's packet comes from once it has left its node.

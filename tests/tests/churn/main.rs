@@ -1,5 +1,5 @@
 //! Connections under churn: what a hundred thousand of them keep while endpoints come, go,
-//! drain, fail and weigh differently, and agents start anew.
+//! drain, fail and weigh differently, agents start anew and the address moves.
 //!
 //! Held against the promise alone: a connection that sends at least once in every drain window
 //! keeps its backend for as long as that exists. What the promise does not cover is counted by
@@ -59,5 +59,6 @@ fn churn() -> Result<(), String> {
         println!("{round:2}: {what}{}", if window_ends { "" } else { " …" });
     }
     flows.tell();
+    lan.part();
     lan.assert_lean()
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     time::Duration,
 };
@@ -66,6 +66,22 @@ impl Node {
         self.datapath().apply(&image).expect("maps that take it");
     }
 
+    /// The address comes here from another node.
+    pub(crate) fn gains(&mut self, vip: Ipv4Addr, from: Ipv4Addr) {
+        let formers = BTreeMap::from([(vip.into(), from.into())]);
+        let gained = BTreeSet::from([vip.into()]);
+        let told = self.datapath().set_formers(&formers, &gained);
+        told.expect("maps that take it");
+    }
+
+    /// Nothing is known any more of where addresses come from.
+    pub(crate) fn loses_others(&mut self) {
+        let told = self
+            .datapath()
+            .set_formers(&BTreeMap::new(), &BTreeSet::new());
+        told.expect("maps that take it");
+    }
+
     /// What passes with a drain window: windows end, the table is swept.
     pub(crate) fn window_passes(&mut self) {
         let datapath = self.datapath();
@@ -78,6 +94,22 @@ impl Node {
         let uplink = lan::uplink();
         let made = self.datapath().test_run(hook, frame, uplink);
         made.expect("a frame that the kernel takes")
+    }
+
+    /// The slot of a client's connection, and what is recorded of it.
+    pub(crate) fn known(&mut self, ip: IpAddr, port: u16) -> String {
+        let (flows, _) = self.datapath().flows(usize::MAX).expect("a table");
+        let record = flows
+            .iter()
+            .find(|it| it.tuple.src.to_ip() == ip && it.tuple.src_port.get() == port);
+        match record {
+            None => "no record".to_owned(),
+            Some(it) => format!(
+                "backend {} is {:?}",
+                it.flow.backend,
+                it.backend.map(|it| it.addr)
+            ),
+        }
     }
 
     pub(crate) fn flows(&mut self) -> usize {
@@ -101,6 +133,7 @@ impl Node {
         let peers = lan::peers().filter(|(name, _)| name != self.name);
         Surroundings {
             node: self.name.to_owned(),
+            shared: true,
             host_addresses: BTreeSet::from([self.addr.into()]),
             peers: peers.map(|(name, addr)| (name, addr.into())).collect(),
             devices: BTreeMap::from([(lan::uplink(), uplink)]),

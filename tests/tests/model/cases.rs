@@ -1,7 +1,7 @@
 //! Scenes that once failed, or that made the program fail when it was broken on purpose,
 //! each as small as it could be made.
 
-use crate::scene::Line::{self, Scan, Services, TcEgress, TcIngress, Window, Xdp};
+use crate::scene::Line::{self, Scan, Services, TakeOver, TcEgress, TcIngress, Window, Xdp};
 
 /// A scene to be kept.
 pub(crate) struct Case {
@@ -200,6 +200,25 @@ pub(crate) const CASES: &[Case] = &[
             TcIngress(
                 "uplink",
                 "0200000000650200000000010800450000280000000040068973c0a83801c0a8380b9c421f90\
+                 000000000000000050105c0f00000000",
+            ),
+        ],
+    },
+    Case {
+        name: "what began at the node before goes back, after the window by its record",
+        lines: &[
+            Services(&["maglev tcp 192.168.56.12:8080 dsr > 10.244.1.3:3000"]),
+            Window,
+            TakeOver,
+            TcIngress(
+                "uplink",
+                "0200000000650200000000010800450000280000000040068972c0a83801c0a8380c9c421f90\
+                 000000000000000050105c0f00000000",
+            ),
+            Window,
+            TcIngress(
+                "uplink",
+                "0200000000650200000000010800450000280000000040068972c0a83801c0a8380c9c421f90\
                  000000000000000050105c0f00000000",
             ),
         ],

@@ -123,6 +123,11 @@ impl<'a> Run<'a> {
                 self.state.take(self.subject.said());
                 None
             }
+            Step::TakeOver => {
+                self.subject.take_over();
+                self.state.take(self.subject.said());
+                None
+            }
             Step::Packet {
                 hook,
                 device,

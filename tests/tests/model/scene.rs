@@ -19,6 +19,8 @@ pub(crate) enum Step {
     Window,
     /// A scan of the flow table settles the slots that are looked up.
     Scan,
+    /// The VIPs that another node had before come here from it.
+    TakeOver,
     /// A frame meets the program of a hook at an interface.
     Packet {
         hook: Hook,
@@ -151,12 +153,13 @@ impl fmt::Display for Service {
     }
 }
 
-/// A step of a kept case, as [`source`] writes it: `Services` with a line for each, `Window` and
-/// `Scan` alone, packets with their interface and bytes in hexadecimal.
+/// A step of a kept case, as [`source`] writes it: `Services` with a line for each, `Window`,
+/// `Scan` and `TakeOver` alone, packets with their interface and bytes in hexadecimal.
 pub(crate) enum Line {
     Services(&'static [&'static str]),
     Window,
     Scan,
+    TakeOver,
     Xdp(&'static str, &'static str),
     TcIngress(&'static str, &'static str),
     TcEgress(&'static str, &'static str),
@@ -175,6 +178,7 @@ impl Line {
             }
             Self::Window => Step::Window,
             Self::Scan => Step::Scan,
+            Self::TakeOver => Step::TakeOver,
             Self::Xdp(device, hex) => packet(Hook::Xdp, device, hex),
             Self::TcIngress(device, hex) => packet(Hook::TcIngress, device, hex),
             Self::TcEgress(device, hex) => packet(Hook::TcEgress, device, hex),
@@ -196,6 +200,7 @@ pub(crate) fn source(name: &str, steps: &[Step]) -> String {
             }
             Step::Window => text.push_str("            Window,\n"),
             Step::Scan => text.push_str("            Scan,\n"),
+            Step::TakeOver => text.push_str("            TakeOver,\n"),
             Step::Packet {
                 hook,
                 device,

@@ -47,6 +47,7 @@ pub(crate) struct Subject {
     fragments: Table<Key, u64>,
     affinity: Table<Client, Affinity>,
     agent: Agent,
+    formers: BTreeMap<IpAddr, IpAddr>,
     surroundings: Surroundings,
     indices: BTreeMap<&'static str, u32>,
     _pins: Pins,
@@ -87,6 +88,7 @@ impl Subject {
             fragments: table(&pins.0, "FRAGMENTS"),
             affinity: table(&pins.0, "AFFINITY"),
             agent: Agent::open(&pins.0),
+            formers: BTreeMap::new(),
             surroundings: surroundings(&indices),
             datapath,
             indices,
@@ -110,10 +112,8 @@ impl Subject {
         let frontends = services.iter().flat_map(|service| &service.frontends);
         let ips: BTreeSet<IpAddr> = frontends.map(|it| it.ip()).collect();
         let claims = ips.iter().map(|&ip| (ip, on.clone())).collect();
-        let formers = ips
-            .iter()
-            .filter_map(|&ip| Some((ip, node::former_of(ip)?)));
-        let formers = formers.collect();
+        let former = |&ip| Some((ip, node::former_of(ip)?));
+        self.formers = ips.iter().filter_map(former).collect();
         let services = services.iter().enumerate().map(|(n, service)| {
             let name = ServiceName(format!("model/{n}:port"));
             (name, desired(service))
@@ -126,9 +126,19 @@ impl Subject {
         let image = compile(&desired, &self.surroundings, &in_use).expect("services that fit");
         self.datapath.apply(&image).expect("maps that take them");
         self.datapath.set_claims(&claims).expect("claims that fit");
-        self.datapath.set_formers(&formers).expect("as many");
+        self.datapath
+            .set_formers(&self.formers, &BTreeSet::new())
+            .expect("as many");
         self.agent.serves(&image);
         image
+    }
+
+    /// All VIPs that another node had before come from there now.
+    pub(crate) fn take_over(&mut self) {
+        let gained = self.formers.keys().copied().collect();
+        self.datapath
+            .set_formers(&self.formers, &gained)
+            .expect("as many");
     }
 
     /// What the agent's maps say by now.

@@ -341,7 +341,9 @@ fn moved_from(world: &mut World, node: &str) {
         let vip: std::net::SocketAddr = vip.parse().unwrap();
         (vip.ip(), node.parse().unwrap())
     });
-    world.datapath.set_formers(&formers.into()).unwrap();
+    let gained = formers.iter().map(|(ip, _)| *ip).collect();
+    let formers = formers.into();
+    world.datapath.set_formers(&formers, &gained).unwrap();
 }
 
 fn moved() {
@@ -386,7 +388,11 @@ fn moved() {
     let mut world = world.reopen();
     let stray = tcp(CLIENT6, VIP6, ACK).bytes();
     world.send(Hook::Xdp, &stray, Verdict::Returned, Act::SentBack);
-    world.datapath.set_formers(&Default::default()).unwrap();
+    let nobody = Default::default();
+    world
+        .datapath
+        .set_formers(&nobody, &Default::default())
+        .unwrap();
     world.send(Hook::Xdp, &stray, Verdict::RefusedReset, Act::SentBack);
 }
 

@@ -41,6 +41,7 @@ mod sides;
 mod slots;
 mod state;
 mod tables;
+mod takeover;
 mod world;
 
 use std::{
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         gone::cases(),
         slots::cases(),
         tables::cases(),
+        takeover::cases(),
         primaries::cases(),
         direct::cases(),
         quoted::cases(),

@@ -93,6 +93,20 @@ pub(crate) fn cases() -> Vec<Case> {
             },
         },
         Case {
+            name: "changed: by the ports of a connection that had a record another one begins",
+            run: || {
+                let [a, b, _] = V4.pods;
+                let leaving = format!("{a}!");
+                let mut world = World::new(&[maglev(&[V4.vip], &[a])]).settled();
+                assert_eq!(world.served(&V4.segment(0, SYN)), a);
+                world.change(&[maglev(&[V4.vip], &[&leaving, b])]);
+                assert_eq!(world.served(&V4.segment(0, FIN | ACK)), a);
+                world.window_passes();
+                assert_eq!(world.served(&V4.segment(0, SYN)), b);
+                assert_eq!(world.served(&V4.segment(0, ACK)), b);
+            },
+        },
+        Case {
             name: "changed and back in a window: connections of the time between stay as well",
             run: there_and_back,
         },

@@ -55,6 +55,7 @@ impl Generator {
             }
             5..=7 => return Step::Window,
             8..=11 => return Step::Scan,
+            12..=13 => return Step::TakeOver,
             _ => {}
         }
         if self.rng.percent(4) {

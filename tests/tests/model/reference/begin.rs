@@ -6,7 +6,7 @@ use super::{
     Choices, Input, Stop, flows,
     parse::Packet,
     records::{Flow, Last, Reply, Seen},
-    slots::{Table, handed},
+    slots::{Slot, Table, handed},
     state::{Backend, Entry, State},
 };
 use crate::wire::{TCP, Tuple};
@@ -48,6 +48,10 @@ impl State {
         }
         // Where there are no slots, nothing else tells where a flow goes on.
         let mut records = place.is_none_or(|slot| slot.records());
+        if place.is_some_and(Slot::is_looked_up) && self.flows.contains_key(&tuple) {
+            self.note("record of an earlier flow replaced");
+            records = true;
+        }
         let mut index = service;
         if input.is_handed() && first.is_none() {
             let current = place.map(|slot| slot.current);

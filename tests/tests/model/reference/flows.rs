@@ -10,7 +10,7 @@ use super::{
     parse::{Fragment, Packet},
     records::{Flow, Reply, Seen},
     refuse,
-    slots::Slot,
+    slots::{FORMER, Slot},
     state::{Backend, Entry, State, is_dsr},
     ways::{hand_over, routed, send, towards},
 };
@@ -79,21 +79,30 @@ impl State {
                 seen: Seen::default(),
                 expires: 0,
             }
-        } else if let Some(known) = self.known(input, packet) {
-            if place.is_some_and(Slot::is_looked_up) {
+        } else {
+            let known = self.known(input, packet);
+            if known.is_some() && place.is_some_and(Slot::is_looked_up) {
                 self.note("slot looked up, known by its record");
             }
-            match known {
-                Known::Live(flow) => flow,
-                // A connection that lost its backend cannot go on elsewhere.
-                Known::Orphan => return Ok(refuse(packet)),
+            if let Some(Known::Live(flow)) = known {
+                return self.forward(input, packet, entry, &flow);
             }
-        } else {
-            let stray = packet.protocol == TCP && !packet.opens();
-            let stray = stray && place.is_none_or(Slot::knows_all);
-            if let Some(decided) = give_back(input, packet).filter(|_| stray) {
+            if matches!(known, Some(Known::Orphan)) {
+                // A connection that lost its backend cannot go on elsewhere.
+                return Ok(refuse(packet));
+            }
+            let goes_on = packet.protocol == TCP && !packet.opens();
+            let taken_over = place.is_some_and(Slot::is_taken_over);
+            let there = known.is_some() || taken_over || place.is_none_or(Slot::knows_all);
+            if goes_on
+                && there
+                && let Some(decided) = give_back(input, packet)
+            {
                 let decided = decided?;
                 remember(self, packet, input.now);
+                if matches!(decided.1, Plan::GiveBack(_)) {
+                    self.left(packet, known.is_none() && taken_over, input.now);
+                }
                 return Ok(decided);
             }
             if packet.fragment == Fragment::Later {
@@ -104,8 +113,36 @@ impl State {
                 None => return Ok(refuse(packet)),
             }
         };
+        self.forward(input, packet, entry, &flow)
+    }
+
+    /// A packet of a connection that began at the node which had the VIP before has gone there;
+    /// `anew`: for the first time.
+    fn left(&mut self, packet: &Packet, anew: bool, now: u32) {
+        if !anew {
+            return;
+        }
+        self.note("began at the node before, recorded");
+        let mut flow = Flow {
+            backend: FORMER,
+            snat: None,
+            seen: Seen::default().after_client_alone(packet.flags()),
+            expires: 0,
+        };
+        flow.expires = now + flow.seen.timeout(true);
+        self.flows.insert(packet.tuple(), flow);
+    }
+
+    /// A packet goes where its flow does.
+    fn forward(
+        &mut self,
+        input: &Input<'_>,
+        packet: &Packet,
+        entry: Entry,
+        flow: &Flow,
+    ) -> Decided {
         let backend = self.backends[&flow.backend];
-        let to = self.towards(&tuple, &backend, &flow);
+        let to = self.towards(&packet.tuple(), &backend, flow);
         let decided = if backend.local {
             (Verdict::ForwardLocal, Plan::Deliver(to))
         } else if let Some(via) = backend.via.filter(|_| flow.snat.is_none()) {
@@ -174,6 +211,13 @@ impl State {
         // Connections alone stay with a backend that does not answer.
         let movable = packet.opens() || packet.protocol == UDP;
         let keeps = |backend: &&Backend| backend.answers || !movable;
+        if flow.backend == FORMER && !packet.opens() {
+            self.note("began at the node before, known by its record");
+            flow.seen = flow.seen.after_client_alone(packet.flags());
+            flow.expires = input.now + flow.seen.timeout(tcp);
+            self.flows.insert(tuple, flow);
+            return Some(Known::Former);
+        }
         let Some(backend) = self.backends.get(&flow.backend).filter(keeps) else {
             return (tcp && !packet.opens()).then_some(Known::Orphan);
         };
@@ -213,6 +257,8 @@ enum Known {
     Live(Flow),
     /// Its backend is gone.
     Orphan,
+    /// It began at the node that had the VIP before.
+    Former,
 }
 
 /// Whether a packet comes from the node that has this address: an answer that this one's

@@ -10,6 +10,9 @@ use crate::wire::{Tuple, octets};
 /// The seed of the flow hash; not the one that is built in, so that it is known to be set.
 pub(crate) const SEED: u64 = 0x0123_4567_89ab_cdef;
 
+/// Names, in place of a backend, the node that had the VIP before.
+pub(super) const FORMER: u32 = 1 << 20;
+
 /// What stands in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slot {
@@ -19,6 +22,8 @@ pub(crate) struct Slot {
     pub(crate) previous: u32,
     /// Whether some flows may have records that say otherwise.
     looked_up: bool,
+    /// Whether flows without a record may have begun at the node that had the VIP before.
+    taken_over: bool,
     /// Whether all flows have records.
     recorded: bool,
 }
@@ -26,11 +31,12 @@ pub(crate) struct Slot {
 impl Slot {
     /// Reads the word of map `SLOTS`.
     pub(crate) fn read(word: u64) -> Self {
-        let half = |half: u64| (half & 0x7fff_ffff) as u32;
+        let half = |half: u64| (half & 0x3fff_ffff) as u32;
         Self {
             current: half(word),
             previous: half(word >> 32),
             looked_up: word >> 31 & 1 != 0,
+            taken_over: word >> 62 & 1 != 0,
             recorded: word >> 63 != 0,
         }
     }
@@ -55,9 +61,14 @@ impl Slot {
         self.recorded
     }
 
-    /// Whether it was another backend's within the drain window.
+    /// Whether a flow without a record began at the node that had the VIP before.
+    pub(super) fn is_taken_over(self) -> bool {
+        self.taken_over
+    }
+
+    /// Whether it was another backend's within the drain window, or another node's.
     pub(super) fn is_changing(self) -> bool {
-        self.current != self.previous
+        self.current != self.previous || self.taken_over
     }
 }
 

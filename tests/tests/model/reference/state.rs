@@ -72,7 +72,7 @@ pub(crate) struct Use {
 }
 
 /// All that [`State::note`] is told; long runs see each.
-pub(crate) const CASES: [&str; 17] = [
+pub(crate) const CASES: [&str; 20] = [
     "local, settled",
     "local, settled, but not restored",
     "local, settled, but by a recorded frontend",
@@ -90,6 +90,9 @@ pub(crate) const CASES: [&str; 17] = [
     "direct connection's reply",
     "connection of a backend",
     "error without a record",
+    "record of an earlier flow replaced",
+    "began at the node before, recorded",
+    "began at the node before, known by its record",
 ];
 
 /// All of it.
