@@ -4,6 +4,9 @@
 
 /// `u8`, 1 in the twin that `naru explain` runs: nothing is counted, advanced or recorded.
 pub const DRY_RUN: &str = "DRY_RUN";
+/// `u8`, 1 where packets that need nothing else take the short way: not in that twin, nor where
+/// every packet is logged.
+pub const FAST: &str = "FAST";
 /// `u8`, 1 where TCP flows are left to backends that are gone.
 pub const LEAVE_GONE: &str = "LEAVE_GONE";
 /// `u64`, the seed of the flow hash.

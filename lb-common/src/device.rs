@@ -22,6 +22,59 @@ pub struct Device {
     pad: u8,
 }
 
+/// Value of map `NEAR` (key: interface index modulo [`Self::LEN`]), one word: what most frames
+/// ask of an interface that Naru is attached to.
+///
+/// Bits 0–47 are its hardware address, the first byte lowest; bit 48 is set where its driver has
+/// XDP; 49–63 are its index without the lowest eight bits. Of two interfaces at one key one has
+/// none.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Near(pub u64);
+
+impl Near {
+    /// Entries of the map.
+    pub const LEN: usize = 256;
+    const NATIVE: u64 = 1 << 48;
+
+    /// The interface with this index, if its driver has XDP; none where the word has no room.
+    pub const fn new(ifindex: u32, device: &Device) -> Self {
+        if device.xdp_redirect == 0 || ifindex >> 23 != 0 {
+            return Self(0);
+        }
+        Self(word(device.mac) | Self::NATIVE | (ifindex as u64 >> 8) << 49)
+    }
+
+    /// Whether a frame to the hardware address `mac` that came by `ifindex` may be changed
+    /// where it is.
+    #[inline(always)]
+    pub const fn takes(self, ifindex: u32, mac: u64) -> bool {
+        self.0 == mac | Self::NATIVE | (ifindex as u64 >> 8) << 49
+    }
+}
+
+/// A hardware address in one word, the first byte lowest.
+#[inline(always)]
+pub const fn word([a, b, c, d, e, f]: [u8; 6]) -> u64 {
+    u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+}
+
+/// Whether a frame with this source hardware address, as a [`word`], was handed over by a peer.
+#[inline(always)]
+pub const fn is_handed(mac: u64) -> bool {
+    mac & MARK == word([HANDOVER[0], HANDOVER[1], HANDOVER[2], 0, 0, 0])
+}
+
+/// The address of which frames come that an interface with hardware address `mac` hands over,
+/// both as a [`word`]; see [`Device::handover_mac`].
+#[inline(always)]
+pub const fn handing(mac: u64) -> u64 {
+    mac & !MARK | word([HANDOVER[0], HANDOVER[1], HANDOVER[2], 0, 0, 0])
+}
+
+/// The bytes of a hardware address that say what a frame is.
+const MARK: u64 = 0xff_ffff;
+
 /// Where the `nat` flows that leave by a device come from, as the backends see them.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

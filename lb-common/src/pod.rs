@@ -2,7 +2,7 @@
 
 use crate::{
     Addr, AddressUse, Affinity, Backend, Claim, ClaimCount, Client, Device, Entry, Flow, Frontend,
-    Peer, Primary, Reply, Slot, SlotTable, Socket, Stats, Trace, Tuple, VerdictCount,
+    Hop, Peer, Primary, Reply, Slot, SlotTable, Socket, Stats, Trace, Tuple, VerdictCount,
     bench::{Plan, Seen, Watch},
 };
 
@@ -28,6 +28,7 @@ pod!(
     Entry,
     Flow,
     Frontend,
+    Hop,
     Peer,
     Plan,
     Primary,

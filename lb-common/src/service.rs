@@ -33,8 +33,9 @@ impl Frontend {
 }
 
 /// Value of map `FRONTENDS`, one word: the service's index in `SERVICES`, fixed while the
-/// frontend exists, in bit 31 whether only clients in map `SOURCES` may use it, and in bit 30
-/// whether each of its flows is recorded, since it is not what replies are restored to.
+/// frontend exists, in bit 31 whether only clients in map `SOURCES` may use it, in bit 30
+/// whether each of its flows is recorded, since it is not what replies are restored to, and in
+/// bit 29 whether its address is a source of `nat` flows as well.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Entry(pub u32);
@@ -42,6 +43,7 @@ pub struct Entry(pub u32);
 impl Entry {
     const GUARDED: u32 = 1 << 31;
     const RECORDED: u32 = 1 << 30;
+    const SOURCE: u32 = 1 << 29;
 
     /// The way to the service with this index.
     #[inline(always)]
@@ -59,13 +61,27 @@ impl Entry {
     /// Index of the service.
     #[inline(always)]
     pub const fn service(self) -> u32 {
-        self.0 & !(Self::GUARDED | Self::RECORDED)
+        self.0 & !(Self::GUARDED | Self::RECORDED | Self::SOURCE)
     }
 
     /// Whether each of its flows is recorded, with its reply.
     #[inline(always)]
     pub const fn is_recorded(self) -> bool {
         self.0 & Self::RECORDED != 0
+    }
+
+    /// The same, whose address is a source of `nat` flows or is not.
+    #[inline(always)]
+    #[must_use]
+    pub const fn source(self, source: bool) -> Self {
+        Self(self.0 & !Self::SOURCE | if source { Self::SOURCE } else { 0 })
+    }
+
+    /// Whether all clients may use it, and no packets to it are replies: the service is all that
+    /// needs to be known.
+    #[inline(always)]
+    pub const fn is_plain(self) -> bool {
+        self.0 & (Self::GUARDED | Self::SOURCE) == 0
     }
 
     /// Whether only certain clients may use it.

@@ -39,10 +39,10 @@ pub fn verdict(hook: Hook, verdict: Verdict, bytes: u64) {
 
 /// Counts a packet from a client.
 #[inline(always)]
-pub fn request(service: u32, backend: BackendId, headers: &Headers) {
+pub fn request(service: u32, backend: BackendId, bytes: u64) {
     add(service, backend, |stats| {
         stats.packets_in += 1;
-        stats.bytes_in += headers.frame_len();
+        stats.bytes_in += bytes;
     });
 }
 

@@ -1,13 +1,13 @@
 //! Headers → plan: what shall become of a packet. Nothing of the packet is changed here.
 
-use lb_common::{AddressUse, Frontend, Hook, Verdict};
+use lb_common::{AddressUse, Frontend, Hook, Verdict, hop};
 
 use crate::{
     announce, client, count, direct, flow, fragment,
     frame::{Context, Frame},
     headers::{Headers, Payload},
     icmp,
-    maps::{ADDRESSES, FRONTENDS},
+    maps::{ADDRESSES, EPOCH, FRONTENDS},
     refuse, stage, trace,
     work::{Counted, Work},
 };
@@ -77,13 +77,15 @@ pub fn arrive(ctx: Context<'_>, headers: &mut Headers, work: &mut Work) -> Resul
     }
     // SAFETY: `AddressUse` is one word.
     let usage = match unsafe { ADDRESSES.get(&headers.tuple.dst) } {
-        Some(usage) => *usage,
-        None => return Err(Verdict::NotOurs),
+        // What is for local backends alone has met XDP, which notes it.
+        Some(usage) if ctx.hook == Hook::Xdp || *usage != AddressUse::LOCAL_BACKEND => *usage,
+        _ => return Err(Verdict::NotOurs),
     };
     let rewrites = ctx.rewrites().ok_or(Verdict::OtherHost)?;
     let now = flow::now();
     work.usage = usage;
     work.now = now;
+    work.tag = hop::tag(now, EPOCH.get(0).copied().unwrap_or_default());
     match headers.payload {
         Payload::Ports => {
             if !fragment::find(headers, now) {

@@ -10,6 +10,7 @@ mod announce;
 mod client;
 mod count;
 mod direct;
+mod fast;
 mod flow;
 mod fragment;
 mod frame;
@@ -50,7 +51,7 @@ use crate::{
 /// On every interface, for what comes in.
 #[xdp(frags)]
 fn naru_xdp(ctx: XdpContext) -> u32 {
-    run(&mut XdpFrame::new(ctx)) as u32
+    xdp(ctx)
 }
 
 /// On interfaces whose driver has no XDP. Without `frags`: to those programs the kernel
@@ -58,19 +59,35 @@ fn naru_xdp(ctx: XdpContext) -> u32 {
 /// ingress then misses (seen with Linux 6.18).
 #[xdp]
 fn naru_xdp_generic(ctx: XdpContext) -> u32 {
-    run(&mut XdpFrame::new(ctx)) as u32
+    xdp(ctx)
+}
+
+#[inline(always)]
+fn xdp(ctx: XdpContext) -> u32 {
+    match stage::fast(&ctx) {
+        Some(action) => action,
+        None => run(&mut XdpFrame::new(ctx)) as u32,
+    }
 }
 
 /// On every interface, for what XDP could not emit itself.
 #[classifier]
 fn naru_tc_ingress(ctx: TcContext) -> i32 {
-    run(&mut TcFrame::<false>::new(ctx))
+    tc(&mut TcFrame::<false>::new(ctx))
 }
 
 /// On every interface, for the replies of local backends.
 #[classifier]
 fn naru_tc_egress(ctx: TcContext) -> i32 {
-    run(&mut TcFrame::<true>::new(ctx))
+    tc(&mut TcFrame::<true>::new(ctx))
+}
+
+#[inline(always)]
+fn tc<F: Frame>(frame: &mut F) -> i32 {
+    if fast::passes(frame.context()) {
+        return F::PASS;
+    }
+    run(frame)
 }
 
 #[inline(always)]
@@ -173,6 +190,9 @@ fn process<F: Frame>(frame: &mut F, action: &mut i32) -> Result<Verdict, Verdict
             frame.untag(headers)?;
             work.link = [work.fib.dmac, work.fib.smac];
             *action = frame.hand_over(work.fib.ifindex, &work.link)?;
+            if F::HOOK == Hook::Xdp && plan.verdict == Verdict::ForwardDsr {
+                fast::learn(frame.context().ifindex, work);
+            }
             return Ok(plan.verdict);
         }
         _ => stage::make(frame, headers, work, plan)?,

@@ -7,13 +7,15 @@ use aya_ebpf::{
 };
 use lb_common::{
     Addr, AddressUse, Affinity, Backend, Claim, ClaimCount, Client, Device, Entry, Flow, Frontend,
-    Peer, Primary, Reply, Slot, SlotTable, Socket, Stats, Trace, Tuple, Verdict, VerdictCount,
+    Hop, Near, Peer, Primary, Reply, Slot, SlotTable, Socket, Stats, Trace, Tuple, Verdict,
+    VerdictCount,
     config::{
         DEFAULT_MAX_FLOWS, DEFAULT_SEED, MAX_ADDRESSES, MAX_AFFINE_CLIENTS, MAX_BACKENDS,
         MAX_CLAIMS, MAX_DEVICES, MAX_DIRECT, MAX_FORMERS, MAX_FRAGMENTED, MAX_FRONTENDS,
         MAX_INTERNAL, MAX_PRIMARIES, MAX_SERVICES, MAX_SLOTS, MAX_SOCKETS, MAX_SOURCES, MAX_TABLES,
         MAX_TURNS,
     },
+    filter,
 };
 
 /// `BPF_F_NO_PREALLOC`: memory for entries that exist only.
@@ -59,6 +61,18 @@ pub static PRIMARIES: HashMap<Frontend, Primary, MAX_PRIMARIES, NO_PREALLOC> = H
 pub static DIRECT: LruHashMap<Tuple, u32, MAX_DIRECT> = LruHashMap::new();
 #[btf_map]
 pub static DEVICES: HashMap<u32, Device, MAX_DEVICES> = HashMap::new();
+/// Which addresses need not be looked up, see [`filter`].
+#[btf_map]
+pub static FILTER: Array<u64, { filter::LEN }, MMAPABLE> = Array::new();
+/// The interfaces in `DEVICES`, by a key of one byte.
+#[btf_map]
+pub static NEAR: Array<Near, { Near::LEN }, MMAPABLE> = Array::new();
+/// How frames leave to backends in mode `dsr`.
+#[btf_map]
+pub static HOPS: Array<Hop, MAX_BACKENDS> = Array::new();
+/// The agent's count of what might have changed in `HOPS`.
+#[btf_map]
+pub static EPOCH: Array<u64, 1, MMAPABLE> = Array::new();
 /// What is answered for, and where.
 #[btf_map]
 pub static CLAIMS: HashMap<Claim, ClaimCount, MAX_CLAIMS, NO_PREALLOC> = HashMap::new();
@@ -91,6 +105,9 @@ pub static TRACE: Array<Trace, 1> = Array::new();
 /// See [`lb_common::config::DRY_RUN`].
 #[unsafe(no_mangle)]
 pub static DRY_RUN: Global<u8> = Global::new(0);
+/// See [`lb_common::config::FAST`].
+#[unsafe(no_mangle)]
+pub static FAST: Global<u8> = Global::new(0);
 /// See [`lb_common::config::LEAVE_GONE`].
 #[unsafe(no_mangle)]
 pub static LEAVE_GONE: Global<u8> = Global::new(0);

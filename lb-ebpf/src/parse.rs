@@ -15,8 +15,8 @@ pub const ETH_LEN: usize = 14;
 pub const IPV4_LEN: usize = 20;
 /// Length of an IPv6 header without extensions.
 pub const IPV6_LEN: usize = 40;
-const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
-const ETHERTYPE_IPV6: u16 = 0x86dd_u16.to_be();
+pub const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
+pub const ETHERTYPE_IPV6: u16 = 0x86dd_u16.to_be();
 const ETHERTYPE_VLAN: u16 = 0x8100_u16.to_be();
 const ETHERTYPE_QINQ: u16 = 0x88a8_u16.to_be();
 /// VLAN tags that are read: a service provider's and a customer's.
@@ -26,9 +26,9 @@ const MAX_EXTENSIONS: usize = 4;
 /// Longest chain of IPv6 extension headers in bytes.
 const MAX_EXTENSION_BYTES: usize = 256;
 /// More fragments follow (RFC 791), native word.
-const MORE_V4: u16 = 0x2000_u16.to_be();
+pub const MORE_V4: u16 = 0x2000_u16.to_be();
 /// Where in the whole packet a fragment lies, native word.
-const OFFSET_V4: u16 = 0x1fff_u16.to_be();
+pub const OFFSET_V4: u16 = 0x1fff_u16.to_be();
 /// Do not fragment, native word.
 const WHOLE_V4: u16 = 0x4000_u16.to_be();
 /// The same two in IPv6's fragment header (RFC 8200 section 4.5).

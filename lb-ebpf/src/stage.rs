@@ -9,17 +9,19 @@
 //! which whoever calls a stage must take hold of anew afterwards.
 
 use aya_ebpf::{
+    EbpfContext,
     bindings::{__sk_buff, xdp_md},
     programs::{TcContext, XdpContext},
 };
 use lb_common::{Hook, Verdict};
 
 use crate::{
-    announce,
+    announce, fast,
     frame::{Context, Frame},
     headers::Headers,
     icmp,
     lookup::{self, Plan, Step},
+    maps::FAST,
     parse, refuse, request, route,
     tc::TcFrame,
     work::Work,
@@ -90,6 +92,23 @@ macro_rules! stage {
             number($body)
         }
     };
+}
+
+/// The short way of a frame; its action, or none where it takes the long one.
+#[inline(always)]
+pub fn fast(ctx: &XdpContext) -> Option<u32> {
+    if FAST.load() == 0 {
+        return None;
+    }
+    let action = naru_xdp_fast(ctx.as_ptr().cast());
+    (action != STOPPED).then_some(action)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn naru_xdp_fast(raw: *mut xdp_md) -> u32 {
+    let frame = XdpFrame::new(XdpContext::new(raw));
+    fast::run(frame.context()).unwrap_or(STOPPED)
 }
 
 stage! {

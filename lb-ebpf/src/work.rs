@@ -36,6 +36,8 @@ pub struct Work {
     pub usage: AddressUse,
     /// The tick of the flows' clock.
     pub now: u32,
+    /// The [`lb_common::hop::tag`] that was in force when the packet came.
+    pub tag: u32,
     /// A [`Counted`] as its number: what the packet is counted as once it is sent.
     pub counted: u32,
     /// The service that it is counted for.
@@ -99,7 +101,7 @@ impl Work {
     #[inline(always)]
     pub fn count(&self, headers: &Headers) {
         if self.counted == Counted::Request as u32 {
-            count::request(self.service, self.backend, headers);
+            count::request(self.service, self.backend, headers.frame_len());
         } else if self.counted == Counted::Reply as u32 {
             count::reply(self.service, self.backend, headers);
         }

@@ -136,8 +136,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                 None => anyhow::bail!("the watch of the source ended unexpectedly"),
             },
             changes = events.next() => {
-                changes.context("following the network's changes")?;
-                network_changed_at.get_or_insert_with(Instant::now);
+                let changes = changes.context("following the network's changes")?;
+                state.datapath.forget_hops();
+                if changes.in_snapshot() {
+                    network_changed_at.get_or_insert_with(Instant::now);
+                }
             }
             () = others_changed(&mut state.cluster.membership) => state.view_changed().await,
             () = calm(network_changed_at), if network_changed_at.is_some() => {

@@ -173,6 +173,10 @@ pub fn compile_with(
             announce(&mut image.addresses, part);
         }
     }
+    for (frontend, entry) in &mut image.frontends {
+        let usage = image.addresses.get(&frontend.addr);
+        *entry = entry.source(usage.is_some_and(|it| it.contains(AddressUse::SNAT)));
+    }
     image.devices = devices(surroundings);
     within("addresses", image.addresses.len(), MAX_ADDRESSES)?;
     within("source ranges", image.sources.len(), MAX_SOURCES)?;

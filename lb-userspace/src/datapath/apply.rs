@@ -200,6 +200,7 @@ impl Datapath {
     /// addresses, and back.
     pub fn apply(&mut self, image: &MapImage) -> Result<Applied, DatapathError> {
         let mut applied = Applied::default();
+        self.open_filter(image);
         self.add_devices(image, &mut applied)?;
         self.add_backends(image, &mut applied)?;
         self.set_primaries(image, &mut applied)?;
@@ -215,6 +216,7 @@ impl Datapath {
         self.retire_backends(image, &mut applied)?;
         self.let_primaries_go(image);
         self.remove_devices(image, &mut applied)?;
+        self.close_filter();
         Ok(applied)
     }
 
@@ -233,6 +235,7 @@ impl Datapath {
                 applied.devices += 1;
             }
         }
+        self.set_near();
         Ok(())
     }
 
@@ -415,6 +418,7 @@ impl Datapath {
             self.live.devices.remove(&index);
             applied.devices += 1;
         }
+        self.set_near();
         Ok(())
     }
 }

@@ -295,11 +295,15 @@ impl Datapath {
         let going = self.live.generations.going.iter();
         let gone = going.filter(|(_, since)| since.elapsed() >= LAST_REPLIES);
         let gone: Vec<Frontend> = gone.map(|(&addr, _)| addr).collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
         for addr in gone {
             removed("PRIMARIES", self.maps.primaries.remove(&addr))?;
             self.live.primaries.remove(&addr);
             self.live.generations.going.remove(&addr);
         }
+        self.close_filter();
         Ok(())
     }
 

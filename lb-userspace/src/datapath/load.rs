@@ -13,7 +13,8 @@ use aya::{
 };
 use lb_common::{
     ABI_VERSION, Addr, AddressUse, Affinity, Backend, Claim, ClaimCount, Client, Device, Entry,
-    Flow, Frontend, Peer, Primary, Reply, Socket, Stats, Trace, Tuple, VerdictCount, config,
+    Flow, Frontend, Near, Peer, Primary, Reply, Socket, Stats, Trace, Tuple, VerdictCount, config,
+    filter,
 };
 
 use super::{DatapathError, GoneFlows, Options, apply::Live, causes, words::Words};
@@ -34,7 +35,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/na
 
 /// The maps that are pinned, with key size, value size and capacity (`None`: the flow
 /// tables, whose capacity is the operator's choice).
-const PINNED: [(&str, usize, usize, Option<usize>); 23] = [
+const PINNED: [(&str, usize, usize, Option<usize>); 25] = [
     (
         "ADDRESSES",
         size_of::<Addr>(),
@@ -89,6 +90,8 @@ const PINNED: [(&str, usize, usize, Option<usize>); 23] = [
     ),
     ("DIRECT", size_of::<Tuple>(), 4, Some(config::MAX_DIRECT)),
     ("DEVICES", 4, size_of::<Device>(), Some(config::MAX_DEVICES)),
+    ("FILTER", 4, 8, Some(filter::LEN)),
+    ("NEAR", 4, size_of::<Near>(), Some(Near::LEN)),
     (
         "CLAIMS",
         size_of::<Claim>(),
@@ -154,6 +157,9 @@ pub(super) struct Maps {
     pub(super) backends: Array<MapData, Backend>,
     pub(super) primaries: HashMap<MapData, Frontend, Primary>,
     pub(super) devices: HashMap<MapData, u32, Device>,
+    pub(super) filter: Words,
+    pub(super) near: Words,
+    pub(super) epoch: Words,
     pub(super) claims: HashMap<MapData, Claim, ClaimCount>,
     pub(super) formers: HashMap<MapData, Addr, Addr>,
     pub(super) flows: HashMap<MapData, Tuple, Flow>,
@@ -191,14 +197,17 @@ impl Datapath {
         }
         let maps = Maps::take(&mut ebpf, &mut twin)?;
         let live = Live::read(&maps)?;
-        Ok(Self {
+        let mut datapath = Self {
             options,
             ebpf,
             twin,
             maps,
             live,
             _lock: lock,
-        })
+        };
+        datapath.close_filter();
+        datapath.set_near();
+        Ok(datapath)
     }
 
     /// Removes the maps of other ABI versions: call it once the links run this
@@ -275,12 +284,14 @@ fn refused(program: &'static str) -> impl FnOnce(aya::programs::ProgramError) ->
 }
 
 fn load(options: &Options, dir: &Path, dry_run: bool) -> Result<Ebpf, DatapathError> {
+    let fast = u8::from(!dry_run && !options.log_packets);
     let dry_run = u8::from(dry_run);
     let leave_gone = u8::from(options.gone_flows == GoneFlows::Leave);
     let log_level = if options.log_packets { u8::MAX } else { 0 };
     let mut loader = EbpfLoader::new();
     loader
         .override_global(config::DRY_RUN, &dry_run, true)
+        .override_global(config::FAST, &fast, true)
         .override_global(config::LEAVE_GONE, &leave_gone, true)
         .override_global(config::SEED, &options.seed, true)
         .override_global("AYA_LOG_LEVEL", &log_level, true);
@@ -356,6 +367,9 @@ impl Maps {
             backends: typed(ebpf, "BACKENDS")?,
             primaries: typed(ebpf, "PRIMARIES")?,
             devices: typed(ebpf, "DEVICES")?,
+            filter: words(ebpf, "FILTER", filter::LEN)?,
+            near: words(ebpf, "NEAR", Near::LEN)?,
+            epoch: words(ebpf, "EPOCH", 1)?,
             claims: typed(ebpf, "CLAIMS")?,
             formers: typed(ebpf, "FORMERS")?,
             flows: typed(ebpf, "FLOWS")?,

@@ -9,6 +9,7 @@ mod attach;
 mod claims;
 mod clients;
 mod explain;
+mod filter;
 mod generations;
 mod load;
 mod preflight;

@@ -1,4 +1,4 @@
-//! Notices that links, addresses or routes changed.
+//! Notices that links, addresses, routes or neighbours changed.
 //!
 //! Only the type of each message is read: a notice says what to look at again, and
 //! the next [`super::Network::snapshot`] says what is there. So a message that an
@@ -22,7 +22,7 @@ const GATHER: Duration = Duration::from_millis(20);
 /// The kernel's largest netlink datagram.
 const DATAGRAM: usize = 32 * 1024;
 
-const GROUPS: [MulticastGroup; 7] = [
+const GROUPS: [MulticastGroup; 8] = [
     MulticastGroup::Link,
     MulticastGroup::Ipv4Ifaddr,
     MulticastGroup::Ipv6Ifaddr,
@@ -30,6 +30,7 @@ const GROUPS: [MulticastGroup; 7] = [
     MulticastGroup::Ipv6Route,
     MulticastGroup::Ipv4Rule,
     MulticastGroup::Ipv6Rule,
+    MulticastGroup::Neigh,
 ];
 
 /// Which kinds of things changed.
@@ -41,6 +42,8 @@ pub struct Changes {
     pub addresses: bool,
     /// Routes or routing rules, of both families.
     pub routes: bool,
+    /// Neighbours' link addresses, of both families.
+    pub neighbours: bool,
 }
 
 /// A subscription; the kernel's socket buffer is its queue, so it holds no memory
@@ -60,7 +63,13 @@ impl Changes {
         links: true,
         addresses: true,
         routes: true,
+        neighbours: true,
     };
+
+    /// Whether there is anything in it that a snapshot shows.
+    pub const fn in_snapshot(self) -> bool {
+        self.links || self.addresses || self.routes
+    }
 
     /// By the type of a message, rtnetlink(7).
     fn of_message(kind: u16) -> Self {
@@ -70,6 +79,8 @@ impl Changes {
             20 | 21 => changes.addresses = true,
             // RTM_NEWROUTE, RTM_DELROUTE, RTM_NEWRULE, RTM_DELRULE
             24 | 25 | 32 | 33 => changes.routes = true,
+            // RTM_NEWNEIGH, RTM_DELNEIGH
+            28 | 29 => changes.neighbours = true,
             _ => {}
         }
         changes
@@ -91,7 +102,7 @@ impl Changes {
     }
 
     fn any(self) -> bool {
-        self.links || self.addresses || self.routes
+        self.in_snapshot() || self.neighbours
     }
 }
 
@@ -100,6 +111,7 @@ impl BitOrAssign for Changes {
         self.links |= other.links;
         self.addresses |= other.addresses;
         self.routes |= other.routes;
+        self.neighbours |= other.neighbours;
     }
 }
 
@@ -193,7 +205,7 @@ mod tests {
             Changes {
                 links: true,
                 addresses: true,
-                routes: false
+                ..Changes::default()
             }
         );
     }

@@ -205,6 +205,11 @@ fn ingress(
     let usage = state.usage(packet.dst).ok_or(Verdict::NotOurs)?;
     let device = input.device;
     let xdp = input.hook == Hook::Xdp;
+    let pods_alone = usage.local_backend && !usage.vip && !usage.host && !usage.snat;
+    if pods_alone && !xdp {
+        // XDP has dealt with it.
+        return Err(Verdict::NotOurs.into());
+    }
     if input.frame[..6] != device.mac || xdp && !device.attached {
         return Err(Verdict::OtherHost.into());
     }

@@ -1,0 +1,74 @@
+//! What spares packets a lookup: addresses that concern nobody here, interfaces by a short key,
+//! and next hops while the network stays as it is.
+
+use std::collections::BTreeMap;
+
+use lb_common::{Addr, AddressUse, Frontend, Hook, Near, filter};
+
+use super::Datapath;
+use crate::compile::image::MapImage;
+
+impl Datapath {
+    /// Lets packets of these addresses through to the lookups, beside those that are let through
+    /// already: before anything is known of them.
+    pub(super) fn open_filter(&mut self, image: &MapImage) {
+        let mut words = self.wanted_filter();
+        add(&mut words, &image.addresses, image.primaries.keys());
+        self.store_filter(&words);
+    }
+
+    /// Lets those through alone of which anything is known.
+    pub(super) fn close_filter(&mut self) {
+        let words = self.wanted_filter();
+        self.store_filter(&words);
+    }
+
+    fn wanted_filter(&self) -> Vec<u64> {
+        let mut words = vec![0; filter::LEN];
+        add(&mut words, &self.live.addresses, self.live.primaries.keys());
+        words
+    }
+
+    fn store_filter(&self, words: &[u64]) {
+        for (index, &word) in words.iter().enumerate() {
+            self.maps.filter.set(index, word);
+        }
+    }
+
+    /// Says of the interfaces that are known what most frames ask.
+    pub(super) fn set_near(&mut self) {
+        let mut words = [0; Near::LEN];
+        for (&ifindex, device) in &self.live.devices {
+            words[ifindex as usize % Near::LEN] = Near::new(ifindex, device).0;
+        }
+        for (index, word) in words.into_iter().enumerate() {
+            self.maps.near.set(index, word);
+        }
+    }
+
+    /// Has next hops looked up anew: routes, neighbours or interfaces may be others now.
+    pub fn forget_hops(&mut self) {
+        let epoch = &self.maps.epoch;
+        epoch.set(0, epoch.get(0).wrapping_add(1));
+    }
+}
+
+fn add<'a>(
+    words: &mut [u64],
+    addresses: &BTreeMap<Addr, AddressUse>,
+    primaries: impl Iterator<Item = &'a Frontend>,
+) {
+    let mut mark = |hook, addr: &Addr| {
+        let (index, bit) = filter::place(hook, addr);
+        words[index as usize] |= bit;
+    };
+    for (addr, usage) in addresses {
+        mark(Hook::Xdp, addr);
+        if *usage != AddressUse::LOCAL_BACKEND {
+            mark(Hook::TcIngress, addr);
+        }
+    }
+    for backend in primaries {
+        mark(Hook::TcEgress, &backend.addr);
+    }
+}
