@@ -49,7 +49,7 @@ enum Command {
     Forward(Forward),
     /// Nanoseconds a packet, by number of services, of backends and of flows
     Scale(Scale),
-    /// First packets of connections, out of a device and into what is at its other end
+    /// First packets of connections, for a program that is attached to a device
     #[command(hide = true)]
     Flood(Flood),
     /// What an agent's maps hold

@@ -63,8 +63,8 @@ impl Bench {
         Ok(serde_json::from_slice(&output.stdout)?)
     }
 
-    /// Floods a service out of a device of a namespace, to its end.
-    pub(super) fn flood(&self, from: &NetNs, args: [(&str, String); 4]) -> anyhow::Result<Flood> {
+    /// Floods a service by a device of a namespace, to the flood's end.
+    pub(super) fn flood(&self, from: &NetNs, args: [(&str, String); 5]) -> anyhow::Result<Flood> {
         let program = self.0.to_string_lossy();
         let mut words = vec!["flood".to_owned()];
         for (name, value) in args {

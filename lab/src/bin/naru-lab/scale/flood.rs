@@ -5,12 +5,12 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use naru_lab::LoadOptions;
+use naru_lab::{LoadOptions, UPLINK};
 
 use super::asking::{Asked, Asking};
 use super::bench::Bench;
 use super::case::{Case, Condition};
-use super::site::{Served, Site, VIP};
+use super::site::{NARU, Served, Site, VIP};
 use crate::measure::cases::{Row, quantiles};
 
 /// How often a new connection is tried meanwhile.
@@ -73,13 +73,14 @@ fn one(
         ..LoadOptions::default()
     };
     let flooded = Instant::now();
-    let (device, mac) = served.cable()?;
+    let (program, mac) = served.uplink()?;
     let before_flood = served.begun()?;
     let new = site.lab.client().load(&format!("http://{VIP}/"), load);
     let flood = bench.flood(
-        site.lab.node("lan"),
+        site.lab.node(NARU),
         [
-            ("--device", device),
+            ("--device", UPLINK.to_owned()),
+            ("--program", program.to_string()),
             ("--mac", mac),
             ("--vip", VIP.to_string()),
             ("--seconds", plan.flood.as_secs().to_string()),

@@ -8,8 +8,7 @@
 //! | `client` | asks |
 //! | `outside` | is where the flood's clients would be: answers to them end there |
 //!
-//! The flood itself is made at the switch's end of the balancer's cable, and meets nobody
-//! else's.
+//! The flood itself comes in by the balancer's uplink, as if it had come over its cable.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
@@ -212,12 +211,16 @@ impl Served<'_> {
         flows.context("the agent counts no flows")
     }
 
-    /// The balancer's device, as the switch has it, and its link address.
-    pub(super) fn cable(&self) -> anyhow::Result<(String, String)> {
-        let lab = &self.site.lab;
-        let mac = lab.node(NARU).mac(UPLINK)?;
+    /// The number of the program on the balancer's uplink, and the device's link address.
+    pub(super) fn uplink(&self) -> anyhow::Result<(u64, String)> {
+        let node = self.site.lab.node(NARU);
+        let text = node.run("ip", &["-j", "link", "show", "dev", UPLINK])?;
+        let links: serde_json::Value = serde_json::from_str(&text)?;
+        let program = links[0]["xdp"]["prog"]["id"].as_u64();
+        let program = program.with_context(|| format!("no program on {UPLINK}: {text}"))?;
+        let mac = node.mac(UPLINK)?;
         let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
-        Ok((lab.port(NARU)?, mac))
+        Ok((program, mac))
     }
 
     /// Takes everything away.
