@@ -63,9 +63,10 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         if let Some(part) = part {
             lists.extend(take(&part)?);
         }
-    }
-    if let Some(file) = &args.output.json {
-        fs::write(file, joined(&lists)).with_context(|| file.display().to_string())?;
+        // Whoever interrupts a later one keeps what was measured before.
+        if let Some(file) = &args.output.json {
+            fs::write(file, joined(&lists)).with_context(|| file.display().to_string())?;
+        }
     }
     println!();
     for (bench, well) in &outcomes {
