@@ -9,9 +9,10 @@ use crate::{
     generator::{self, ABORTED, DROP, Generator, NEXT, PASS, Stub, TX, Way},
     ground::Ground,
     kind::{Alone, Direction, Kind},
-    net::{self, CLIENTS, POD_PORT, PODS, PORT, STRANGERS},
-    node::Node,
+    net::{self, BACKENDS, CLIENTS, POD_PORT, PODS, PORT, STRANGERS},
+    node::{Node, Spec},
     proxy,
+    shape::Shape,
 };
 
 /// What a candidate is to do with a frame, and where it meets it.
@@ -22,56 +23,103 @@ struct Run {
     action: u32,
 }
 
+/// The number of the first of those flows that only begin: beyond all others.
+const FIRST_FRESH: u32 = 1 << 24;
+/// And one more than that of the last.
+const END_FRESH: u32 = 1 << 30;
+
+/// What a candidate is to have room for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setting {
+    pub(crate) family: Family,
+    pub(crate) shape: Shape,
+    /// Flows at most, whose packets are measured.
+    pub(crate) most: u32,
+    /// Flows besides, which only begin.
+    pub(crate) fresh: u32,
+}
+
 /// Something to measure, and where.
 pub(crate) struct Candidate {
     pub(crate) kind: Kind,
     pub(crate) family: Family,
+    pub(crate) shape: Shape,
     ground: Ground,
     generator: Generator,
     node: Option<Node>,
     /// How many flows have begun.
     begun: u32,
+    /// The next one of those that only begin.
+    fresh: u32,
 }
 
 // === impl Candidate ===
 
 impl Candidate {
-    /// Makes the ground and sets the candidate up on it, for so many flows at most.
-    pub(crate) fn new(kind: Kind, family: Family, most: u32) -> Result<Self> {
-        let ground = Ground::build()?;
+    /// Makes the ground and sets the candidate up on it.
+    pub(crate) fn new(kind: Kind, setting: Setting) -> Result<Self> {
+        let Setting {
+            family,
+            shape,
+            most,
+            fresh,
+        } = setting;
+        let pods = match kind {
+            Kind::Naru(_, Mode::Local) => shape.reached(),
+            _ => BACKENDS,
+        };
+        let ground = Ground::build(pods)?;
         let mut generator = Generator::load(most)?;
         for sink in ground.sinks {
             generator.end_at(sink)?;
         }
-        let flows = (most + most / 4).max(1 << 17);
+        let flows = most + fresh;
+        let max_flows = (flows + flows / 4).max(1 << 17);
         let node = match kind {
             Kind::Tx | Kind::Drop | Kind::Kernel => None,
             Kind::Nftables => proxy::nftables(family).map(|()| None)?,
             Kind::Iptables => proxy::iptables(family).map(|()| None)?,
             Kind::Naru(algorithm, mode) => {
-                let node = Node::new(&ground, &kind.name(), algorithm, mode, family, flows)?;
-                Some(node)
+                let spec = Spec {
+                    algorithm,
+                    mode,
+                    family,
+                    shape,
+                    max_flows,
+                };
+                let name = format!("{}-{shape}", kind.name());
+                Some(Node::new(&ground, &name, spec)?)
             }
             Kind::Stranger => {
-                let (maglev, local) = (Algorithm::Maglev, Mode::Local);
-                Some(Node::new(
-                    &ground,
-                    &kind.name(),
-                    maglev,
-                    local,
+                let spec = Spec {
+                    algorithm: Algorithm::Maglev,
+                    mode: Mode::Local,
                     family,
-                    1 << 17,
-                )?)
+                    shape,
+                    max_flows: 1 << 17,
+                };
+                Some(Node::new(&ground, &kind.name(), spec)?)
             }
         };
         Ok(Self {
             kind,
             family,
+            shape,
             ground,
             generator,
             node,
             begun: 0,
+            fresh: FIRST_FRESH,
         })
+    }
+
+    /// What it is called while it is measured.
+    pub(crate) fn name(&self) -> String {
+        let name = self.kind.name();
+        match self.kind {
+            Kind::Naru(..) if self.shape != Shape::ONE => format!("{name}, {}", self.shape),
+            _ => name,
+        }
     }
 
     /// Begins flows until there are so many, sees that each reaches a backend, and that its
@@ -101,9 +149,8 @@ impl Candidate {
             let replies = self.replies(64)?.in_turn(flows, 0);
             self.live(Direction::Reply, &replies, flows)?;
             let from = u32::from_be(self.generator.last()?.source);
-            let vip = net::tail(net::vip(self.family));
             ensure!(
-                !self.kind.is_served() || from == vip,
+                !self.kind.is_served() || self.is_vip(from),
                 "{from:08x} is not the VIP"
             );
         }
@@ -112,13 +159,13 @@ impl Candidate {
 
     /// Sees that flows end at backends: a refusal, too, is a frame that arrives.
     fn check_ends(&self, flows: u32) -> Result<()> {
-        let (family, vip) = (self.family, net::tail(net::vip(self.family)));
+        let (family, reached) = (self.family, self.shape.reached());
         let ends = self.generator.some(flows)?;
         let astray = ends.iter().filter(|seen| {
             let to = u32::from_be(seen.destination);
             match self.kind.reaches() {
-                Some(net) => !net.has_backend(family, to),
-                None => to != vip,
+                Some(net) => !net.has_backend(family, to, reached),
+                None => !self.is_vip(to),
             }
         });
         let astray = astray.count();
@@ -141,6 +188,26 @@ impl Candidate {
             Direction::Reply => self.replies(size)?,
         };
         self.live(direction, &frames.shuffled(flows), count)
+    }
+
+    /// The nanoseconds that each of so many first packets of other flows takes, from where it
+    /// is made to where it ends.
+    pub(crate) fn begin_more(&mut self, count: u32) -> Result<f64> {
+        let first = self.fresh;
+        let end = first.saturating_add(count);
+        ensure!(end <= END_FRESH, "no more flows");
+        self.fresh = end;
+        let frames = self.forward(64, true)?.in_turn(END_FRESH, first);
+        self.live(Direction::Forward, &frames, count)
+    }
+
+    /// Bytes of its maps, where it has any.
+    pub(crate) fn bytes(&self) -> Result<Option<u64>> {
+        self.node.as_ref().map(Node::bytes).transpose()
+    }
+
+    fn is_vip(&self, tail: u32) -> bool {
+        net::is_vip(self.family, tail, self.shape.asked())
     }
 
     /// The nanoseconds that each of so many frames takes in the program alone, the generator
@@ -245,7 +312,7 @@ impl Candidate {
     fn forward(&self, size: usize, syn: bool) -> Result<Frames> {
         let to = match self.kind {
             Kind::Kernel | Kind::Stranger => To::Hosts(STRANGERS, PORT),
-            _ => To::Service,
+            _ => To::Services(self.shape.asked()),
         };
         Frames::forward(self.family, size, to, syn)
     }

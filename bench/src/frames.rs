@@ -1,6 +1,6 @@
 //! The frames that are made: plans for the generator.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddrV4};
 
 use anyhow::{Context, Result, ensure};
 use etherparse::PacketBuilder;
@@ -24,8 +24,10 @@ pub(crate) struct Frames {
 /// Where clients' packets go.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum To {
-    /// The service.
-    Service,
+    /// Each of so many services in turn.
+    Services(u32),
+    /// A service at this address, behind this link address.
+    At(SocketAddrV4, [u8; 6]),
     /// Each of some hosts in turn, at this port.
     Hosts(Net, u16),
 }
@@ -35,7 +37,8 @@ impl Frames {
     /// that on the wire, in bytes; no frame is shorter than its headers.
     pub(crate) fn forward(family: Family, size: usize, to: To, syn: bool) -> Result<Self> {
         let (first, port, destinations) = match to {
-            To::Service => (vip(family), PORT, 1),
+            To::Services(count) => (vip(family), PORT, count),
+            To::At(vip, _) => (IpAddr::V4(*vip.ip()), vip.port(), 1),
             To::Hosts(net, port) => (net.first(family), port, BACKENDS),
         };
         let client = CLIENTS.host(family, 0);
@@ -45,6 +48,12 @@ impl Frames {
         frames.plan.first_port = 1024;
         frames.plan.first_destination = tail(first);
         frames.plan.destinations = destinations;
+        if let To::At(_, [a, b, c, d, e, f]) = to {
+            let [first, second, ..] = &mut frames.plan.template;
+            let [_, _, g, h] = second.to_ne_bytes();
+            *first = u32::from_ne_bytes([a, b, c, d]);
+            *second = u32::from_ne_bytes([e, f, g, h]);
+        }
         Ok(frames)
     }
 
@@ -170,7 +179,7 @@ mod tests {
     #[test]
     fn checksums_are_those_of_the_whole_frame() {
         for family in [Family::V4, Family::V6] {
-            let frames = Frames::forward(family, 1400, To::Service, false).unwrap();
+            let frames = Frames::forward(family, 1400, To::Services(1), false).unwrap();
             let plan = frames.plan;
             let (source, destination, port) = plan.ends(40_000);
             assert_eq!(source, tail(CLIENTS.host(family, 1)), "ports have run out");
@@ -199,8 +208,27 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_goes_to_the_link_address_that_it_is_told() {
+        let to = To::At("192.0.2.1:443".parse().unwrap(), [6, 5, 4, 3, 2, 1]);
+        let plan = Frames::forward(Family::V4, 64, to, true).unwrap().plan;
+        let bytes: Vec<u8> = plan
+            .template
+            .iter()
+            .flat_map(|it| it.to_ne_bytes())
+            .collect();
+        assert_eq!(bytes[..6], [6, 5, 4, 3, 2, 1]);
+        assert_eq!(bytes[6..12], OTHER);
+        assert_eq!(plan.ends(0).1, 0xc000_0201);
+        assert_eq!(bytes[36..38], 443_u16.to_be_bytes());
+    }
+
+    #[test]
     fn no_frame_is_shorter_than_its_headers() {
-        let len = |family| Frames::forward(family, 64, To::Service, true).unwrap().len;
+        let len = |family| {
+            Frames::forward(family, 64, To::Services(1), true)
+                .unwrap()
+                .len
+        };
         assert_eq!((len(Family::V4), len(Family::V6)), (60, 76));
     }
 }

@@ -50,14 +50,14 @@ const SETTINGS: [(&str, &str); 8] = [
 ];
 
 impl Ground {
-    /// Makes a namespace and enters it.
-    pub(crate) fn build() -> Result<Self> {
+    /// Makes a namespace with so many pods, and enters it.
+    pub(crate) fn build(pods: u32) -> Result<Self> {
         unshare(CloneFlags::CLONE_NEWNET).context("a network namespace of its own; run as root")?;
         for (name, value) in SETTINGS {
             let path = format!("/proc/sys/{name}");
             std::fs::write(&path, value).context(path)?;
         }
-        feed("ip", &["-batch", "-"], &script()?)?;
+        feed("ip", &["-batch", "-"], &script(pods)?)?;
         let path = "/proc/thread-self/ns/net";
         let index = |name: &str| if_nametoindex(name).with_context(|| name.to_owned());
         Ok(Self {
@@ -74,7 +74,7 @@ impl Ground {
     }
 }
 
-fn script() -> Result<String> {
+fn script(pods: u32) -> Result<String> {
     let text = |mac: [u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
     let (mac, other) = (text(MAC), text(OTHER));
     let mut script = "link set lo up\n".to_owned();
@@ -86,7 +86,9 @@ fn script() -> Result<String> {
              link set {far} addrgenmode none up"
         )?;
     }
-    for (family, host, wide, narrow) in [(Family::V4, 24, 8, 24), (Family::V6, 64, 32, 32)] {
+    for (family, host, wide, narrow) in [(Family::V4, 24, 8, 12), (Family::V6, 64, 32, 32)] {
+        // Room for a thousand pods and more.
+        let pod_net = if family == Family::V4 { 20 } else { host };
         let node = net::node(family);
         let peer = net::peer(family);
         let nodad = if family == Family::V6 { "nodad" } else { "" };
@@ -98,10 +100,10 @@ fn script() -> Result<String> {
                 "neigh add {addr} lladdr {mac} dev {UPLINK} nud permanent"
             )?;
         }
-        for net in [PODS, STRANGERS] {
+        for (net, count) in [(PODS, pods), (STRANGERS, BACKENDS)] {
             let own = net.host(family, 1);
-            writeln!(script, "addr add {own}/{host} dev pods {nodad}")?;
-            for n in 0..BACKENDS {
+            writeln!(script, "addr add {own}/{pod_net} dev pods {nodad}")?;
+            for n in 0..count {
                 let pod = net.host(family, 2 + n);
                 writeln!(
                     script,

@@ -1,4 +1,4 @@
-//! What Naru's packet path costs: `cargo xtask bench forward`.
+//! What Naru's packet path costs: `cargo xtask bench forward` and `scale`.
 //!
 //! Frames are made in the kernel, without a network card: a generator writes every header anew
 //! and calls the program to measure, and what leaves the node is counted where it ends. What
@@ -6,24 +6,34 @@
 #![forbid(unsafe_code)]
 
 mod candidate;
+mod flood;
 mod forward;
 mod frames;
 mod generator;
 mod ground;
 mod kind;
+mod maps;
 mod measure;
 mod net;
 mod node;
 mod page;
 mod plot;
 mod proxy;
+mod rounds;
 mod row;
+mod scale;
+mod shape;
 mod tool;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+
+use crate::{flood::Flood, maps::Maps, row::Row, scale::Scale};
 
 /// Measures Naru's packet path.
 #[derive(Parser)]
@@ -37,6 +47,14 @@ struct Cli {
 enum Command {
     /// Nanoseconds a packet, by number of flows
     Forward(Forward),
+    /// Nanoseconds a packet, by number of services, of backends and of flows
+    Scale(Scale),
+    /// First packets of connections, for a program that is attached to a device
+    #[command(hide = true)]
+    Flood(Flood),
+    /// What an agent's maps hold
+    #[command(hide = true)]
+    Maps(Maps),
 }
 
 /// Arguments of `forward`.
@@ -87,10 +105,13 @@ pub(crate) struct Forward {
 }
 
 fn main() -> ExitCode {
-    let Cli {
-        command: Command::Forward(args),
-    } = Cli::parse();
-    match measure(&args) {
+    let done = match Cli::parse().command {
+        Command::Forward(args) => forward(&args),
+        Command::Scale(args) => scale(&args),
+        Command::Flood(args) => flood::run(&args),
+        Command::Maps(args) => maps::run(&args),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("naru-bench: {error:#}");
@@ -99,33 +120,43 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(args: &Forward) -> Result<()> {
+fn forward(args: &Forward) -> Result<()> {
     args.check()?;
     // What cannot be written in the end is no reason to wait for it.
     let page = args.page.as_ref().map(std::fs::read_to_string);
     let page = page.transpose().context("the page to change")?;
     let rows = forward::run(args)?;
-    println!("\n{}", row::table(&rows).trim_fmt());
-    let write = |path: PathBuf, text: String| {
-        std::fs::write(&path, text).with_context(|| path.display().to_string())
-    };
-    if let Some(path) = &args.json {
-        write(path.clone(), serde_json::to_string_pretty(&rows)? + "\n")?;
-    }
+    tell(&rows, args.json.as_deref())?;
     if let Some(dir) = &args.plot {
         std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
         for (name, svg) in plot::all(&rows)? {
-            write(dir.join(name), svg)?;
+            write(&dir.join(name), &svg)?;
         }
     }
     if let (Some(path), Some(page)) = (&args.page, &page) {
         let pictures = plot::all(&rows)?.into_iter();
         for (name, svg) in pictures.filter(|(name, _)| page.contains(name.as_str())) {
-            write(path.with_file_name(name), svg)?;
+            write(&path.with_file_name(name), &svg)?;
         }
-        write(path.clone(), page::with(page, &rows, &args.command)?)?;
+        write(path, &page::with(page, &rows, &args.command)?)?;
     }
     Ok(())
+}
+
+fn scale(args: &Scale) -> Result<()> {
+    tell(&scale::run(args)?, args.json.as_deref())
+}
+
+/// Prints the rows, and writes them where that was asked for.
+fn tell(rows: &[Row], json: Option<&Path>) -> Result<()> {
+    println!("\n{}", row::table(rows).trim_fmt());
+    json.map_or(Ok(()), |path| {
+        write(path, &(serde_json::to_string_pretty(rows)? + "\n"))
+    })
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).with_context(|| path.display().to_string())
 }
 
 fn power_of_two(text: &str) -> Result<u32, String> {

@@ -16,7 +16,12 @@ pub(crate) enum Measure {
     Path(Direction, usize),
     /// The program alone.
     Program(Alone),
+    /// From the generator to where frames end, of flows' first packets.
+    Fresh,
 }
+
+/// Flows that begin in each round of [`Measure::Fresh`].
+pub(crate) const FRESH: u32 = 1 << 15;
 
 /// What was measured of one candidate, by round, in nanoseconds a packet.
 #[derive(Clone, Debug, Default)]
@@ -57,6 +62,10 @@ impl Measure {
                 let time = candidate.path(direction, size, flows, packets)?;
                 times.whole.push(time);
             }
+            Self::Fresh => {
+                let time = candidate.begin_more(FRESH)?;
+                times.whole.push(time);
+            }
             Self::Program(alone) if !candidate.kind.meets(alone) => return Ok(false),
             Self::Program(alone) => {
                 let (whole, stub) = candidate.program(alone, flows, packets)?;
@@ -77,33 +86,46 @@ impl Measure {
         let of = |kind: Kind| {
             let index = candidates.iter().position(|it| it.kind == kind)?;
             let times = all.get(index)?.as_ref()?;
-            matches!(self, Self::Path(..)).then(|| times.whole.clone())
+            (!matches!(self, Self::Program(_))).then(|| times.whole.clone())
         };
         let [bare, nftables, kernel] = [Kind::Tx, Kind::Nftables, Kind::Kernel].map(of);
+        let own = |times: &Times| match self {
+            Self::Path(..) | Self::Fresh => times.whole.clone(),
+            Self::Program(_) => {
+                let both = times.whole.iter().zip(&times.stub);
+                both.map(|(whole, stub)| whole - stub).collect::<Vec<_>>()
+            }
+        };
+        // Of each candidate, the first of several sizes.
+        let kinds: Vec<Kind> = candidates.iter().map(|it| it.kind).collect();
+        let first = |kind: Kind| {
+            let same = |it: &&Kind| **it == kind;
+            let several = kinds.iter().filter(same).count() > 1;
+            let index = kinds.iter().position(|it| *it == kind)?;
+            let times = all.get(index)?.as_ref()?;
+            several.then(|| own(times))
+        };
         let mut rows = Vec::new();
         for (candidate, times) in candidates.iter_mut().zip(all) {
-            let Some(Times { whole, stub }) = times else {
-                continue;
-            };
+            let Some(times) = times else { continue };
+            let Times { whole, stub } = times;
             let to = |other: &Option<Vec<f64>>| ratio(whole, other.as_ref()?);
-            let over = whole.iter().zip(stub).map(|(whole, stub)| whole - stub);
-            let (own, bare, instructions, lookups) = match self {
-                Self::Path(..) => (whole.clone(), to(&bare), None, None),
+            let own = own(times);
+            let first = first(candidate.kind);
+            let (bare, instructions, lookups) = match self {
+                Self::Path(..) | Self::Fresh => (to(&bare), None, None),
                 Self::Program(alone) => {
                     let instructions = candidate.instructions(alone)?;
                     let lookups = candidate.kind.lookups(alone);
-                    (
-                        over.collect(),
-                        ratio(whole, stub),
-                        Some(instructions),
-                        Some(lookups),
-                    )
+                    (ratio(whole, stub), Some(instructions), Some(lookups))
                 }
             };
             // Without the other, which was told of, there is nothing to hold it against.
             let Some(ratio_to_xdp_tx) = bare else {
                 continue;
             };
+            let bytes = first.as_ref().and(candidate.bytes()?);
+            let ratio_to_first = first.and_then(|first| ratio(&own, &first));
             let (ns_per_packet, spread) = median(own);
             rows.push(Row {
                 bench: self.bench(),
@@ -112,6 +134,8 @@ impl Measure {
                 hook: self.hook(),
                 size: self.size(),
                 flows,
+                services: candidate.shape.services,
+                backends: candidate.shape.backends,
                 family: match candidate.family {
                     Family::V4 => 4,
                     Family::V6 => 6,
@@ -121,9 +145,11 @@ impl Measure {
                 ratio_to_xdp_tx,
                 ratio_to_nftables: to(&nftables),
                 ratio_to_kernel: to(&kernel),
+                ratio_to_first,
                 spread,
                 instructions,
                 lookups,
+                maps_mib: bytes.map(|bytes| bytes as f64 / f64::from(1 << 20)),
             });
         }
         Ok(rows)
@@ -133,25 +159,27 @@ impl Measure {
         match self {
             Self::Path(..) => "path",
             Self::Program(_) => "program",
+            Self::Fresh => "fresh",
         }
     }
 
     const fn direction(self) -> Direction {
         match self {
             Self::Path(direction, _) | Self::Program(Alone { direction, .. }) => direction,
+            Self::Fresh => Direction::Forward,
         }
     }
 
     const fn size(self) -> usize {
         match self {
             Self::Path(_, size) => size,
-            Self::Program(_) => 64,
+            Self::Program(_) | Self::Fresh => 64,
         }
     }
 
     const fn hook(self) -> Option<&'static str> {
         match self {
-            Self::Path(..) => None,
+            Self::Path(..) | Self::Fresh => None,
             Self::Program(alone) => Some(match alone.hook {
                 Hook::Xdp => "xdp",
                 Hook::TcIngress => "tc-ingress",

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lb_common::Family;
 
-/// How many backends the service has, and how many hosts there are where packets for no
-/// service go.
+/// How many backends a service has unless told otherwise, and how many hosts there are where
+/// packets for no service go.
 pub(crate) const BACKENDS: u32 = 100;
 /// The link address of the node's devices.
 pub(crate) const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -35,7 +35,9 @@ pub(crate) const PODS: Net = Net::new([10, 244, 1, 0], [0xfd00, 0x2441]);
 /// Pods of this node that no service has.
 pub(crate) const STRANGERS: Net = Net::new([10, 245, 1, 0], [0xfd00, 0x2451]);
 /// Another node's pods, which are backends.
-pub(crate) const FAR_PODS: Net = Net::new([10, 244, 2, 0], [0xfd00, 0x2442]);
+pub(crate) const FAR_PODS: Net = Net::new([10, 192, 0, 0], [0xfd00, 0x2442]);
+/// The addresses of services that nobody asks.
+pub(crate) const IDLE: Net = Net::new([10, 96, 0, 0], [0xfd00, 0x96]);
 
 // === impl Net ===
 
@@ -61,16 +63,27 @@ impl Net {
         self.host(family, 2)
     }
 
-    /// Whether an address with this end is one of its backends.
-    pub(crate) fn has_backend(self, family: Family, tail: u32) -> bool {
+    /// Whether an address with this end is one of its first so many backends.
+    pub(crate) fn has_backend(self, family: Family, tail: u32, backends: u32) -> bool {
         let first = self::tail(self.first(family));
-        (first..first + BACKENDS).contains(&tail)
+        (first..first + backends).contains(&tail)
     }
 }
 
-/// The service's address.
+/// The service's address, or the first one's of those that are asked.
 pub(crate) fn vip(family: Family) -> IpAddr {
-    LAN.host(family, 11)
+    vip_of(family, 0)
+}
+
+/// The address of one of the services that are asked, by its number.
+pub(crate) fn vip_of(family: Family, number: u32) -> IpAddr {
+    LAN.host(family, 11 + number)
+}
+
+/// Whether an address with this end is a service's, of so many that are asked.
+pub(crate) fn is_vip(family: Family, tail: u32, asked: u32) -> bool {
+    let first = self::tail(vip(family));
+    (first..first + asked).contains(&tail)
 }
 
 /// The node's own address.

@@ -1,4 +1,4 @@
-//! Naru's programs with one service, on the ground of a candidate.
+//! Naru's programs with their services, on the ground of a candidate.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +21,9 @@ use naru::{
 
 use crate::{
     ground::{Ground, UPLINK},
-    net::{self, BACKENDS, FAR_PODS, MAC, POD_PORT, PODS, PORT},
+    maps,
+    net::{self, FAR_PODS, IDLE, MAC, POD_PORT, PODS, PORT},
+    shape::Shape,
 };
 
 /// Where nodes are pinned, and how their directories' names begin; the process follows.
@@ -29,7 +31,19 @@ const PINS: &str = "/sys/fs/bpf";
 /// See [`PINS`].
 const NAME: &str = "naru-bench-";
 
-/// Naru with one service, attached to the uplink.
+/// What a node is to serve.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spec {
+    /// Of services that are asked; others go by turns, since there are not slots enough for
+    /// ten thousand Maglev tables.
+    pub(crate) algorithm: Algorithm,
+    pub(crate) mode: Mode,
+    pub(crate) family: Family,
+    pub(crate) shape: Shape,
+    pub(crate) max_flows: u32,
+}
+
+/// Naru with its services, attached to the uplink.
 pub(crate) struct Node {
     datapath: Datapath,
     pins: PathBuf,
@@ -37,30 +51,26 @@ pub(crate) struct Node {
 
 impl Node {
     /// `name` is of one node at a time.
-    pub(crate) fn new(
-        ground: &Ground,
-        name: &str,
-        algorithm: Algorithm,
-        mode: Mode,
-        family: Family,
-        max_flows: u32,
-    ) -> Result<Self> {
+    pub(crate) fn new(ground: &Ground, name: &str, spec: Spec) -> Result<Self> {
         let pins = Path::new(PINS).join(format!("{NAME}{}-{name}", std::process::id()));
         datapath::preflight(&pins)?;
         let datapath = Datapath::open(Options {
             pin_dir: pins.clone(),
-            max_flows,
+            max_flows: spec.max_flows,
             drain_window: Duration::ZERO,
             ..Options::default()
         })?;
         // From here on, whatever fails takes the pins away.
         let mut node = Self { datapath, pins };
-        let web = ServiceName("bench/web:80".to_owned());
+        let services = (0..spec.shape.services).map(|number| {
+            let name = ServiceName(format!("bench/web-{number:05}:80"));
+            (name, service(&spec, number))
+        });
         let desired = Desired {
-            services: [(web, service(algorithm, mode, family))].into(),
+            services: services.collect(),
             ..Desired::default()
         };
-        let surroundings = surroundings(ground.uplink, family);
+        let surroundings = surroundings(ground.uplink, spec.family);
         let image = compile(&desired, &surroundings, &node.datapath.in_use())?;
         node.datapath.apply(&image)?;
         // The pods are known for so long that their replies need no records.
@@ -75,6 +85,11 @@ impl Node {
     /// The program of a hook.
     pub(crate) fn program(&mut self, hook: Hook) -> Result<ProgramFd> {
         Ok(self.datapath.descriptor(hook)?)
+    }
+
+    /// Bytes of all its maps.
+    pub(crate) fn bytes(&self) -> Result<u64> {
+        maps::bytes(&self.pins)
     }
 }
 
@@ -104,13 +119,17 @@ pub(crate) fn sweep() -> Result<()> {
     Ok(())
 }
 
-fn service(algorithm: Algorithm, mode: Mode, family: Family) -> Service {
-    let (pods, node) = match mode {
-        Mode::Local => (PODS, "nuc01"),
-        Mode::Nat | Mode::Dsr => (FAR_PODS, "nuc02"),
+fn service(spec: &Spec, number: u32) -> Service {
+    let Spec { family, shape, .. } = *spec;
+    let asked = number < shape.asked();
+    // A node has room for few pods: those of others are elsewhere.
+    let (pods, node) = match spec.mode {
+        Mode::Local if asked => (PODS, "nuc01"),
+        Mode::Local | Mode::Nat | Mode::Dsr => (FAR_PODS, "nuc02"),
     };
     let first = net::tail(pods.first(family)) - net::tail(pods.host(family, 0));
-    let endpoints = (first..first + BACKENDS).map(|n| {
+    let first = first + number * shape.backends;
+    let endpoints = (first..first + shape.backends).map(|n| {
         let endpoint = Endpoint {
             weight: 1,
             condition: Condition::Ready,
@@ -119,15 +138,24 @@ fn service(algorithm: Algorithm, mode: Mode, family: Family) -> Service {
         };
         (SocketAddr::new(pods.host(family, n), POD_PORT), endpoint)
     });
+    let addr = if asked {
+        net::vip_of(family, number)
+    } else {
+        IDLE.host(family, number)
+    };
     Service {
         frontends: BTreeSet::from([Frontend {
-            addr: SocketAddr::new(net::vip(family), PORT),
+            addr: SocketAddr::new(addr, PORT),
             protocol: Protocol::Tcp,
         }]),
-        algorithm,
+        algorithm: if asked {
+            spec.algorithm
+        } else {
+            Algorithm::RoundRobin
+        },
         maglev_slots: maglev::DEFAULT_SLOTS,
         endpoints: endpoints.collect(),
-        elsewhere: if mode == Mode::Dsr {
+        elsewhere: if spec.mode == Mode::Dsr {
             Mode::Dsr
         } else {
             Mode::Nat

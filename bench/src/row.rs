@@ -6,7 +6,8 @@ use serde::Serialize;
 /// What one candidate cost.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Row {
-    /// `path`: from the generator to where frames end; `program`: the program alone.
+    /// `path`: from the generator to where frames end; `program`: the program alone; `fresh`:
+    /// as `path`, of flows' first packets.
     pub(crate) bench: &'static str,
     /// What was measured.
     pub(crate) candidate: String,
@@ -18,6 +19,10 @@ pub(crate) struct Row {
     /// (IPv6 with TCP: 80), frames are that long.
     pub(crate) size: usize,
     pub(crate) flows: u32,
+    /// Of which ten at most are asked.
+    pub(crate) services: u32,
+    /// Of each service.
+    pub(crate) backends: u32,
     /// 4 or 6.
     pub(crate) family: u8,
     /// The median of all rounds. `path`: with the generator; `program`: over what a stub costs
@@ -32,6 +37,8 @@ pub(crate) struct Row {
     pub(crate) ratio_to_nftables: Option<f64>,
     /// Against plain forwarding in the same round; `path` only.
     pub(crate) ratio_to_kernel: Option<f64>,
+    /// Against the same candidate at the first of several sizes in the same round.
+    pub(crate) ratio_to_first: Option<f64>,
     /// The middle half of all rounds, in nanoseconds.
     pub(crate) spread: f64,
     /// Of the kernel's own kind, in the whole program; `program` only.
@@ -39,6 +46,8 @@ pub(crate) struct Row {
     /// For a packet, one after the other, that go by a hash, a prefix or a route; `program`
     /// only.
     pub(crate) lookups: Option<u32>,
+    /// What its maps take, in MiB, where there are several sizes.
+    pub(crate) maps_mib: Option<f64>,
 }
 
 #[cfg(test)]
@@ -52,15 +61,19 @@ impl Row {
             hook: None,
             size: 64,
             flows,
+            services: 1,
+            backends: 100,
             family: 4,
             ns_per_packet: 100.0,
             mpps: 10.0,
             ratio_to_xdp_tx: 1.25,
             ratio_to_nftables: Some(0.2),
             ratio_to_kernel: None,
+            ratio_to_first: None,
             spread: 2.0,
             instructions: None,
             lookups: None,
+            maps_mib: None,
         }
     }
 }
@@ -96,19 +109,24 @@ pub(crate) fn table(rows: &[Row]) -> Table {
         "BENCH",
         "IP",
         "DIRECTION",
+        "HOOK",
         "SIZE",
         "FLOWS",
+        "SERVICES",
+        "BACKENDS",
         "CANDIDATE",
         "NS",
         "SPREAD",
         "× XDP_TX",
         "× NFT",
         "× KERNEL",
+        "× FIRST",
         "INSNS",
+        "LOOKUPS",
     ]);
     for (index, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, 2));
-        if index > 6 || index == 4 || index == 5 {
+        if index > 3 && index != 8 {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
@@ -121,12 +139,15 @@ pub(crate) fn table(rows: &[Row]) -> Table {
             row.hook.unwrap_or_default().to_owned(),
             row.size.to_string(),
             row.flows.to_string(),
+            row.services.to_string(),
+            row.backends.to_string(),
             row.candidate.clone(),
             format!("{:.0}", row.ns_per_packet),
             format!("{:.0}", row.spread),
             two(Some(row.ratio_to_xdp_tx)),
             two(row.ratio_to_nftables),
             two(row.ratio_to_kernel),
+            two(row.ratio_to_first),
             row.instructions.map_or(String::new(), |it| it.to_string()),
             row.lookups.map_or(String::new(), |it| it.to_string()),
         ]);

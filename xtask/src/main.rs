@@ -48,7 +48,7 @@ enum Command {
     Lab(lab::Args),
     /// Measure
     #[command(subcommand)]
-    Bench(bench::Bench),
+    Bench(Box<bench::Bench>),
     /// Run the tests, by tier
     #[command(after_help = test::HELP)]
     Test(test::Args),

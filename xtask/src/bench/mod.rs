@@ -1,8 +1,10 @@
 //! `cargo xtask bench`: what Naru costs, measured.
 
+mod all;
 mod connect;
 mod failover;
 mod forward;
+mod scale;
 mod sockets;
 mod update;
 
@@ -26,6 +28,12 @@ pub(crate) enum Bench {
     /// How fast changes of endpoints come into force, and what they cost
     #[command(after_help = update::HELP)]
     Update(update::Args),
+    /// What many services, backends and flows cost, and what a flood of SYNs does
+    #[command(after_help = scale::HELP)]
+    Scale(scale::Args),
+    /// forward, connect, update and scale, one after the other
+    #[command(after_help = all::HELP)]
+    All(all::Args),
 }
 
 /// Measures.
@@ -35,5 +43,7 @@ pub(crate) fn run(bench: &Bench) -> Result<ExitCode> {
         Bench::Forward(args) => forward::run(args),
         Bench::Connect(args) => connect::run(args),
         Bench::Update(args) => update::run(args),
+        Bench::Scale(args) => scale::run(args),
+        Bench::All(args) => all::run(args),
     }
 }

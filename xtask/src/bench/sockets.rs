@@ -14,30 +14,60 @@ use crate::{
 pub(super) struct Output {
     /// Write the rows to this file, as JSON
     #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    pub(super) json: Option<PathBuf>,
     /// Draw them as SVG into this directory
     #[arg(long, value_name = "DIR")]
-    plot: Option<PathBuf>,
+    pub(super) plot: Option<PathBuf>,
     /// Write the tables of docs/performance.md and the pictures beside it
     #[arg(long)]
-    write: bool,
+    pub(super) write: bool,
+}
+
+/// What the program of the lab is to do.
+pub(super) struct Job<'a> {
+    /// The benchmark's name.
+    pub(super) bench: &'a str,
+    /// Its arguments.
+    pub(super) options: &'a [String],
+    /// What of that was told: the command that gives the same again has it.
+    pub(super) told: &'a [String],
+    /// Whether it needs the program that makes packets, too.
+    pub(super) packets: bool,
 }
 
 /// Builds, then becomes the program that measures.
 pub(super) fn lab(bench: &str, settings: &[String], output: &Output) -> Result<ExitCode> {
+    let job = Job {
+        bench,
+        options: settings,
+        told: settings,
+        packets: false,
+    };
+    work(&job, output)
+}
+
+/// The same for a benchmark whose arguments are not those that it was told.
+pub(super) fn work(job: &Job<'_>, output: &Output) -> Result<ExitCode> {
     let needs = [Need::Build, Need::Lab, Need::Bench];
     setup::quietly(&needs)?.demand(&needs)?;
     let mut build = host::cargo("build");
-    host::status(build.args(["--release", "-p", "naru", "-p", "naru-lab"]))?;
+    build.args(["--release", "-p", "naru", "-p", "naru-lab"]);
+    if job.packets {
+        build.args(["-p", "naru-bench"]);
+    }
+    host::status(&mut build)?;
 
     let release = host::target().join("release");
     let mut command = host::as_root(&release.join("naru-lab"))?;
     command
-        .arg(bench)
+        .arg(job.bench)
         .arg("--naru")
         .arg(release.join("naru"))
-        .args(settings)
-        .args(output.words(bench, settings));
+        .args(job.options)
+        .args(output.words(job.bench, job.told));
+    if job.packets {
+        command.arg("--bench").arg(release.join("naru-bench"));
+    }
     if output.write && output.plot.is_none() {
         command.arg("--plot").arg(host::root().join("docs"));
     }

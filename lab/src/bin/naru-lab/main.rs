@@ -7,6 +7,7 @@ mod failover;
 mod measure;
 mod play;
 mod reflect;
+mod scale;
 mod server;
 mod update;
 
@@ -55,6 +56,11 @@ enum Command {
     ///
     /// Needs root. Runs the agent on a directory of manifests and changes them.
     Update(update::Args),
+    /// Measures what many services, backends and flows cost, and what a flood of SYNs does.
+    ///
+    /// Needs root and nginx. What a packet costs is measured by `naru-bench`; memory is that of
+    /// an agent, and the flood comes over the cable of a lab.
+    Scale(scale::Args),
     /// Keeps a lab that is up.
     #[command(hide = true)]
     Keep(play::KeeperArgs),
@@ -83,6 +89,7 @@ fn main() -> ExitCode {
         Command::Failover(args) => failover::run(&args),
         Command::Connect(args) => connect::run(&args),
         Command::Update(args) => update::run(&args),
+        Command::Scale(args) => scale::run(&args),
         Command::Keep(args) => play::keep(&args).map(|()| true),
         Command::Testbed { dir } => testbed(&dir),
         Command::Pod { name, listen } => server::run(&name, listen).map(|()| true),

@@ -1,5 +1,6 @@
 //! What benchmarks share: the arithmetic, and the ways in which their numbers are told.
 
+pub(crate) mod cases;
 pub(crate) mod page;
 pub(crate) mod plot;
 pub(crate) mod stats;

@@ -14,8 +14,9 @@ use naru_lab::{
     tutorial_services,
 };
 
-use super::report::Row;
+use super::report::row;
 use super::scene::{KEPT, Scene, endpoint};
+use crate::measure::cases::Row;
 
 /// Endpoints that come and go; half of them are there at first.
 const POOL: usize = 16;
@@ -99,7 +100,7 @@ pub(super) fn run(
     for failure in &tally.failures {
         println!("    a request failed {failure}");
     }
-    let mut row = Row::new(format!(
+    let mut row = row(format!(
         "{} changes under load, {}",
         plan.changes,
         algorithm.name()

@@ -9,8 +9,9 @@ use anyhow::ensure;
 use naru_lab::{Algorithm, Endpoint, Protocol, ServiceSpec};
 
 use super::probe::{From, Prober};
-use super::report::{Row, quantiles};
+use super::report::row;
 use super::scene::{Draft, Scene, slice_file};
+use crate::measure::cases::{Row, quantiles};
 
 /// How often the client asks.
 const PERIOD: Duration = Duration::from_micros(200);
@@ -58,7 +59,7 @@ fn one(scene: &Scene, naru: &Path, changes: usize, algorithm: Algorithm) -> anyh
     }
     let lost = prober.stop()?;
     agent.detach()?;
-    Ok(Row::new(format!("file to packet, {}", algorithm.name()))
+    Ok(row(format!("file to packet, {}", algorithm.name()))
         .with("services", 1.0)
         .with("backends_each", 1.0)
         .with("changes", changes as f64)

@@ -4,8 +4,8 @@ mod churn;
 mod flip;
 mod probe;
 mod report;
-mod scale;
-mod scene;
+pub(crate) mod scale;
+pub(crate) mod scene;
 mod table;
 
 use std::path::PathBuf;
@@ -109,7 +109,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
 }
 
 /// `1000x10`.
-fn size(text: &str) -> Result<Size, String> {
+pub(crate) fn size(text: &str) -> Result<Size, String> {
     let parts = text.split_once(['x', '×']);
     let parts = parts.map(|(services, backends)| (services.parse(), backends.parse()));
     match parts {

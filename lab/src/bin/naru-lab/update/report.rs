@@ -1,12 +1,8 @@
 //! What was measured, as rows.
 
-use std::collections::BTreeMap;
-
-use serde::Serialize;
-
+use crate::measure::Output;
+use crate::measure::cases::{Row, Section, tell_bounds};
 use crate::measure::plot::{Bar, Chart, Whose};
-use crate::measure::stats::percentile;
-use crate::measure::{Output, markdown, table};
 
 /// From file to packet, ms at p99.
 const PROPAGATION: f64 = 20.0;
@@ -25,64 +21,9 @@ Connections to those are reset when they go, as `--gone-flows reset` has it.
 
 ";
 
-/// One case, with its values by name; a name ends in its unit.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Row {
-    bench: &'static str,
-    candidate: &'static str,
-    case: String,
-    #[serde(flatten)]
-    values: BTreeMap<String, f64>,
-}
-
-// === impl Row ===
-
-impl Row {
-    pub(super) fn new(case: impl Into<String>) -> Self {
-        Self {
-            bench: "update",
-            candidate: "Naru",
-            case: case.into(),
-            values: BTreeMap::new(),
-        }
-    }
-
-    #[must_use]
-    pub(super) fn with(mut self, name: impl Into<String>, value: f64) -> Self {
-        self.values.insert(name.into(), value);
-        self
-    }
-
-    #[must_use]
-    pub(super) fn with_all(mut self, values: [(&str, f64); 3]) -> Self {
-        let values = values.map(|(name, value)| (name.to_owned(), value));
-        self.values.extend(values);
-        self
-    }
-
-    fn get(&self, name: &str) -> Option<f64> {
-        self.values.get(name).copied()
-    }
-
-    /// In one line, while others are still being measured.
-    pub(super) fn line(&self) -> String {
-        let values = self.values.iter();
-        let values = values.map(|(name, value)| format!("{name} {}", number(*value)));
-        format!("{}: {}", self.case, values.collect::<Vec<_>>().join(", "))
-    }
-}
-
-/// Median, 99th percentile and maximum of times in µs.
-pub(super) fn quantiles(times: &[f64]) -> [(&'static str, f64); 3] {
-    [("p50_us", 0.5), ("p99_us", 0.99), ("max_us", 1.0)]
-        .map(|(name, share)| (name, percentile(times, share)))
-}
-
-/// A table of the rows that have the first of its values.
-struct Section {
-    title: &'static str,
-    /// Names of values, and what stands above them.
-    columns: &'static [(&'static str, &'static str)],
+/// A case without values.
+pub(super) fn row(case: impl Into<String>) -> Row {
+    Row::new("update", case)
 }
 
 const SECTIONS: [Section; 4] = [
@@ -95,6 +36,7 @@ const SECTIONS: [Section; 4] = [
             ("max_us", "max, ms"),
             ("datagrams_lost", "datagrams lost"),
         ],
+        without: &["start_ms", "requests"],
     },
     Section {
         title: "Services × backends each: the start of an agent, one on the maps of the last, \
@@ -109,6 +51,7 @@ const SECTIONS: [Section; 4] = [
             ("rss_anon_mib", "RssAnon after, MiB"),
             ("rss_peak_mib", "peak RSS, MiB"),
         ],
+        without: &[],
     },
     Section {
         title: "Building a table of 65,537 slots",
@@ -117,6 +60,7 @@ const SECTIONS: [Section; 4] = [
             ("p50_us", "p50, ms"),
             ("p99_us", "p99, ms"),
         ],
+        without: &[],
     },
     Section {
         title: "Endpoints that come, drain and go under load",
@@ -133,46 +77,15 @@ const SECTIONS: [Section; 4] = [
             ("connections_uncovered", "to others"),
             ("connections_uncovered_broken", "broken"),
         ],
+        without: &[],
     },
 ];
-
-impl Section {
-    /// Whether the row belongs here: the sections' cases have different values.
-    fn has(&self, row: &Row) -> bool {
-        let own = match self.columns[0].0 {
-            "changes" => row.get("start_ms").is_none() && row.get("requests").is_none(),
-            _ => true,
-        };
-        own && row.get(self.columns[0].0).is_some()
-    }
-
-    fn head(&self) -> Vec<&str> {
-        let names = self.columns.iter().map(|(_, title)| *title);
-        std::iter::once("case").chain(names).collect()
-    }
-
-    fn cells(&self, row: &Row) -> Vec<String> {
-        let values = self.columns.iter().map(|(name, _)| match row.get(name) {
-            Some(value) if name.ends_with("_us") => format!("{:.2}", value / 1e3),
-            Some(value) => number(value),
-            None => "-".to_owned(),
-        });
-        std::iter::once(row.case.clone()).chain(values).collect()
-    }
-}
 
 /// Prints the rows, and writes what was asked for.
 pub(super) fn tell(rows: &[Row], output: &Output) -> anyhow::Result<()> {
     let mut page = INTRODUCTION.to_owned();
     for section in &SECTIONS {
-        let shown: Vec<&Row> = rows.iter().filter(|row| section.has(row)).collect();
-        if shown.is_empty() {
-            continue;
-        }
-        let (title, head) = (section.title, section.head());
-        let cells = || shown.iter().map(|row| section.cells(row));
-        println!("\n{title}\n{}", table(&head, cells()));
-        page.push_str(&format!("### {title}\n\n{}\n", markdown(&head, cells())));
+        page.push_str(&section.tell(rows));
     }
     let bars: Vec<Bar> = rows.iter().filter_map(bar).collect();
     if !bars.is_empty() {
@@ -187,11 +100,7 @@ pub(super) fn tell(rows: &[Row], output: &Output) -> anyhow::Result<()> {
         output.write_plot("update.svg", &chart)?;
         page.push_str(&format!("![{title}](update.svg)\n\n"));
     }
-    for (what, kept) in judged(rows) {
-        let line = format!("{}: {what}", if kept { "kept" } else { "MISSED" });
-        println!("{line}");
-        page.push_str(&format!("- {line}\n"));
-    }
+    page.push_str(&tell_bounds(&judged(rows)));
     output.write_json(&rows)?;
     output.write_page("update", &page)
 }
@@ -238,23 +147,15 @@ fn bar(row: &Row) -> Option<Bar> {
     })
 }
 
-/// Counts in full, and three digits of others.
-fn number(value: f64) -> String {
-    match value.fract() == 0.0 || value >= 1_000.0 {
-        true => format!("{value:.0}"),
-        false => format!("{value:.1}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_case_has_its_section() {
-        let flip = Row::new("a").with("changes", 1.0).with("p99_us", 30_000.0);
+        let flip = row("a").with("changes", 1.0).with("p99_us", 30_000.0);
         let scale = flip.clone().with("start_ms", 1.0);
-        let build = Row::new("b").with("slots", 65_537.0);
+        let build = row("b").with("slots", 65_537.0);
         let churn = flip
             .clone()
             .with("changes_per_second", 1.0)

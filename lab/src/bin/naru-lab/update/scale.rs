@@ -10,8 +10,9 @@ use anyhow::Context;
 use naru_lab::{Agent, Endpoint, Manifests, Protocol, ServiceSpec};
 
 use super::probe::{From, Prober};
-use super::report::{Row, quantiles};
+use super::report::row;
 use super::scene::{Draft, Scene, endpoint, slice_file, wait_services};
+use crate::measure::cases::{Row, quantiles};
 
 /// Kubernetes puts no more endpoints into a slice.
 const SLICE: usize = 100;
@@ -24,9 +25,9 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// So many services with so many backends each.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Size {
-    pub(super) services: usize,
-    pub(super) backends: usize,
+pub(crate) struct Size {
+    pub(crate) services: usize,
+    pub(crate) backends: usize,
 }
 
 /// The sizes of the benchmark.
@@ -51,15 +52,7 @@ impl fmt::Display for Size {
 
 /// Starts the agent at this size, changes an endpoint so often, and starts it again.
 pub(super) fn run(scene: &Scene, naru: &Path, size: Size, changes: usize) -> anyhow::Result<Row> {
-    let manifests = scene.manifests(&format!("scale-{}-{}", size.services, size.backends))?;
-    for number in 0..size.services {
-        let service = service(number);
-        manifests.service(&service)?;
-        for slice in 0..size.backends.div_ceil(SLICE) {
-            let text = slice_text(&service, number, size, slice, None);
-            manifests.write(&slice_file(&service, slice), &text)?;
-        }
-    }
+    let manifests = fill(scene, size)?;
     let (agent, start) = scene.agent(naru, &manifests, size.services)?;
     let resting = memory(&agent)?;
     let (times, lost) = change(scene, &manifests, size, changes)?;
@@ -69,7 +62,7 @@ pub(super) fn run(scene: &Scene, naru: &Path, size: Size, changes: usize) -> any
     wait_services(&agent, size.services)?;
     let restart = began.elapsed();
     agent.detach()?;
-    Ok(Row::new(size.to_string())
+    Ok(row(size.to_string())
         .with("services", size.services as f64)
         .with("backends_each", size.backends as f64)
         .with("start_ms", start.as_secs_f64() * 1e3)
@@ -80,6 +73,29 @@ pub(super) fn run(scene: &Scene, naru: &Path, size: Size, changes: usize) -> any
         .with("rss_anon_start_mib", resting.anonymous)
         .with("rss_anon_mib", changed.anonymous)
         .with("rss_peak_mib", changed.peak))
+}
+
+/// A directory with so much in it.
+pub(crate) fn fill(scene: &Scene, size: Size) -> anyhow::Result<Manifests> {
+    let manifests = scene.manifests(&format!("scale-{}-{}", size.services, size.backends))?;
+    for number in 0..size.services {
+        let service = service(number);
+        manifests.service(&service)?;
+        for slice in 0..size.backends.div_ceil(SLICE) {
+            let text = slice_text(&service, number, size, slice, None);
+            manifests.write(&slice_file(&service, slice), &text)?;
+        }
+    }
+    Ok(manifests)
+}
+
+/// Takes an endpoint of the first service away, or puts the last one that was taken back and
+/// takes another one.
+pub(crate) fn without(manifests: &Manifests, size: Size, number: usize) -> anyhow::Result<()> {
+    let service = service(0);
+    let gone = endpoint(number % size.backends.min(SLICE)).address;
+    let text = slice_text(&service, 0, size, 0, Some(gone));
+    Ok(manifests.write(&slice_file(&service, 0), &text)?)
 }
 
 /// Takes away the endpoint that the client's flow has, again and again: the next packet that
@@ -149,14 +165,14 @@ fn slice_text(
 }
 
 /// What a process keeps in memory, MiB.
-struct Memory {
+pub(crate) struct Memory {
     /// Its own, `RssAnon`.
-    anonymous: f64,
+    pub(crate) anonymous: f64,
     /// All that it ever had, `VmHWM`.
-    peak: f64,
+    pub(crate) peak: f64,
 }
 
-fn memory(agent: &Agent) -> anyhow::Result<Memory> {
+pub(crate) fn memory(agent: &Agent) -> anyhow::Result<Memory> {
     let pid = agent.pid().context("the agent has ended")?;
     let path = format!("/proc/{pid}/status");
     let status = std::fs::read_to_string(&path).with_context(|| path.clone())?;

@@ -21,19 +21,23 @@ pub(super) const PORT: u16 = 3000;
 /// The first address that `any` answers at.
 const ANY_BASE: u32 = u32::from_be_bytes([10, 128, 1, 0]);
 const ANY_NET: &str = "10.128.0.0/9";
+/// Endpoints that are on this node; no node has more pods. What comes after them is said to be
+/// on another one, which nobody asks.
+const HERE: usize = 10_000;
+const ELSEWHERE: &str = "nuc02";
 /// How long the agent may take to have all in force.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The LAN. Dropping it removes all of it.
-pub(super) struct Scene {
-    pub(super) lab: Lab,
+pub(crate) struct Scene {
+    pub(crate) lab: Lab,
 }
 
 // === impl Scene ===
 
 impl Scene {
     /// Builds it with so many pods that stay.
-    pub(super) fn build(kept: usize) -> anyhow::Result<Self> {
+    pub(crate) fn build(kept: usize) -> anyhow::Result<Self> {
         let mut topology = Topology::nuc_of(1);
         topology.add_pods(KEPT, PodKind::Echo, PORT, kept);
         topology.add_pods(ANY, PodKind::EchoAny, PORT, 1);
@@ -61,7 +65,7 @@ impl Scene {
 
     /// Starts the agent on what a directory holds; gives how long it took until so many
     /// services were in force.
-    pub(super) fn agent(
+    pub(crate) fn agent(
         &self,
         naru: &Path,
         manifests: &Manifests,
@@ -97,7 +101,7 @@ pub(super) fn endpoint(number: usize) -> Endpoint {
     let address = Ipv4Addr::from(ANY_BASE + number as u32);
     Endpoint {
         pod: format!("any-{number}"),
-        node: NODE.to_owned(),
+        node: if number < HERE { NODE } else { ELSEWHERE }.to_owned(),
         address,
         ready: true,
         serving: true,

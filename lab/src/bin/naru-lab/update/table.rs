@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use lb_common::maglev::{Cursor, DEFAULT_SLOTS, EMPTY, populate};
 
-use super::report::{Row, quantiles};
+use super::report::row;
+use crate::measure::cases::{Row, quantiles};
 
 /// Tables of 65,537 slots for so many backends, each built so often.
 pub(super) fn run(times: usize) -> Vec<Row> {
@@ -32,7 +33,7 @@ fn one(backends: u32, times: usize) -> Row {
     // The first one also pays for pages that are touched for the first time.
     build();
     let measured: Vec<f64> = (0..times).map(|_| build()).collect();
-    Row::new(format!("Maglev table, {backends} backends"))
+    row(format!("Maglev table, {backends} backends"))
         .with("slots", f64::from(DEFAULT_SLOTS))
         .with("backends_each", f64::from(backends))
         .with_all(quantiles(&measured))
