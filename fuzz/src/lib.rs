@@ -24,6 +24,7 @@ kernel! {
     client = "../../lb-ebpf/src/client.rs"
     count = "../../lb-ebpf/src/count.rs"
     direct = "../../lb-ebpf/src/direct.rs"
+    exceptions = "../../lb-ebpf/src/exceptions.rs"
     fast = "../../lb-ebpf/src/fast.rs"
     flow = "../../lb-ebpf/src/flow.rs"
     fragment = "../../lb-ebpf/src/fragment.rs"

@@ -41,6 +41,15 @@ pub(crate) fn leave(ctx: Context<'_>, plan: Plan) -> Result<Plan, Verdict> {
     route::leave(ctx, headers, work, plan)
 }
 
+pub(crate) fn rewrite<F: Frame>(
+    frame: &mut F,
+    headers: &Headers,
+    work: &Work,
+    hop: bool,
+) -> Result<(), Verdict> {
+    frame.rewrite(headers, &work.to, hop)
+}
+
 pub(crate) fn make<F: Frame>(
     frame: &mut F,
     headers: &Headers,

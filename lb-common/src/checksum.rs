@@ -56,6 +56,12 @@ impl Delta {
         Self(self.0 + other.0)
     }
 
+    /// The changes as one 16-bit sum.
+    #[inline(always)]
+    pub const fn sum(self) -> u16 {
+        fold(self.0)
+    }
+
     /// The checksum field after the changes, from the field before them.
     #[inline(always)]
     pub const fn apply(self, checksum: u16) -> u16 {

@@ -10,8 +10,8 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hop(pub [u64; 2]);
 
-/// What must be as it was when a [`Hop`] was found: the tick of the flows' clock, so that it
-/// never counts for longer than that lasts, and the agent's count of changes of the network.
+/// What must be as it was when a [`Hop`] was found: the time in ticks of about a second, so that
+/// it never counts for longer than that lasts, and the agent's count of changes of the network.
 #[inline(always)]
 pub const fn tag(now: u32, epoch: u64) -> u32 {
     now.wrapping_add((epoch as u32).wrapping_mul(0x9e37_79b1))

@@ -16,6 +16,7 @@ pub mod checksum;
 pub mod claim;
 pub mod config;
 pub mod device;
+pub mod exceptions;
 pub mod filter;
 pub mod flow;
 pub mod hash;

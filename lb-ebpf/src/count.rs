@@ -48,10 +48,10 @@ pub fn request(service: u32, backend: BackendId, bytes: u64) {
 
 /// Counts a packet to a client.
 #[inline(always)]
-pub fn reply(service: u32, backend: BackendId, headers: &Headers) {
+pub fn reply(service: u32, backend: BackendId, bytes: u64) {
     add(service, backend, |stats| {
         stats.packets_out += 1;
-        stats.bytes_out += headers.frame_len();
+        stats.bytes_out += bytes;
     });
 }
 

@@ -3,6 +3,7 @@
 use lb_common::{Frontend, Primary, Tuple};
 
 use crate::{
+    exceptions,
     headers::{Fragment, Headers},
     maps::{BACKENDS, DIRECT, PRIMARIES, dry_run},
     work::Work,
@@ -44,6 +45,7 @@ pub fn record(reply: &Tuple, now: u32) {
     if dry_run() || unsafe { DIRECT.get(reply) }.is_some_and(|last| *last == now) {
         return;
     }
+    exceptions::note(reply);
     // It evicts the one that was silent for longest; without any room, replies are restored.
     let _ = DIRECT.insert(reply, &now, 0);
 }

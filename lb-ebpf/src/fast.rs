@@ -1,7 +1,7 @@
 //! The short way of most packets: those for nobody here, and those of flows that their slot says
 //! all about. Whatever is not plain takes the long way, which comes to the same.
 
-use aya_ebpf::bindings::xdp_action;
+use aya_ebpf::{bindings::xdp_action, helpers::generated::bpf_jiffies64};
 use lb_common::{
     Addr, Backend, Entry, Family, Frontend, Hook, Hop, Mode, Near, Port, Protocol, Tuple, Verdict,
     checksum::Delta,
@@ -12,8 +12,9 @@ use lb_common::{
 };
 
 use crate::{
-    count, flow,
-    frame::{Context, IPV4_CHECKSUM, address_offsets, transport_checksum},
+    count, direct, exceptions, flow,
+    frame::{Context, Frame, IPV4_CHECKSUM, address_offsets, transport_checksum},
+    headers::Headers,
     maps::{EPOCH, FAST, FILTER, FRONTENDS, HOPS, NEAR},
     packet::View,
     parse::{ETH_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_LEN, IPV6_LEN, MORE_V4, OFFSET_V4},
@@ -22,15 +23,23 @@ use crate::{
     work::Work,
 };
 
-/// What a plain packet's headers say: TCP or UDP right after a network header without options,
-/// unfragmented, in a frame without tags.
-struct Plain {
-    tuple: Tuple,
+/// What a plain network header says: no options, no fragment, in a frame without tags.
+struct Network {
+    src: Addr,
+    dst: Addr,
+    protocol: u8,
+    ttl: u8,
     /// Offset of the transport header.
     l4: usize,
     /// Offset of the packet's end.
     end: usize,
-    ttl: u8,
+}
+
+/// What follows it, if that is TCP or UDP.
+struct Plain {
+    tuple: Tuple,
+    l4: usize,
+    end: usize,
     /// TCP flags; 0 for UDP.
     flags: u8,
 }
@@ -38,17 +47,18 @@ struct Plain {
 /// What comes in at XDP: its action if this is all about it.
 #[inline(always)]
 pub fn run(ctx: Context<'_>) -> Option<u32> {
-    let packet = plain(ctx)?;
-    if is_others(Hook::Xdp, &packet.tuple.dst) {
-        count::verdict(Hook::Xdp, Verdict::NotOurs, packet.end as u64);
+    let network = network(ctx)?;
+    if is_others(Hook::Xdp, &network.dst) {
+        count::verdict(Hook::Xdp, Verdict::NotOurs, network.end as u64);
         return Some(xdp_action::XDP_PASS);
     }
+    let packet = transport(ctx.view, &network)?;
     let tuple = &packet.tuple;
     let frontend = Frontend::new(tuple.dst, tuple.dst_port, tuple.protocol);
     // SAFETY: the value is one word.
     let entry = *unsafe { FRONTENDS.get(frontend) }?;
     let place = table::fixed(tuple, table::table(entry.service()));
-    if !entry.is_plain() || !place.slot.is_settled() || packet.ttl <= 1 {
+    if !entry.is_plain() || !place.slot.is_settled() || network.ttl <= 1 {
         return None;
     }
     let backend = flow::backend(place.slot.current())?;
@@ -71,24 +81,52 @@ pub fn run(ctx: Context<'_>) -> Option<u32> {
     Some(action)
 }
 
-/// Whether a packet at a classifier is for nobody here; it is counted then.
+/// Whether a packet at TC ingress is for nobody here; it is counted then.
 #[inline(always)]
 pub fn passes(ctx: Context<'_>) -> bool {
-    if FAST.load() == 0 {
-        return false;
-    }
-    let Some(packet) = plain(ctx) else {
+    let Some(network) = network(ctx).filter(|it| is_others(Hook::TcIngress, &it.dst)) else {
         return false;
     };
-    let addr = match ctx.hook {
-        Hook::TcEgress => &packet.tuple.src,
-        Hook::Xdp | Hook::TcIngress => &packet.tuple.dst,
-    };
-    let others = is_others(ctx.hook, addr);
-    if others {
-        count::verdict(ctx.hook, Verdict::NotOurs, packet.end as u64);
+    count::verdict(Hook::TcIngress, Verdict::NotOurs, network.end as u64);
+    true
+}
+
+/// Something if this is all about a packet at TC egress: it is from nobody here, or a local
+/// backend's reply that has become its frontend's.
+#[inline(always)]
+pub fn reply<F: Frame>(frame: &mut F) -> Option<()> {
+    let network = network(frame.context())?;
+    let bytes = network.end as u64;
+    if is_others(Hook::TcEgress, &network.src) {
+        count::verdict(Hook::TcEgress, Verdict::NotOurs, bytes);
+        return Some(());
     }
-    others
+    let packet = transport(frame.context().view, &network)?;
+    // By a connection that it opens itself the backend is a client.
+    if network.protocol != Protocol::Tcp as u8 || packet.opens() {
+        return None;
+    }
+    let primary = direct::primary(&packet.tuple)?;
+    if !direct::restores(primary) || exceptions::may_be(&packet.tuple) {
+        return None;
+    }
+    let mut to = packet.tuple;
+    to.src = primary.addr;
+    to.src_port = primary.port;
+    let headers = Headers::of(F::HOOK).ok()?;
+    headers.begin(
+        network.src,
+        network.dst,
+        network.protocol,
+        ETH_LEN,
+        packet.l4,
+    );
+    headers.tuple = packet.tuple;
+    headers.ttl = network.ttl;
+    frame.rewrite(headers, &to, false).ok()?;
+    count::reply(primary.service, primary.backend, bytes);
+    count::verdict(Hook::TcEgress, Verdict::ReplyLocal, bytes);
+    Some(())
 }
 
 /// Whether an address is surely nothing to a hook.
@@ -106,7 +144,7 @@ fn hand_over(
     backend: &Backend,
     own: u64,
 ) -> Option<(u32, Verdict)> {
-    let tag = hop::tag(flow::now(), *EPOCH.get(0)?);
+    let tag = tag();
     let len = (packet.end - ETH_LEN) as u32;
     let hop = HOPS.get(backend.id.index())?.leads(tag, ctx.ifindex, len)?;
     let from = mac(ctx.view, 6)?;
@@ -169,6 +207,16 @@ fn deliver(
     written.then_some((xdp_action::XDP_PASS, Verdict::ForwardLocal))
 }
 
+/// What a [`Hop`] must have been found under to count now. The kernel's coarsest clock needs no
+/// call; its ticks take 1 to 10 ms, so that one of these lasts for 0.26 to 2.6 s.
+#[inline(always)]
+pub fn tag() -> u32 {
+    // SAFETY: a helper without arguments.
+    let jiffies = unsafe { bpf_jiffies64() };
+    let epoch = EPOCH.get(0).copied().unwrap_or_default();
+    hop::tag((jiffies >> 8) as u32, epoch)
+}
+
 /// Notes how a frame has left that was handed over to the backend in [`Work::backend`].
 #[inline(always)]
 pub fn learn(ifindex: u32, work: &Work) {
@@ -187,71 +235,92 @@ pub fn learn(ifindex: u32, work: &Work) {
     unsafe { hop.write_volatile(new) };
 }
 
+/// Reads a plain network header. Of ICMP nothing is plain: errors are about other packets.
 #[inline(always)]
-fn plain(ctx: Context<'_>) -> Option<Plain> {
+fn network(ctx: Context<'_>) -> Option<Network> {
     let view = ctx.view;
-    let (src, dst, protocol, ttl, l4, end);
-    match view.load::<u16>(12)? {
+    let network = match view.load::<u16>(12)? {
         ETHERTYPE_IPV4 => {
             let words: [u32; 5] = view.load(ETH_LEN)?;
             let [version, _, high, low] = words[0].to_ne_bytes();
             let [_, _, fragment_high, fragment_low] = words[1].to_ne_bytes();
+            let [ttl, protocol, ..] = words[2].to_ne_bytes();
             let part = u16::from_ne_bytes([fragment_high, fragment_low]) & (MORE_V4 | OFFSET_V4);
             if version != 0x45 || part != 0 {
                 return None;
             }
-            [ttl, protocol, ..] = words[2].to_ne_bytes();
-            src = Addr::from_v4_word(words[3]);
-            dst = Addr::from_v4_word(words[4]);
-            l4 = ETH_LEN + IPV4_LEN;
-            end = ETH_LEN + usize::from(u16::from_be_bytes([high, low]));
+            Network {
+                src: Addr::from_v4_word(words[3]),
+                dst: Addr::from_v4_word(words[4]),
+                protocol,
+                ttl,
+                l4: ETH_LEN + IPV4_LEN,
+                end: ETH_LEN + usize::from(u16::from_be_bytes([high, low])),
+            }
         }
         ETHERTYPE_IPV6 => {
             let words: [u32; 10] = view.load(ETH_LEN)?;
             let [version, ..] = words[0].to_ne_bytes();
-            let [high, low, next, hops] = words[1].to_ne_bytes();
-            src = Addr::from_words([words[2], words[3], words[4], words[5]]);
-            dst = Addr::from_words([words[6], words[7], words[8], words[9]]);
+            let [high, low, protocol, ttl] = words[1].to_ne_bytes();
+            let src = Addr::from_words([words[2], words[3], words[4], words[5]]);
+            let dst = Addr::from_words([words[6], words[7], words[8], words[9]]);
             if version >> 4 != 6 || src.family() == Family::V4 || dst.family() == Family::V4 {
                 return None;
             }
-            (protocol, ttl) = (next, hops);
-            l4 = ETH_LEN + IPV6_LEN;
-            end = l4 + usize::from(u16::from_be_bytes([high, low]));
+            let l4 = ETH_LEN + IPV6_LEN;
+            let end = l4 + usize::from(u16::from_be_bytes([high, low]));
+            Network {
+                src,
+                dst,
+                protocol,
+                ttl,
+                l4,
+                end,
+            }
         }
         _ => return None,
-    }
-    let (ports, flags): (u32, u8);
-    if protocol == Protocol::Tcp as u8 {
+    };
+    let plain = network.protocol == Protocol::Tcp as u8 || network.protocol == Protocol::Udp as u8;
+    let whole = view.len() >= network.end || ctx.frame_len() >= network.end;
+    (plain && whole && network.l4 <= network.end).then_some(network)
+}
+
+/// Reads the ports and flags of a whole TCP or UDP header.
+#[inline(always)]
+fn transport(view: View<'_>, network: &Network) -> Option<Plain> {
+    let Network { l4, end, .. } = *network;
+    let (ports, flags, len): (u32, u8, usize);
+    if network.protocol == Protocol::Tcp as u8 {
         let words: [u32; 5] = view.load(l4)?;
         let [offset, bits, ..] = words[3].to_ne_bytes();
-        let len = usize::from(offset >> 4) * 4;
-        if len < TCP_LEN || l4 + len > end {
+        (ports, flags, len) = (words[0], bits, usize::from(offset >> 4) * 4);
+        if len < TCP_LEN {
             return None;
         }
-        (ports, flags) = (words[0], bits);
-    } else if protocol == Protocol::Udp as u8 {
+    } else {
         let words: [u32; 2] = view.load(l4)?;
         let [high, low, ..] = words[1].to_ne_bytes();
-        let len = usize::from(u16::from_be_bytes([high, low]));
-        if len < UDP_LEN || l4 + len > end {
+        (ports, flags, len) = (words[0], 0, usize::from(u16::from_be_bytes([high, low])));
+        if len < UDP_LEN {
             return None;
         }
-        (ports, flags) = (words[0], 0);
-    } else {
-        return None;
     }
-    if view.len() < end && ctx.frame_len() < end {
+    if l4 + len > end {
         return None;
     }
     let [a, b, c, d] = ports.to_ne_bytes();
     let src_port = Port::from_word(u16::from_ne_bytes([a, b]));
     let dst_port = Port::from_word(u16::from_ne_bytes([c, d]));
     Some(Plain {
-        tuple: Tuple::new(src, src_port, dst, dst_port, protocol),
+        tuple: Tuple::new(
+            network.src,
+            src_port,
+            network.dst,
+            dst_port,
+            network.protocol,
+        ),
         l4,
         end,
-        ttl,
         flags,
     })
 }

@@ -9,7 +9,7 @@ use lb_common::{
 };
 
 use crate::{
-    count, direct,
+    count, direct, exceptions,
     headers::Headers,
     maps::{BACKENDS, FLOWS, LEAVE_GONE, REPLIES, SEED, dry_run},
     work::Work,
@@ -343,6 +343,9 @@ fn claim(now: u32, work: &mut Work, closed_too: bool, stores: bool) -> bool {
         if !dry_run() {
             let _ = REPLIES.remove(&work.reply_key);
         }
+    }
+    if stores {
+        exceptions::note(&work.reply_key);
     }
     // NOEXIST: of two CPUs that want the same tuple one fails here.
     dry_run()

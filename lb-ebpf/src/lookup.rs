@@ -1,13 +1,13 @@
 //! Headers → plan: what shall become of a packet. Nothing of the packet is changed here.
 
-use lb_common::{AddressUse, Frontend, Hook, Verdict, hop};
+use lb_common::{AddressUse, Frontend, Hook, Verdict};
 
 use crate::{
-    announce, client, count, direct, flow, fragment,
+    announce, client, count, direct, fast, flow, fragment,
     frame::{Context, Frame},
     headers::{Headers, Payload},
     icmp,
-    maps::{ADDRESSES, EPOCH, FRONTENDS},
+    maps::{ADDRESSES, FRONTENDS},
     refuse, stage, trace,
     work::{Counted, Work},
 };
@@ -85,7 +85,7 @@ pub fn arrive(ctx: Context<'_>, headers: &mut Headers, work: &mut Work) -> Resul
     let now = flow::now();
     work.usage = usage;
     work.now = now;
-    work.tag = hop::tag(now, EPOCH.get(0).copied().unwrap_or_default());
+    work.tag = fast::tag();
     match headers.payload {
         Payload::Ports => {
             if !fragment::find(headers, now) {
@@ -218,7 +218,7 @@ pub fn egress(headers: &mut Headers, work: &mut Work) -> Result<Plan, Verdict> {
     }
     let primary = direct::primary(&headers.tuple).ok_or(Verdict::NotOurs)?;
     if let Some(reply) = flow::find_reply(headers, now) {
-        count::reply(reply.service, reply.backend, headers);
+        count::reply(reply.service, reply.backend, headers.frame_len());
         work.to = reply.flow.reversed();
     } else {
         if !direct::restores(primary) || direct::is_known(&headers.tuple) {
@@ -229,7 +229,7 @@ pub fn egress(headers: &mut Headers, work: &mut Work) -> Result<Plan, Verdict> {
             direct::record(&headers.tuple, now);
             return Err(Verdict::NotOurs);
         }
-        count::reply(primary.service, primary.backend, headers);
+        count::reply(primary.service, primary.backend, headers.frame_len());
         work.to = headers.tuple;
         work.to.src = primary.addr;
         work.to.src_port = primary.port;

@@ -10,6 +10,7 @@ mod announce;
 mod client;
 mod count;
 mod direct;
+mod exceptions;
 mod fast;
 mod flow;
 mod fragment;
@@ -73,19 +74,19 @@ fn xdp(ctx: XdpContext) -> u32 {
 /// On every interface, for what XDP could not emit itself.
 #[classifier]
 fn naru_tc_ingress(ctx: TcContext) -> i32 {
-    tc(&mut TcFrame::<false>::new(ctx))
+    let frame = &mut TcFrame::<false>::new(ctx);
+    if stage::passes(frame.context()) {
+        return TcFrame::<false>::PASS;
+    }
+    run(frame)
 }
 
 /// On every interface, for the replies of local backends.
 #[classifier]
 fn naru_tc_egress(ctx: TcContext) -> i32 {
-    tc(&mut TcFrame::<true>::new(ctx))
-}
-
-#[inline(always)]
-fn tc<F: Frame>(frame: &mut F) -> i32 {
-    if fast::passes(frame.context()) {
-        return F::PASS;
+    let frame = &mut TcFrame::<true>::new(ctx);
+    if stage::leaves(frame.context()) {
+        return TcFrame::<true>::PASS;
     }
     run(frame)
 }
@@ -175,7 +176,7 @@ fn process<F: Frame>(frame: &mut F, action: &mut i32) -> Result<Verdict, Verdict
                 stage::make(frame, headers, work, plan)?;
             } else {
                 trace::rewritten(&work.to);
-                frame.rewrite(headers, &work.to, hop)?;
+                stage::rewrite(frame, headers, work, hop)?;
             }
             if !hop {
                 *action = F::PASS;

@@ -15,7 +15,7 @@ use lb_common::{
         MAX_INTERNAL, MAX_PRIMARIES, MAX_SERVICES, MAX_SLOTS, MAX_SOCKETS, MAX_SOURCES, MAX_TABLES,
         MAX_TURNS,
     },
-    filter,
+    exceptions, filter,
 };
 
 /// `BPF_F_NO_PREALLOC`: memory for entries that exist only.
@@ -73,6 +73,12 @@ pub static HOPS: Array<Hop, MAX_BACKENDS> = Array::new();
 /// The agent's count of what might have changed in `HOPS`.
 #[btf_map]
 pub static EPOCH: Array<u64, 1, MMAPABLE> = Array::new();
+/// Which replies may have records, see [`exceptions`].
+#[btf_map]
+pub static EXCEPTIONS: Array<[u8; exceptions::LEN], 1, MMAPABLE> = Array::new();
+/// The agent's count of its looks at them.
+#[btf_map]
+pub static ROUND: Array<u64, 1, MMAPABLE> = Array::new();
 /// What is answered for, and where.
 #[btf_map]
 pub static CLAIMS: HashMap<Claim, ClaimCount, MAX_CLAIMS, NO_PREALLOC> = HashMap::new();

@@ -111,6 +111,32 @@ extern "C" fn naru_xdp_fast(raw: *mut xdp_md) -> u32 {
     fast::run(frame.context()).unwrap_or(STOPPED)
 }
 
+/// Whether a packet at TC ingress is for nobody here.
+#[inline(always)]
+pub fn passes(ctx: Context<'_>) -> bool {
+    FAST.load() != 0 && naru_tc_fast(ctx.raw.cast()) != 0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn naru_tc_fast(raw: *mut __sk_buff) -> u32 {
+    let frame = TcFrame::<false>::again(TcContext::new(raw));
+    fast::passes(frame.context()).into()
+}
+
+/// Whether the short way is all for a packet at TC egress.
+#[inline(always)]
+pub fn leaves(ctx: Context<'_>) -> bool {
+    FAST.load() != 0 && naru_tc_leave(ctx.raw.cast()) != 0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn naru_tc_leave(raw: *mut __sk_buff) -> u32 {
+    let frame = &mut TcFrame::<true>::again(TcContext::new(raw));
+    fast::reply(frame).is_some().into()
+}
+
 stage! {
     /// Reads the headers of the frame; the plan means nothing.
     parse = naru_xdp_parse, naru_tc_parse,
@@ -156,6 +182,30 @@ stage! {
 #[inline(always)]
 pub fn leave(ctx: Context<'_>, plan: Plan) -> Result<Plan, Verdict> {
     way(ctx, number(Ok(plan)))
+}
+
+stage! {
+    /// Rewrites the frame to [`Work::to`], on its next hop if `hop` is not 0; the plan means
+    /// nothing.
+    rewritten = naru_xdp_rewrite, naru_tc_rewrite,
+    |frame, headers, work, hop| {
+        let done = frame.rewrite(headers, &work.to, hop != 0);
+        done.map(|()| Step::Deliver.with(Verdict::NotOurs))
+    }
+}
+
+/// Rewrites the frame to [`Work::to`], on its next hop if `hop`.
+#[inline(always)]
+pub fn rewrite<F: Frame>(
+    frame: &mut F,
+    headers: &Headers,
+    work: &Work,
+    hop: bool,
+) -> Result<(), Verdict> {
+    if F::HOOK == Hook::TcEgress {
+        return frame.rewrite(headers, &work.to, hop);
+    }
+    rewritten(frame.context(), hop.into()).map(drop)
 }
 
 stage! {

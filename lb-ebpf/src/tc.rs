@@ -7,13 +7,12 @@ use aya_ebpf::{
         __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM, TC_ACT_SHOT,
     },
     helpers::generated::{
-        bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
-        bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_pull_data, bpf_skb_store_bytes,
-        bpf_skb_vlan_pop,
+        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_change_head,
+        bpf_skb_change_tail, bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skb_vlan_pop,
     },
     programs::TcContext,
 };
-use lb_common::{Addr, Family, Hook, Tuple, Verdict};
+use lb_common::{Family, Hook, Tuple, Verdict, checksum::Delta};
 
 use crate::{
     frame::{
@@ -81,70 +80,17 @@ impl<const EGRESS: bool> TcFrame<EGRESS> {
         })
     }
 
-    /// Replaces `size` bytes covered by the transport checksum.
     #[inline(always)]
-    fn transport(&mut self, offset: usize, old: u32, new: u32, flags: u64) -> Result<(), Verdict> {
-        // SAFETY: a helper on this run's context.
-        ok(
-            unsafe {
-                bpf_l4_csum_replace(self.raw(), offset as u32, old.into(), new.into(), flags)
-            },
-        )
+    fn load<T: Wire>(&self, offset: usize) -> Result<T, Verdict> {
+        self.context().view.load(offset).ok_or(Verdict::EmitFailed)
     }
 
-    /// Replaces an address in the header at `offset`, the checksums first.
+    /// Brings the transport checksum at `offset` in line with a change.
     #[inline(always)]
-    fn address(
-        &mut self,
-        headers: &Headers,
-        offset: usize,
-        old: &Addr,
-        new: &Addr,
-    ) -> Result<(), Verdict> {
-        if old == new {
-            return Ok(());
-        }
-        let (checksum, flags) = checksum(headers);
-        let pseudo = flags | u64::from(BPF_F_PSEUDO_HDR) | 4;
-        match old.family() {
-            Family::V4 => {
-                let (old, new) = (old.v4_word(), new.v4_word());
-                // SAFETY: a helper on this run's context.
-                ok(unsafe {
-                    bpf_l3_csum_replace(
-                        self.raw(),
-                        (headers.l3() + IPV4_CHECKSUM) as u32,
-                        old.into(),
-                        new.into(),
-                        4,
-                    )
-                })?;
-                if let Some(checksum) = checksum {
-                    self.transport(checksum, old, new, pseudo)?;
-                }
-                self.store(headers.l3() + offset, new)
-            }
-            Family::V6 => {
-                if let Some(checksum) = checksum {
-                    for (old, new) in old.words().into_iter().zip(new.words()) {
-                        self.transport(checksum, old, new, pseudo)?;
-                    }
-                }
-                self.store(headers.l3() + offset, new.words())
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn port(&mut self, headers: &Headers, at: usize, old: u16, new: u16) -> Result<(), Verdict> {
-        if old == new {
-            return Ok(());
-        }
-        let (checksum, flags) = checksum(headers);
-        if let Some(checksum) = checksum {
-            self.transport(checksum, old.into(), new.into(), flags | 2)?;
-        }
-        self.store(headers.l4() + at, new)
+    fn transport(&mut self, offset: usize, change: Delta, flags: u64) -> Result<(), Verdict> {
+        let sum = u64::from(change.sum());
+        // SAFETY: a helper on this run's context; a size of 0 in the flags: the change itself.
+        ok(unsafe { bpf_l4_csum_replace(self.raw(), offset as u32, 0, sum, flags) })
     }
 }
 
@@ -226,34 +172,52 @@ impl<const EGRESS: bool> Frame for TcFrame<EGRESS> {
     #[inline(always)]
     fn rewrite(&mut self, headers: &Headers, to: &Tuple, hop: bool) -> Result<(), Verdict> {
         let from = &headers.tuple;
-        let (src, dst) = address_offsets(from.family());
-        self.address(headers, src, &from.src, &to.src)?;
-        self.address(headers, dst, &from.dst, &to.dst)?;
-        if has_transport(headers) {
-            self.port(headers, 0, from.src_port.word(), to.src_port.word())?;
-            self.port(headers, 2, from.dst_port.word(), to.dst_port.word())?;
-        }
-        if !hop {
-            return Ok(());
+        let addresses = Delta::NONE
+            .addr(&from.src, &to.src)
+            .addr(&from.dst, &to.dst);
+        let ports = Delta::NONE
+            .port(from.src_port, to.src_port)
+            .port(from.dst_port, to.dst_port);
+        let moves = from.src_port != to.src_port || from.dst_port != to.dst_port;
+        let ttl = headers.ttl - u8::from(hop);
+        let (l3, l4) = (headers.l3(), headers.l4());
+        let old: u16 = match from.family() {
+            Family::V4 => self.load(l3 + IPV4_CHECKSUM)?,
+            Family::V6 => 0,
+        };
+        let (checksum, flags) = checksum(headers);
+        if let Some(checksum) = checksum {
+            // The two differ where the device is still to complete the checksum.
+            self.transport(checksum, addresses, flags | u64::from(BPF_F_PSEUDO_HDR))?;
+            if moves {
+                self.transport(checksum, ports, flags)?;
+            }
         }
         match from.family() {
             Family::V4 => {
-                let old = u16::from_ne_bytes([headers.ttl, from.protocol]);
-                let new = u16::from_ne_bytes([headers.ttl - 1, from.protocol]);
-                // SAFETY: a helper on this run's context.
-                ok(unsafe {
-                    bpf_l3_csum_replace(
-                        self.raw(),
-                        (headers.l3() + IPV4_CHECKSUM) as u32,
-                        old.into(),
-                        new.into(),
-                        2,
-                    )
-                })?;
-                self.store(headers.l3() + IPV4_TTL, new)
+                let before = u16::from_ne_bytes([headers.ttl, from.protocol]);
+                let after = u16::from_ne_bytes([ttl, from.protocol]);
+                let sum = addresses.word16(before, after).apply(old);
+                let words = [
+                    u32::from(after) | u32::from(sum) << 16,
+                    to.src.v4_word(),
+                    to.dst.v4_word(),
+                ];
+                self.store(l3 + IPV4_TTL, words)?;
             }
-            Family::V6 => self.store(headers.l3() + IPV6_HOPS, headers.ttl - 1),
+            Family::V6 => {
+                let (src, _) = address_offsets(Family::V6);
+                let ([a, b, c, d], [e, f, g, h]) = (to.src.words(), to.dst.words());
+                self.store(l3 + src, [a, b, c, d, e, f, g, h])?;
+                if hop {
+                    self.store(l3 + IPV6_HOPS, ttl)?;
+                }
+            }
         }
+        if moves && has_transport(headers) {
+            self.store(l4, [to.src_port.word(), to.dst_port.word()])?;
+        }
+        Ok(())
     }
 
     #[inline(always)]

@@ -103,7 +103,7 @@ impl Work {
         if self.counted == Counted::Request as u32 {
             count::request(self.service, self.backend, headers.frame_len());
         } else if self.counted == Counted::Reply as u32 {
-            count::reply(self.service, self.backend, headers);
+            count::reply(self.service, self.backend, headers.frame_len());
         }
     }
 

@@ -14,7 +14,7 @@ use aya::{
 use lb_common::{
     ABI_VERSION, Addr, AddressUse, Affinity, Backend, Claim, ClaimCount, Client, Device, Entry,
     Flow, Frontend, Near, Peer, Primary, Reply, Socket, Stats, Trace, Tuple, VerdictCount, config,
-    filter,
+    exceptions, filter,
 };
 
 use super::{DatapathError, GoneFlows, Options, apply::Live, causes, words::Words};
@@ -35,7 +35,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/na
 
 /// The maps that are pinned, with key size, value size and capacity (`None`: the flow
 /// tables, whose capacity is the operator's choice).
-const PINNED: [(&str, usize, usize, Option<usize>); 25] = [
+const PINNED: [(&str, usize, usize, Option<usize>); 27] = [
     (
         "ADDRESSES",
         size_of::<Addr>(),
@@ -90,6 +90,8 @@ const PINNED: [(&str, usize, usize, Option<usize>); 25] = [
     ),
     ("DIRECT", size_of::<Tuple>(), 4, Some(config::MAX_DIRECT)),
     ("DEVICES", 4, size_of::<Device>(), Some(config::MAX_DEVICES)),
+    ("EXCEPTIONS", 4, exceptions::LEN, Some(1)),
+    ("ROUND", 4, 8, Some(1)),
     ("FILTER", 4, 8, Some(filter::LEN)),
     ("NEAR", 4, size_of::<Near>(), Some(Near::LEN)),
     (

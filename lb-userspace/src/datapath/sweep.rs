@@ -6,6 +6,8 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    thread::sleep,
+    time::Duration,
 };
 
 use aya::maps::{Array, HashMap, Map, MapData};
@@ -13,7 +15,7 @@ use lb_common::{
     Addr, Algorithm, Backend, BackendId, Entry, Flow, Frontend, Mode, Reply, Slot, SlotTable,
     Tuple,
     config::{MAX_SERVICES, MAX_SLOTS, MAX_TABLES},
-    hash,
+    exceptions, hash,
 };
 
 use super::{
@@ -22,6 +24,9 @@ use super::{
     read::{now, removed},
     words::Words,
 };
+
+/// Longer than any run of a program takes.
+const UNDER_WAY: Duration = Duration::from_millis(20);
 
 /// What a sweep removed, and what it found.
 #[derive(Debug, Default)]
@@ -41,6 +46,9 @@ pub struct Swept {
 pub struct Sweeper {
     flows: HashMap<MapData, Tuple, Flow>,
     replies: HashMap<MapData, Tuple, Reply>,
+    direct: HashMap<MapData, Tuple, u32>,
+    exceptions: Words,
+    round: Words,
     frontends: HashMap<MapData, Frontend, Entry>,
     backends: Array<MapData, Backend>,
     formers: HashMap<MapData, Addr, Addr>,
@@ -71,6 +79,11 @@ impl Datapath {
             replies: open("REPLIES")?
                 .try_into()
                 .map_err(DatapathError::map("REPLIES"))?,
+            direct: open("DIRECT")?
+                .try_into()
+                .map_err(DatapathError::map("DIRECT"))?,
+            exceptions: words("EXCEPTIONS", exceptions::LEN / size_of::<u64>())?,
+            round: words("ROUND", 1)?,
             frontends: open("FRONTENDS")?
                 .try_into()
                 .map_err(DatapathError::map("FRONTENDS"))?,
@@ -146,7 +159,32 @@ impl Sweeper {
                 swept.replies += usize::from(removed("REPLIES", self.replies.remove(&key))?);
             }
         }
+        self.clear_exceptions();
         Ok(swept)
+    }
+
+    /// Says of replies that nothing needs to be looked up, where there is nothing any more.
+    fn clear_exceptions(&self) {
+        let round = exceptions::next(self.round.get(0) as u8);
+        self.round.set(0, round.into());
+        // What was noted in the round before is stored by then.
+        sleep(UNDER_WAY);
+        let mut needed = vec![false; exceptions::LEN];
+        let replies = self.replies.keys().chain(self.direct.keys());
+        for reply in replies.filter_map(Result::ok) {
+            needed[exceptions::place(hash::tuple_hash(&reply, self.seed))] = true;
+        }
+        for (index, needed) in needed.chunks(size_of::<u64>()).enumerate() {
+            let old = self.exceptions.get(index);
+            let mut bytes = old.to_ne_bytes();
+            for (byte, needed) in bytes.iter_mut().zip(needed) {
+                if !needed && *byte != exceptions::noted(round) {
+                    *byte = 0;
+                }
+            }
+            self.exceptions
+                .exchange(index, old, u64::from_ne_bytes(bytes));
+        }
     }
 
     fn is_over(&self, tuple: &Tuple, flow: &Flow, now: u32) -> bool {

@@ -48,7 +48,7 @@ impl Words {
             return None;
         }
         // SAFETY: within the mapping, which is page-aligned and lives as long as `self`.
-        // Programs read the word as a whole; nobody else writes it.
+        // Programs read the word as a whole, or write single bytes of it.
         Some(unsafe { AtomicU64::from_ptr(self.map.as_mut_ptr().cast::<u64>().add(index)) })
     }
 
@@ -56,6 +56,14 @@ impl Words {
     pub(super) fn get(&self, index: usize) -> u64 {
         self.word(index)
             .map_or(0, |word| word.load(Ordering::Relaxed))
+    }
+
+    /// Stores `new` where `old` stands; whoever has stored another word meanwhile has his way.
+    pub(super) fn exchange(&self, index: usize, old: u64, new: u64) {
+        if let Some(word) = self.word(index) {
+            // What failed was overtaken.
+            let _ = word.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed);
+        }
     }
 
     /// Stores a word; true where that changed it. A packet sees the old or the new one,

@@ -158,12 +158,17 @@ pub(crate) const fn former(service: u32) -> u32 {
     service + 2 * 65_536
 }
 
-/// The flow hash: 64 bits at a time are mixed in, the addresses as IPv6 has them.
+/// The flow hash: 64 bits at a time are mixed in, of IPv6 addresses the first halves alone
+/// before the third and the last quarters of both; of IPv4 addresses all there is.
 fn hash(tuple: &Tuple) -> u64 {
-    let bytes = [address(tuple.src), address(tuple.dst)].concat();
-    let ports = [tuple.sport.to_be_bytes(), tuple.dport.to_be_bytes()].concat();
-    let last = [&ports[..], &[tuple.protocol, 0, 0, 0]].concat();
-    let words = [bytes, last].concat();
+    let (src, dst) = (address(tuple.src), address(tuple.dst));
+    let mut words = Vec::new();
+    if tuple.dst.is_ipv6() {
+        words.extend([&src[..8], &dst[..8], &src[8..12], &dst[8..12]].concat());
+    }
+    words.extend([&src[12..], &dst[12..]].concat());
+    words.extend([tuple.sport.to_be_bytes(), tuple.dport.to_be_bytes()].concat());
+    words.extend([tuple.protocol, 0, 0, 0]);
     let mut hash = SEED;
     for word in words.chunks(8) {
         let word = u64::from_le_bytes(word.try_into().expect("eight bytes"));
