@@ -29,7 +29,9 @@ macro_rules! stage {
 stage! {
     arrive = |ctx, headers, work| lookup::arrive(ctx, headers, work);
     find = |ctx, headers, work| request::find(ctx, headers, work);
-    begin = |ctx, headers, work| request::begin(ctx, headers, work);
+    begin = |_ctx, headers, work| request::begin(headers, work);
+    take = |_ctx, headers, work| request::take(headers, work);
+    elsewhere = |ctx, headers, work| request::elsewhere(ctx, headers, work);
     find_quoted = |ctx, headers, work| icmp::inbound(ctx, headers, work);
     parse = |ctx, headers, _work| {
         parse::parse(ctx, headers).map(|()| Step::Find.with(Verdict::NotOurs))

@@ -29,6 +29,10 @@ pub enum Step {
     Find,
     /// Find one for a flow that begins, or that nobody has recorded.
     Begin,
+    /// Give the flow to a backend, see [`crate::request::take`].
+    Take,
+    /// Give it to one that is elsewhere.
+    Elsewhere,
     /// Find the flow that it is about, an ICMP error.
     FindQuoted,
     /// Rewrite it to [`Work::to`] and let the stack deliver it.
@@ -152,7 +156,7 @@ pub fn ingress<F: Frame>(frame: &F) -> Result<Plan, Verdict> {
         plan = stage::find_quoted(frame.context())?;
     }
     if plan.step == Step::Begin {
-        plan = stage::begin(frame.context())?;
+        plan = begin(frame.context())?;
     }
     if plan.step.leaves() {
         let gone = match stage::leave(frame.context(), plan) {
@@ -167,7 +171,7 @@ pub fn ingress<F: Frame>(frame: &F) -> Result<Plan, Verdict> {
             if Headers::of(F::HOOK)?.payload == Payload::Error {
                 return Err(unserved(Work::of(F::HOOK)?.usage, Verdict::VipError));
             }
-            plan = stage::begin(frame.context())?;
+            plan = begin(frame.context())?;
             if plan.step.leaves() {
                 plan = stage::leave(frame.context(), plan)?;
             }
@@ -183,6 +187,33 @@ pub fn ingress<F: Frame>(frame: &F) -> Result<Plan, Verdict> {
         }
     }
     Ok(plan)
+}
+
+/// The plan for a packet of a flow that begins.
+#[inline(always)]
+fn begin(ctx: Context<'_>) -> Result<Plan, Verdict> {
+    let mut plan = stage::begin(ctx)?;
+    // Four backends, and no loop: how the compiler lays those out that call functions, kernel
+    // 6.1 does not take.
+    plan = taken(ctx, plan)?;
+    plan = taken(ctx, plan)?;
+    plan = taken(ctx, plan)?;
+    plan = taken(ctx, plan)?;
+    match plan.step {
+        Step::Take => Err(plan.verdict),
+        Step::Elsewhere => stage::elsewhere(ctx),
+        _ => Ok(plan),
+    }
+}
+
+/// The plan after another backend was tried, where that is still to be done.
+#[inline(always)]
+fn taken(ctx: Context<'_>, plan: Plan) -> Result<Plan, Verdict> {
+    if plan.step == Step::Take {
+        stage::take(ctx)
+    } else {
+        Ok(plan)
+    }
 }
 
 /// Whether a packet cannot leave by a fault of its own or of this node's.

@@ -1,7 +1,8 @@
 //! A client's packet → the backend that serves it.
 
 use lb_common::{
-    Addr, Algorithm, Backend, Mode, Slot, SnatSource, Verdict, service::handover_table,
+    Addr, Algorithm, Backend, BackendId, Mode, Slot, SlotTable, SnatSource, Verdict,
+    service::handover_table,
 };
 
 use crate::{
@@ -10,15 +11,12 @@ use crate::{
     frame::Context,
     headers::{Fragment, Headers},
     lookup::{Plan, Step},
-    maps::{DEVICES, FORMERS},
+    maps::{BACKENDS, DEVICES, FORMERS},
     route::{self, Way},
     table::{self, Place},
     trace,
     work::{Counted, Work},
 };
-
-/// Backends tried for a new flow before [`Verdict::TupleClash`].
-const BACKEND_TRIES: u32 = 4;
 
 /// The plan for a client's packet by [`Work::entry`]: its flow's, or to begin one.
 #[inline(always)]
@@ -142,10 +140,13 @@ pub fn may_give_back(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> bo
     true
 }
 
-/// Begins a flow, or goes on with one that nobody has recorded: picks a backend, one on this
-/// node if a peer handed the packet over, and records it where that is needed.
+/// The first of three stages in which a flow begins, or one goes on that nobody has recorded: where
+/// to look for a backend, which is to be one on this node if a peer handed the packet over.
+///
+/// It is left in [`Work::candidate`] where something says which one, [`Work::table`] and
+/// [`Work::slot`] where the search begins, and [`Work::records`] whether the flow is recorded.
 #[inline(always)]
-pub fn begin(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<Plan, Verdict> {
+pub fn begin(headers: &Headers, work: &mut Work) -> Result<Plan, Verdict> {
     // A flow begins with its ports.
     if headers.fragment == Fragment::Later {
         return Err(Verdict::VipFragment);
@@ -189,45 +190,75 @@ pub fn begin(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<Pla
     if candidate.is_none() && (table.is_empty() || stray && turns) {
         return Ok(refusal(headers));
     }
-    let mut slot = match candidate {
+    work.slot = match candidate {
         // No turn is taken.
         Some(_) => 0,
         None if turns => table::turn(index, table),
         None => table::fixed(&headers.tuple, table).index,
     };
-    let mut elsewhere = None;
-    for _ in 0..BACKEND_TRIES {
-        // None: the backend was taken away after the slot was read.
-        let tried = candidate.take().or_else(|| {
-            let backend = flow::backend(table::slot(table, slot)?.current())?;
-            trace::slot(slot, backend.id);
-            slot += 1;
-            if slot >= table.len() {
-                slot = 0;
-            }
-            Some(backend)
-        });
-        if let Some(backend) = tried {
-            trace::chosen(backend.id);
-            if backend.mode() != Mode::Local {
-                elsewhere = Some(backend);
-                break;
-            }
-            if flow::create_local(headers, entry, backend, records, now, work)? {
-                client::remember(headers.tuple.src, service, table, backend, now);
-                return Ok(towards(backend, Mode::Local as u32, work));
-            }
-            if !records || table.is_empty() {
-                // What follows goes where the slot says; without slots there is no other.
-                return Err(Verdict::TupleClash);
-            }
-        }
+    work.candidate = candidate.map_or(BackendId::NONE, |backend| backend.id);
+    work.table = index;
+    work.records = records.into();
+    Ok(Step::Take.with(Verdict::NotOurs))
+}
+
+/// The second stage, which is gone through again while it says [`Step::Take`]: the flow is given
+/// to a backend on this node that would not take it for another one, or to one elsewhere, which
+/// is left in [`Work::candidate`].
+#[inline(always)]
+pub fn take(headers: &Headers, work: &mut Work) -> Result<Plan, Verdict> {
+    let (entry, now) = (work.entry, work.now);
+    let service = entry.service();
+    let table = table::table(work.table);
+    let records = work.records != 0;
+    let Some(backend) = tried(table, work.sealed()) else {
+        // It was taken away after the slot was read.
+        return Ok(Step::Take.with(Verdict::TupleClash));
+    };
+    trace::chosen(backend.id);
+    if backend.mode() != Mode::Local {
+        work.candidate = backend.id;
+        return Ok(Step::Elsewhere.with(Verdict::NotOurs));
     }
-    // After the loop, so that the verifier walks the search for a port once.
-    let backend = elsewhere.ok_or(Verdict::TupleClash)?;
+    if flow::create_local(headers, entry, backend, records, now, work)? {
+        client::remember(headers.tuple.src, service, table, backend, now);
+        return Ok(towards(backend, Mode::Local as u32, work));
+    }
+    if !records || table.is_empty() {
+        // What follows goes where the slot says; without slots there is no other.
+        return Err(Verdict::TupleClash);
+    }
+    Ok(Step::Take.with(Verdict::TupleClash))
+}
+
+/// The candidate, once, and then those of one slot after the other.
+#[inline(always)]
+fn tried(table: SlotTable, work: &mut Work) -> Option<&'static Backend> {
+    let candidate = work.candidate;
+    if !candidate.is_none() {
+        work.candidate = BackendId::NONE;
+        // It may be one that is gone, where connections are left to such.
+        return BACKENDS
+            .get(candidate.index())
+            .filter(|backend| backend.is(candidate));
+    }
+    let slot = work.slot;
+    work.slot = if slot + 1 >= table.len() { 0 } else { slot + 1 };
+    let backend = flow::backend(table::slot(table, slot)?.current())?;
+    trace::slot(slot, backend.id);
+    Some(backend)
+}
+
+/// The third stage: the flow begins with the candidate, which is elsewhere.
+#[inline(always)]
+pub fn elsewhere(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<Plan, Verdict> {
     if work.handed != 0 {
         return Err(Verdict::NotHere);
     }
+    let (service, now, id) = (work.entry.service(), work.now, work.candidate);
+    let records = work.records != 0;
+    let backend = BACKENDS.get(id.index()).filter(|backend| backend.is(id));
+    let backend = backend.ok_or(Verdict::TupleClash)?;
     let mode;
     if backend.mode() == Mode::Dsr && !comes_by(ctx, headers, backend, work)? {
         flow::create_dsr(headers, service, backend, records, now, work)?;
@@ -237,6 +268,7 @@ pub fn begin(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<Pla
         flow::create_nat(headers, service, backend, source, now, work)?;
         mode = Mode::Nat;
     }
+    let table = table::table(work.table);
     client::remember(headers.tuple.src, service, table, backend, now);
     Ok(towards(backend, mode as u32, work))
 }

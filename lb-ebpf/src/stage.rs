@@ -57,8 +57,18 @@ fn outcome(number: u32) -> Result<Plan, Verdict> {
     Ok(step.with(verdict))
 }
 
+/// A pointer to the context that counts as used: the compiler passes no argument that is not,
+/// and the verifier wants it.
+#[inline(always)]
+fn used<T>(raw: *mut T) -> *mut T {
+    let mut raw = raw;
+    // SAFETY: copies a register onto itself.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) raw, options(nomem, nostack)) };
+    raw
+}
+
 /// Defines a stage for both kinds of programs, and how it is called. It must use all of its
-/// arguments: the compiler would pass none that are not used, and the verifier wants them.
+/// further arguments.
 macro_rules! stage {
     ($(#[$doc:meta])* $name:ident = $xdp:ident, $tc:ident,
      |$frame:ident, $headers:ident, $work:ident $(, $argument:ident)*| $body:expr) => {
@@ -74,7 +84,7 @@ macro_rules! stage {
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $xdp(raw: *mut xdp_md $(, $argument: u32)*) -> u32 {
-            let $frame = &mut XdpFrame::new(XdpContext::new(raw));
+            let $frame = &mut XdpFrame::new(XdpContext::new(used(raw)));
             let (Ok($headers), Ok($work)) = (Headers::of(Hook::Xdp), Work::of(Hook::Xdp)) else {
                 return STOPPED << 8 | Verdict::EmitFailed as u32;
             };
@@ -85,7 +95,7 @@ macro_rules! stage {
         #[inline(never)]
         extern "C" fn $tc(raw: *mut __sk_buff $(, $argument: u32)*) -> u32 {
             const HOOK: Hook = Hook::TcIngress;
-            let $frame = &mut TcFrame::<false>::again(TcContext::new(raw));
+            let $frame = &mut TcFrame::<false>::again(TcContext::new(used(raw)));
             let (Ok($headers), Ok($work)) = (Headers::of(HOOK), Work::of(HOOK)) else {
                 return STOPPED << 8 | Verdict::EmitFailed as u32;
             };
@@ -160,7 +170,19 @@ stage! {
 stage! {
     /// Begins a flow, or goes on with one without a record.
     begin = naru_xdp_begin, naru_tc_begin,
-    |frame, headers, work| request::begin(frame.context(), headers, work)
+    |_frame, headers, work| request::begin(headers, work)
+}
+
+stage! {
+    /// Gives the flow that begins to a backend.
+    take = naru_xdp_take, naru_tc_take,
+    |_frame, headers, work| request::take(headers, work)
+}
+
+stage! {
+    /// Gives it to one that is elsewhere.
+    elsewhere = naru_xdp_elsewhere, naru_tc_elsewhere,
+    |frame, headers, work| request::elsewhere(frame.context(), headers, work)
 }
 
 stage! {

@@ -48,6 +48,14 @@ pub struct Work {
     pub reply: Reply,
     /// A record about to be stored.
     pub flow: Flow,
+    /// A backend that a flow may begin with; none: those of the slots.
+    pub candidate: BackendId,
+    /// The table in map `SERVICES` that a flow's backend is looked for in.
+    pub table: u32,
+    /// The slot of that table where the search goes on.
+    pub slot: u32,
+    /// 1 where the flow is recorded.
+    pub records: u32,
     /// Which port of the SNAT range is tried.
     pub port_offset: u32,
     /// How many ports further the next try is.
