@@ -39,6 +39,10 @@ pub mod generated {
         NOW.fetch_add(1 << 30, Ordering::Relaxed)
     }
 
+    pub unsafe fn bpf_jiffies64() -> u64 {
+        0
+    }
+
     pub unsafe fn bpf_ktime_get_boot_ns() -> u64 {
         1
     }
@@ -103,17 +107,6 @@ pub mod generated {
         0
     }
 
-    pub unsafe fn bpf_l3_csum_replace(
-        context: *mut __sk_buff,
-        offset: u32,
-        from: u64,
-        to: u64,
-        flags: u64,
-    ) -> c_long {
-        // SAFETY: by the caller's promise.
-        replace(unsafe { frame(context) }, offset, from, to, flags)
-    }
-
     pub unsafe fn bpf_l4_csum_replace(
         context: *mut __sk_buff,
         offset: u32,
@@ -137,6 +130,8 @@ pub mod generated {
             return 0;
         }
         let removed = match flags & u64::from(BPF_F_HDR_FIELD_MASK) {
+            // The change itself.
+            0 => 0,
             2 => u64::from(!(from as u16)),
             4 => u64::from(!(from as u32)),
             _ => return EINVAL,

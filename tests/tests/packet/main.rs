@@ -30,6 +30,7 @@ mod forward;
 mod fragments;
 mod frames;
 mod gone;
+mod hops;
 mod ipv6;
 mod leave;
 mod link;
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
         slots::cases(),
         tables::cases(),
         takeover::cases(),
+        hops::cases(),
         primaries::cases(),
         direct::cases(),
         quoted::cases(),

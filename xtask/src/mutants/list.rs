@@ -37,10 +37,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "reply not restored",
         file: "lb-ebpf/src/lookup.rs",
-        good: "        count::reply(reply.service, reply.backend, headers);\n        work.to = \
-               reply.flow.reversed();",
-        bad: "        count::reply(reply.service, reply.backend, headers);\n        work.to = \
-              headers.tuple;",
+        good: "reply.backend, headers.frame_len());\n        work.to = reply.flow.reversed();",
+        bad: "reply.backend, headers.frame_len());\n        work.to = headers.tuple;",
         caught_by: Packet("reply of a local pod leaves with the VIP as source"),
     },
     Fault {
@@ -139,8 +137,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "local pod's TTL counted down by TC",
         file: "lb-ebpf/src/tc.rs",
-        good: "        if !hop {\n            return Ok(());\n        }\n",
-        bad: "",
+        good: "let ttl = headers.ttl - u8::from(hop);",
+        bad: "let ttl = headers.ttl - u8::from(hop || true);",
         caught_by: Packet("TC rewrites for a local pod as XDP does"),
     },
     Fault {
@@ -196,15 +194,15 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "direct connections' replies restored",
         file: "lb-ebpf/src/lookup.rs",
-        good: "primary.is_none() || direct::is_known(&headers.tuple)",
-        bad: "primary.is_none()",
+        good: "if !direct::restores(primary) || direct::is_known(&headers.tuple) {",
+        bad: "if !direct::restores(primary) {",
         caught_by: Model,
     },
     Fault {
         name: "flows by a frontend that is no primary without records of replies",
         file: "lb-ebpf/src/flow.rs",
-        good: "let restored = backend.restored != 0 && !entry.is_recorded();",
-        bad: "let restored = backend.restored != 0;",
+        good: "    backend.restored != 0 && !entry.is_recorded()",
+        bad: "    backend.restored != 0",
         caught_by: Model,
     },
     Fault {
@@ -235,6 +233,29 @@ pub(super) const FAULTS: &[Fault] = &[
         bad: "    if place.slot.current().is_none() {",
         caught_by: Packet(
             "changed: who sends within the window stays for good, all others go by the slot",
+        ),
+    },
+    Fault {
+        name: "connections that began at the node before taken for this one's",
+        file: "lb-ebpf/src/request.rs",
+        good: "slot.knows_all() || slot.is_taken_over()",
+        bad: "slot.knows_all()",
+        caught_by: Packet("takeover: connections of before go back until they end, new ones stay"),
+    },
+    Fault {
+        name: "replies of direct connections restored by the short way",
+        file: "lb-ebpf/src/fast.rs",
+        good: "!direct::restores(primary) || exceptions::may_be(&packet.tuple)",
+        bad: "!direct::restores(primary)",
+        caught_by: Packet("direct: a connection to a pod's own address stays as it is"),
+    },
+    Fault {
+        name: "next hops outlive a change of the network",
+        file: "lb-common/src/hop.rs",
+        good: "    now.wrapping_add((epoch as u32).wrapping_mul(0x9e37_79b1))",
+        bad: "    now.wrapping_add(epoch as u32 & 0)",
+        caught_by: Packet(
+            "dsr: a neighbour that moves is followed at once, and without an agent soon",
         ),
     },
     Fault {
