@@ -259,15 +259,14 @@ pub fn elsewhere(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result
     let records = work.records != 0;
     let backend = BACKENDS.get(id.index()).filter(|backend| backend.is(id));
     let backend = backend.ok_or(Verdict::TupleClash)?;
-    let mode;
-    if backend.mode() == Mode::Dsr && !comes_by(ctx, headers, backend, work)? {
+    let mode = if backend.mode() == Mode::Dsr && !comes_by(ctx, headers, backend, work)? {
         flow::create_dsr(headers, service, backend, records, now, work)?;
-        mode = Mode::Dsr;
+        Mode::Dsr
     } else {
         let source = snat_source(ctx, headers, backend, work)?;
         flow::create_nat(headers, service, backend, source, now, work)?;
-        mode = Mode::Nat;
-    }
+        Mode::Nat
+    };
     let table = table::table(work.table);
     client::remember(headers.tuple.src, service, table, backend, now);
     Ok(towards(backend, mode as u32, work))

@@ -63,7 +63,7 @@ fn outcome(number: u32) -> Result<Plan, Verdict> {
 fn used<T>(raw: *mut T) -> *mut T {
     let mut raw = raw;
     // SAFETY: copies a register onto itself.
-    unsafe { core::arch::asm!("{0} = {0}", inout(reg) raw, options(nomem, nostack)) };
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) raw, options(nostack)) };
     raw
 }
 
