@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use lb_common::{ABI_VERSION, Addr, Port, Protocol};
+use lb_common::{ABI_VERSION, Addr, BackendId, Port, Protocol, Verdict};
 
 use super::state::State;
 use crate::{
@@ -228,11 +228,12 @@ impl State {
                     frontend: socket(tuple.dst, tuple.dst_port),
                     backend: backend.map(|backend| socket(backend.addr, backend.port)),
                     snat: nat.then(|| socket(entry.flow.snat_addr, entry.flow.snat_port)),
-                    state: entry
-                        .flow
-                        .state
-                        .name(tuple.protocol == Protocol::Tcp as u8)
-                        .to_owned(),
+                    state: if entry.flow.backend == BackendId::FORMER {
+                        Verdict::Returned.name().to_owned()
+                    } else {
+                        let tcp = tuple.protocol == Protocol::Tcp as u8;
+                        entry.flow.state.name(tcp).to_owned()
+                    },
                     idle: entry.idle,
                 }
             })

@@ -89,7 +89,16 @@ enum Command {
     Services(Output),
     /// The backends in force, with their mode and counters
     Backends(Output),
-    /// The flows in the table
+    /// The flows that are recorded
+    #[command(after_help = "\
+Flows of Maglev services need no record while nothing changes, so most of them are not shown.
+What is: flows by round robin, of services with session affinity, by nat, and those that began
+before or while a backend came, went or changed, or while the address came from another node
+(state returned: those go back to it). `naru services` counts all that begin.
+
+Examples:
+  naru flows --limit 20
+  naru flows -o json")]
     Flows {
         /// Show so many at most
         #[arg(long, value_name = "N", default_value_t = 1000)]

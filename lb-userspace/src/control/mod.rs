@@ -371,11 +371,12 @@ pub struct Flow {
     pub client: SocketAddr,
     /// The virtual IP and port.
     pub frontend: SocketAddr,
-    /// The backend; none where it is gone, unless the flow is left to it.
+    /// The backend; none where it is gone, unless the flow is left to it, and where the flow began
+    /// at another node.
     pub backend: Option<SocketAddr>,
     /// The source address that the backend sees, in `nat` mode.
     pub snat: Option<SocketAddr>,
-    /// The state's name.
+    /// The state's name; `returned` where it began at another node, which has it back.
     pub state: String,
     /// For how long it has been silent, in seconds.
     pub idle: u32,

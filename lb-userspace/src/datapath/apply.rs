@@ -203,6 +203,10 @@ impl Datapath {
         self.open_filter(image);
         self.add_devices(image, &mut applied)?;
         self.add_backends(image, &mut applied)?;
+        if applied.backends > 0 {
+            // Before any slot names them.
+            self.forget_hops();
+        }
         self.set_primaries(image, &mut applied)?;
         self.add_sources(image, &mut applied)?;
         self.set_affinity(image, &mut applied)?;
