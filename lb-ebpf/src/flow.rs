@@ -67,7 +67,7 @@ pub fn kept_backend(id: BackendId, protocol: u8) -> Option<&'static Backend> {
     let left = LEAVE_GONE.load() != 0 && protocol == Protocol::Tcp as u8;
     BACKENDS
         .get(id.index())
-        .filter(|backend| backend.serves(id) || left && backend.is(id))
+        .filter(|backend| backend.serves(id) || left && backend.is(id) && !id.is_none())
 }
 
 /// Looks the client's packet up and keeps the flow it belongs to fresh.

@@ -85,8 +85,17 @@ pub fn arrive(ctx: Context<'_>, headers: &mut Headers, work: &mut Work) -> Resul
         Some(usage) if ctx.hook == Hook::Xdp || *usage != AddressUse::LOCAL_BACKEND => *usage,
         _ => return Err(Verdict::NotOurs),
     };
-    let rewrites = ctx.rewrites().ok_or(Verdict::OtherHost)?;
     let now = flow::now();
+    let Some(rewrites) = ctx.rewrites() else {
+        // Behind a bridge a backend has a link address of its own.
+        if ctx.hook == Hook::Xdp
+            && headers.payload == Payload::Ports
+            && usage.contains(AddressUse::LOCAL_BACKEND)
+        {
+            direct::note(headers, now, work);
+        }
+        return Err(Verdict::OtherHost);
+    };
     work.usage = usage;
     work.now = now;
     work.tag = fast::tag();

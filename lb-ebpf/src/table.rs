@@ -77,6 +77,9 @@ pub fn turn(index: u32, table: SlotTable) -> u32 {
 /// A slot of a service's table.
 #[inline(always)]
 pub fn slot(table: SlotTable, index: u32) -> Option<Slot> {
+    if index >= table.len() {
+        return None;
+    }
     SLOTS.get(table.offset() + index).copied()
 }
 
@@ -104,17 +107,15 @@ pub fn home(headers: &Headers, service: u32, slot: Slot) -> Option<&'static Back
     }
 }
 
-/// The backend of a connection that has no record, by its client's packets.
+/// The backend of a flow that has no record, by its client's packets.
 #[inline(always)]
 pub fn unrecorded(tuple: &Tuple) -> Option<&'static Backend> {
-    if tuple.protocol != Protocol::Tcp as u8 {
-        return None;
-    }
     let frontend = Frontend::new(tuple.dst, tuple.dst_port, tuple.protocol);
     // SAFETY: the value is one word.
     let entry: Entry = *(unsafe { FRONTENDS.get(frontend) }?);
     let slot = fixed(tuple, table(entry.service())).slot;
     let backend = flow::kept_backend(slot.previous(), tuple.protocol)?;
-    let restored = backend.restored != 0 && !entry.is_recorded();
+    let tcp = tuple.protocol == Protocol::Tcp as u8;
+    let restored = tcp && backend.restored != 0 && !entry.is_recorded();
     (backend.mode() == Mode::Dsr || restored).then_some(backend)
 }

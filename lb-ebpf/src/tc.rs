@@ -208,7 +208,9 @@ impl<const EGRESS: bool> Frame for TcFrame<EGRESS> {
             Family::V6 => {
                 let (src, _) = address_offsets(Family::V6);
                 let ([a, b, c, d], [e, f, g, h]) = (to.src.words(), to.dst.words());
-                self.store(l3 + src, [a, b, c, d, e, f, g, h])?;
+                // In a sum over all of the packet this and the checksum make up for each other,
+                // which the helper above does not know of IPv6.
+                self.overwrite(l3 + src, [a, b, c, d, e, f, g, h])?;
                 if hop {
                     self.store(l3 + IPV6_HOPS, ttl)?;
                 }

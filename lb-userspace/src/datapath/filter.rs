@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::{Addr, AddressUse, Frontend, Hook, Near, filter};
+use aya::maps::MapData;
+use lb_common::{Addr, AddressUse, Frontend, Hook, Near, exceptions, filter};
 
-use super::Datapath;
+use super::{Datapath, DatapathError, load::maps_dir, words::Words};
 use crate::compile::image::MapImage;
 
 impl Datapath {
@@ -44,6 +45,19 @@ impl Datapath {
         for (index, word) in words.into_iter().enumerate() {
             self.maps.near.set(index, word);
         }
+    }
+
+    /// Has records of all replies looked for until the next sweep: an earlier agent may have
+    /// hashed them by another seed.
+    pub(super) fn doubt_replies(&self) -> Result<(), DatapathError> {
+        let path = maps_dir(&self.options.pin_dir).join("EXCEPTIONS");
+        let data = MapData::from_pin(path).map_err(DatapathError::map("EXCEPTIONS"))?;
+        let words = Words::new("EXCEPTIONS", data, exceptions::LEN / size_of::<u64>())?;
+        let noted = [exceptions::noted(0); size_of::<u64>()];
+        for index in 0..exceptions::LEN / size_of::<u64>() {
+            words.set(index, u64::from_ne_bytes(noted));
+        }
+        Ok(())
     }
 
     /// Has next hops looked up anew: routes, neighbours or interfaces may be others now.

@@ -209,6 +209,7 @@ impl Datapath {
         };
         datapath.close_filter();
         datapath.set_near();
+        datapath.doubt_replies()?;
         Ok(datapath)
     }
 

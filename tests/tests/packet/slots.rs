@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use lb_common::{Hook, Mode, Verdict};
+use lb_common::{Algorithm, Hook, Mode, Verdict};
 use naru::desired::Service;
 
 use crate::{
@@ -104,6 +104,23 @@ pub(crate) fn cases() -> Vec<Case> {
                 world.window_passes();
                 assert_eq!(world.served(&V4.segment(0, SYN)), b);
                 assert_eq!(world.served(&V4.segment(0, ACK)), b);
+            },
+        },
+        Case {
+            name: "removed, left: what is unknown where there are turns or no pods is refused",
+            run: || {
+                let turns = Service {
+                    algorithm: Algorithm::RoundRobin,
+                    ..maglev(&[V4.vip], &V4.pods)
+                };
+                for service in [turns, maglev(&[V4.vip], &[])] {
+                    let other = maglev(&[V4.second], &V4.pods[..1]);
+                    let mut world = World::leaving(&[other, service]);
+                    let packet = V4.segment(0, ACK).bytes();
+                    let verdict = Verdict::RefusedReset;
+                    world.send(Hook::Xdp, &packet, verdict, Act::SentBack);
+                    assert_eq!(world.recorded(), (0, 0));
+                }
             },
         },
         Case {

@@ -40,7 +40,7 @@ fn goes_back(world: &mut World, side: &Side, n: u16) {
 /// A node that has had the service for long and has never had the VIP.
 fn world(side: &Side) -> World {
     let backends = [&side.pods[..2], &side.there[..]].concat();
-    World::shared(&[maglev(&[side.vip], &backends)]).settled()
+    World::new(&[maglev(&[side.vip], &backends)]).settled()
 }
 
 fn for_good() {
@@ -105,7 +105,7 @@ fn handed_over() {
 
 fn later_service() {
     let side = &V4;
-    let mut world = World::shared(&[]);
+    let mut world = World::new(&[]);
     comes(&mut world, side, Some(OTHER));
     world.change(&[maglev(&[side.vip], &side.pods)]);
     goes_back(&mut world, side, 0);

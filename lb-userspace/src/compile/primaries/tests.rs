@@ -237,24 +237,17 @@ fn datagrams_have_none_and_those_to_pods_here_are_recorded() {
 }
 
 #[test]
-fn where_nodes_with_shared_vips_find_different_ways_all_flows_are_recorded() {
+fn where_vips_are_shared_all_flows_are_recorded() {
     let nat = service(&[VIP], &[A]);
-    let of_node = Service {
+    let dsr = Service {
         elsewhere: Mode::Dsr,
-        external_policy: TrafficPolicy::Local,
         ..nat.clone()
     };
     let shared = Surroundings {
         shared: true,
         ..surroundings()
     };
-    let dsr = [Service {
-        elsewhere: Mode::Dsr,
-        ..nat.clone()
-    }];
-    let image = fits(&dsr, &shared, &InUse::default());
-    assert_eq!(primary(&image, A).as_deref(), Some(VIP));
-    for service in [nat, of_node] {
+    for service in [nat, dsr] {
         let services = [service];
         let image = fits(&services, &shared, &InUse::default());
         assert_eq!(primary(&image, A), None);
@@ -333,7 +326,7 @@ proptest! {
             for service in &services {
                 let computes = service.algorithm == Algorithm::Maglev
                     && service.affinity.is_none()
-                    && (service.elsewhere == Mode::Dsr || !shared);
+                    && !shared;
                 let here = service.endpoints.keys();
                 let here = here.filter(|it| around.local_endpoints.contains(&it.ip()));
                 for pod in here {

@@ -240,14 +240,12 @@ impl State {
 
     /// The backend of a connection without a record, by its client's packet.
     pub(super) fn unrecorded(&self, client: &Tuple) -> Option<Backend> {
-        if client.protocol != TCP {
-            return None;
-        }
         let to = SocketAddr::new(client.dst, client.dport);
-        let entry = self.frontends.get(&(to, TCP))?;
+        let entry = self.frontends.get(&(to, client.protocol))?;
         let slot = self.place(entry.service, client)?;
         let backend = self.backends.get(&slot.previous)?;
-        let alone = backend.restored && !entry.recorded || backend.via.is_some();
+        let restored = client.protocol == TCP && backend.restored && !entry.recorded;
+        let alone = restored || backend.via.is_some();
         alone.then_some(*backend)
     }
 }

@@ -211,6 +211,9 @@ fn ingress(
         return Err(Verdict::NotOurs.into());
     }
     if input.frame[..6] != device.mac || xdp && !device.attached {
+        if xdp && usage.local_backend && matches!(packet.body, Body::Ports { .. }) {
+            state.note_direct(packet, input.now);
+        }
         return Err(Verdict::OtherHost.into());
     }
     // Generic XDP does not rewrite: it cannot know the state of checksums.
