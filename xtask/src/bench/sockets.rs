@@ -18,15 +18,23 @@ pub(super) struct Output {
     /// Draw them as SVG into this directory
     #[arg(long, value_name = "DIR")]
     plot: Option<PathBuf>,
-    /// Write the tables of docs/performance.md and the pictures beside it
+    /// Write the tables of the benchmark's page in docs and the pictures beside it
     #[arg(long)]
     write: bool,
 }
 
-/// Builds, then becomes the program that measures.
-pub(super) fn lab(bench: &str, settings: &[String], output: &Output) -> Result<ExitCode> {
-    let needs = [Need::Build, Need::Lab, Need::Bench];
-    setup::quietly(&needs)?.demand(&needs)?;
+/// The page of most benchmarks, as seen from the workspace's root.
+pub(super) const PERFORMANCE: &str = "docs/performance.md";
+
+/// Builds, then becomes the program that measures. Of the setup it takes `needs`.
+pub(super) fn lab(
+    bench: &str,
+    page: &str,
+    needs: &[Need],
+    settings: &[String],
+    output: &Output,
+) -> Result<ExitCode> {
+    setup::quietly(needs)?.demand(needs)?;
     let mut build = host::cargo("build");
     host::status(build.args(["--release", "-p", "naru", "-p", "naru-lab"]))?;
 
@@ -37,7 +45,7 @@ pub(super) fn lab(bench: &str, settings: &[String], output: &Output) -> Result<E
         .arg("--naru")
         .arg(release.join("naru"))
         .args(settings)
-        .args(output.words(bench, settings));
+        .args(output.words(bench, page, settings));
     if output.write && output.plot.is_none() {
         command.arg("--plot").arg(host::root().join("docs"));
     }
@@ -49,7 +57,7 @@ pub(super) fn lab(bench: &str, settings: &[String], output: &Output) -> Result<E
 
 impl Output {
     /// The same for the program that measures, which is to name the command that gives it again.
-    pub(super) fn words(&self, bench: &str, settings: &[String]) -> Vec<OsString> {
+    pub(super) fn words(&self, bench: &str, page: &str, settings: &[String]) -> Vec<OsString> {
         let mut words: Vec<OsString> = Vec::new();
         if let Some(path) = &self.json {
             words.extend(["--json".into(), path.into()]);
@@ -58,7 +66,7 @@ impl Output {
             words.extend(["--plot".into(), dir.into()]);
         }
         if self.write {
-            let page = host::root().join("docs/performance.md");
+            let page = host::root().join(page);
             let told = [
                 &["cargo xtask bench".to_owned(), bench.to_owned()],
                 settings,
@@ -84,11 +92,11 @@ mod tests {
             plot: None,
             write: true,
         };
-        let words = output.words("connect", &settings);
+        let words = output.words("connect", PERFORMANCE, &settings);
         let last = words.last().map(|it| it.to_string_lossy());
         let expected = "cargo xtask bench connect --rounds 2 --write";
         assert_eq!(last.as_deref(), Some(expected));
         output.write = false;
-        assert!(output.words("connect", &settings).is_empty());
+        assert!(output.words("connect", PERFORMANCE, &settings).is_empty());
     }
 }

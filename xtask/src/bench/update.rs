@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::sockets::{Output, lab};
+use super::sockets::{Output, PERFORMANCE, lab};
+use crate::setup::Need;
 
 pub(super) const HELP: &str = "\
 Runs the agent on a directory of manifests, changes EndpointSlices, and sees by requests of a
@@ -61,5 +62,6 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(part) = &args.part {
         options.extend(["--part".into(), part.clone()]);
     }
-    lab("update", &options, &args.output)
+    let needs = [Need::Build, Need::Lab, Need::Bench];
+    lab("update", PERFORMANCE, &needs, &options, &args.output)
 }
