@@ -24,8 +24,8 @@ pub const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balanc
 /// What a live member says of itself, as far as elections go by it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// It has not listened long enough to know who is there, or does not know yet what is
-    /// wanted.
+    /// It has not listened long enough to know who is there, has heard nobody at all, or does
+    /// not know yet what is wanted.
     pub starting: bool,
     /// It is about to stop and hands its addresses over.
     pub leaving: bool,

@@ -194,6 +194,9 @@ async fn run(mut keeper: Keeper, mut watch: Watch, chat: ChitchatHandle) {
             words.standing.starting = true;
             words.standing.claims.clear();
         }
+        // Whom this node meets next has gone on without it: it will listen, and is not to be
+        // handed anything before.
+        words.standing.starting |= watch.alone;
         let write = |chat: &mut Chitchat| words.write(chat.self_node_state());
         let said = chat.with_chitchat(write).await;
         let look = |chat: &mut Chitchat| watch.look(chat, &words);

@@ -196,6 +196,23 @@ fn who_is_told_to_listen_is_not_settled_until_it_has() {
 }
 
 #[test]
+fn who_was_alone_is_not_counted_on_until_it_has_heard_others() {
+    let a = Node::new("a", SECRET, &[]);
+    let b = Node::new("b", SECRET, &[]);
+    a.wait("settled", |view| view.is_deserted());
+    b.wait("settled", |view| view.is_deserted());
+    let stood = AtomicU64::new(0);
+    // Only b looks for the other, and knows of it first.
+    b.membership.seek([a.address].into());
+    b.wait("a counts", |view| {
+        let starting = view.members.get("a").map(|it| it.words.standing.starting);
+        stood.fetch_or(u64::from(starting == Some(true)), Ordering::Relaxed);
+        starting == Some(false)
+    });
+    assert_eq!(stood.into_inner(), 1, "a's first words are of before");
+}
+
+#[test]
 fn many_allocations_reach_everybody() {
     let a = Node::new("a", SECRET, &[]);
     let mut words = Words::default();

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::sockets::{Output, lab};
+use super::sockets::{Job, Output, PERFORMANCE, lab};
+use crate::setup::Need;
 
 pub(super) const HELP: &str = "\
 Builds a LAN with a node for each balancer (none, nftables by kube-proxy's rules, HAProxy,
@@ -50,5 +51,14 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(way) = &args.way {
         options.extend(["--way".into(), way.clone()]);
     }
-    lab("connect", &options, &args.output)
+    let needs = [Need::Build, Need::Lab, Need::Bench];
+    let job = Job {
+        bench: "connect",
+        page: PERFORMANCE,
+        needs: &needs,
+        options: &options,
+        told: &options,
+        packets: false,
+    };
+    lab(&job, &args.output)
 }

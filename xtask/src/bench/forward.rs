@@ -4,7 +4,7 @@ use std::{os::unix::process::CommandExt, process::ExitCode};
 
 use anyhow::{Context, Result};
 
-use super::sockets::Output;
+use super::sockets::{Output, PERFORMANCE};
 use crate::{
     host,
     setup::{self, Need},
@@ -64,7 +64,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     command
         .arg("forward")
         .args(&settings)
-        .args(args.output.words("forward", &settings));
+        .args(args.output.words("forward", PERFORMANCE, &settings));
     let error = command.exec();
     Err(error).with_context(|| format!("cannot run {}", command.get_program().display()))
 }

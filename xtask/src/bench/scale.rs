@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::sockets::{Job, Output, work};
+use super::sockets::{Job, Output, PERFORMANCE, lab};
+use crate::setup::Need;
 
 pub(super) const HELP: &str = "\
 Three parts. packets: nanoseconds a packet to ten services, with up to 10,000 of them and up to
@@ -86,13 +87,16 @@ pub(crate) struct Args {
 
 /// Builds, then becomes the program that measures.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    let needs = [Need::Build, Need::Lab, Need::Bench];
     let job = Job {
         bench: "scale",
+        page: PERFORMANCE,
+        needs: &needs,
         options: &args.options(),
         told: &args.told_words(),
         packets: true,
     };
-    work(&job, &args.output)
+    lab(&job, &args.output)
 }
 
 // === impl Args ===

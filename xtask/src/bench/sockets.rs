@@ -18,15 +18,22 @@ pub(super) struct Output {
     /// Draw them as SVG into this directory
     #[arg(long, value_name = "DIR")]
     pub(super) plot: Option<PathBuf>,
-    /// Write the tables of docs/performance.md and the pictures beside it
+    /// Write the tables of the benchmark's page in docs and the pictures beside it
     #[arg(long)]
     pub(super) write: bool,
 }
+
+/// The page of most benchmarks, as seen from the workspace's root.
+pub(super) const PERFORMANCE: &str = "docs/performance.md";
 
 /// What the program of the lab is to do.
 pub(super) struct Job<'a> {
     /// The benchmark's name.
     pub(super) bench: &'a str,
+    /// Its page, as seen from the workspace's root.
+    pub(super) page: &'a str,
+    /// What it takes of the setup.
+    pub(super) needs: &'a [Need],
     /// Its arguments.
     pub(super) options: &'a [String],
     /// What of that was told: the command that gives the same again has it.
@@ -36,20 +43,8 @@ pub(super) struct Job<'a> {
 }
 
 /// Builds, then becomes the program that measures.
-pub(super) fn lab(bench: &str, settings: &[String], output: &Output) -> Result<ExitCode> {
-    let job = Job {
-        bench,
-        options: settings,
-        told: settings,
-        packets: false,
-    };
-    work(&job, output)
-}
-
-/// The same for a benchmark whose arguments are not those that it was told.
-pub(super) fn work(job: &Job<'_>, output: &Output) -> Result<ExitCode> {
-    let needs = [Need::Build, Need::Lab, Need::Bench];
-    setup::quietly(&needs)?.demand(&needs)?;
+pub(super) fn lab(job: &Job<'_>, output: &Output) -> Result<ExitCode> {
+    setup::quietly(job.needs)?.demand(job.needs)?;
     let mut build = host::cargo("build");
     build.args(["--release", "-p", "naru", "-p", "naru-lab"]);
     if job.packets {
@@ -64,7 +59,7 @@ pub(super) fn work(job: &Job<'_>, output: &Output) -> Result<ExitCode> {
         .arg("--naru")
         .arg(release.join("naru"))
         .args(job.options)
-        .args(output.words(job.bench, job.told));
+        .args(output.words(job.bench, job.page, job.told));
     if job.packets {
         command.arg("--bench").arg(release.join("naru-bench"));
     }
@@ -79,7 +74,7 @@ pub(super) fn work(job: &Job<'_>, output: &Output) -> Result<ExitCode> {
 
 impl Output {
     /// The same for the program that measures, which is to name the command that gives it again.
-    pub(super) fn words(&self, bench: &str, settings: &[String]) -> Vec<OsString> {
+    pub(super) fn words(&self, bench: &str, page: &str, settings: &[String]) -> Vec<OsString> {
         let mut words: Vec<OsString> = Vec::new();
         if let Some(path) = &self.json {
             words.extend(["--json".into(), path.into()]);
@@ -88,7 +83,7 @@ impl Output {
             words.extend(["--plot".into(), dir.into()]);
         }
         if self.write {
-            let page = host::root().join("docs/performance.md");
+            let page = host::root().join(page);
             let told = [
                 &["cargo xtask bench".to_owned(), bench.to_owned()],
                 settings,
@@ -114,11 +109,11 @@ mod tests {
             plot: None,
             write: true,
         };
-        let words = output.words("connect", &settings);
+        let words = output.words("connect", PERFORMANCE, &settings);
         let last = words.last().map(|it| it.to_string_lossy());
         let expected = "cargo xtask bench connect --rounds 2 --write";
         assert_eq!(last.as_deref(), Some(expected));
         output.write = false;
-        assert!(output.words("connect", &settings).is_empty());
+        assert!(output.words("connect", PERFORMANCE, &settings).is_empty());
     }
 }

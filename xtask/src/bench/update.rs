@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::sockets::{Output, lab};
+use super::sockets::{Job, Output, PERFORMANCE, lab};
+use crate::setup::Need;
 
 pub(super) const HELP: &str = "\
 Runs the agent on a directory of manifests, changes EndpointSlices, and sees by requests of a
@@ -61,5 +62,14 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(part) = &args.part {
         options.extend(["--part".into(), part.clone()]);
     }
-    lab("update", &options, &args.output)
+    let needs = [Need::Build, Need::Lab, Need::Bench];
+    let job = Job {
+        bench: "update",
+        page: PERFORMANCE,
+        needs: &needs,
+        options: &options,
+        told: &options,
+        packets: false,
+    };
+    lab(&job, &args.output)
 }

@@ -25,7 +25,8 @@ Tiers: lint, unit, packet, lan, fuzz, kernel, vm; without any, all of them. Ends
 line for each tier and last, alone on its line, `N passed, N failed, N skipped`. Only the
 test programs of packet and lan run as root, through sudo where this is not root. Kernel
 and vm run in virtual machines; their kernels and disk (about 400 MB) are downloaded once,
-to ~/.cache/naru.
+to ~/.cache/naru. Up to three tests of lan that fail are run again, one at a time, and count
+by that; what they said the first time is told at the end.
 
 Examples:
   cargo xtask test
@@ -133,11 +134,12 @@ pub(crate) fn account(lines: &[Line]) -> ExitCode {
         let count = tally.count;
         total += count;
         println!(
-            "{name:<10}{:>4} passed{:>5} failed{:>5} skipped{:>8.1} s",
+            "{name:<10}{:>4} passed{:>5} failed{:>5} skipped{:>8.1} s{}",
             count.passed,
             count.failed,
             count.skipped,
-            took.as_secs_f32()
+            took.as_secs_f32(),
+            second(tally)
         );
     }
     println!(
@@ -148,6 +150,14 @@ pub(crate) fn account(lines: &[Line]) -> ExitCode {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
+    }
+}
+
+/// How many of a tier's tests have passed only when they were run again, where any have.
+fn second(tally: &Tally) -> String {
+    match tally.once.len() {
+        0 => String::new(),
+        many => format!(", {many} of them the second time"),
     }
 }
 

@@ -106,32 +106,36 @@ impl Tier {
                 cargo_test(&mut test, tail)
             }
             Self::Packet => cargo_test(&mut as_root(&PACKET.map(Into::into))?, tail),
-            Self::Lan => {
-                let mut build = host::cargo("build");
-                host::status(build.args(["--release", "-p", "naru", "-p", "naru-lab"]))?;
-                let release = host::target().join("release");
-                let run = |tail: &[String]| {
-                    let mut test = as_root(&lan_programs()?)?;
-                    test.env("NARU_BIN", release.join("naru"))
-                        .env("NARU_LAB_BIN", release.join("naru-lab"));
-                    cargo_test(&mut test, tail)
-                };
-                let first = run(tail)?;
-                let unsteady = first.unsteady();
-                if unsteady.is_empty() {
-                    return Ok(first);
-                }
-                println!("\n==== tier lan, once more: {}", unsteady.join(", "));
-                let mut alone = vec!["--exact".to_owned()];
-                alone.extend(unsteady.into_iter().map(Into::into));
-                let second = run(&alone)?;
-                Ok(first.again(second))
-            }
+            Self::Lan => lan(tail),
             Self::Fuzz => fuzz::tier().map(Into::into),
             Self::Kernel => kernel::run(tail).map(Into::into),
             Self::Vm => vm::run(tail),
         }
     }
+}
+
+/// Runs the tier `lan`, and what failed in it once more: one test at a time, so that what then
+/// disturbs it is not another one.
+fn lan(tail: &[String]) -> Result<Tally> {
+    let mut build = host::cargo("build");
+    host::status(build.args(["--release", "-p", "naru", "-p", "naru-lab"]))?;
+    let release = host::target().join("release");
+    let run = |tail: &[String]| {
+        let mut test = as_root(&lan_programs()?)?;
+        test.env("NARU_BIN", release.join("naru"))
+            .env("NARU_LAB_BIN", release.join("naru-lab"));
+        cargo_test(&mut test, tail)
+    };
+    let first = run(tail)?;
+    let unsteady = first.unsteady();
+    if unsteady.is_empty() {
+        return Ok(first);
+    }
+    println!("\n==== tier lan, once more: {}", unsteady.join(", "));
+    let mut alone = vec!["--exact".to_owned(), "--test-threads=1".to_owned()];
+    alone.extend(unsteady.into_iter().map(Into::into));
+    let second = run(&alone)?;
+    Ok(first.again(second))
 }
 
 /// Every test program but those of the tiers `packet`, `kernel` and `vm`, so that none is

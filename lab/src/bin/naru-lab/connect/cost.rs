@@ -10,6 +10,8 @@ use std::time::Duration;
 use anyhow::Context;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
 
 /// Where the counting of one turn began.
 pub(super) struct Meter {
@@ -34,24 +36,19 @@ impl Meter {
     }
 }
 
-/// Processor time that these processes, and all children that have ended, have used so far.
+/// Processor time that these processes, with threads of theirs that have ended, and all children
+/// that have ended have used so far.
 fn used(servers: &[u32]) -> anyhow::Result<Duration> {
     let children = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let mut sum = time(children.user_time()) + time(children.system_time());
     for server in servers {
-        let dir = format!("/proc/{server}/task");
-        for task in fs::read_dir(&dir).with_context(|| dir.clone())? {
-            let path = task?.path().join("schedstat");
-            let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-            sum += Duration::from_nanos(on_processor(&text).context("an empty schedstat")?);
-        }
+        let pid = Pid::from_raw((*server).try_into().context("a process id")?);
+        let used = clock_getcpuclockid(pid)
+            .and_then(clock_gettime)
+            .with_context(|| format!("process {server}: its processor time"))?;
+        sum += Duration::from(used);
     }
     Ok(sum)
-}
-
-/// The first number of a `schedstat`, ns.
-fn on_processor(schedstat: &str) -> Option<u64> {
-    schedstat.split_whitespace().next()?.parse().ok()
 }
 
 fn time(value: TimeVal) -> Duration {
@@ -80,16 +77,37 @@ fn kernel_threads() -> anyhow::Result<Vec<u32>> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::time::Instant;
+
     use super::*;
+
+    /// Keeps the processor busy for 50 ms.
+    fn work() {
+        let until = Instant::now() + Duration::from_millis(50);
+        while Instant::now() < until {
+            std::hint::black_box(until);
+        }
+    }
 
     #[test]
     fn a_process_that_works_is_charged() {
         let meter = Meter::start(vec![std::process::id()]).unwrap();
-        let until = std::time::Instant::now() + Duration::from_millis(50);
-        while std::time::Instant::now() < until {
-            std::hint::black_box(on_processor("12 34 5"));
-        }
+        work();
         assert!(meter.stop().unwrap() > Duration::from_millis(1));
-        assert_eq!(on_processor("12 34 5"), Some(12));
+    }
+
+    #[test]
+    fn a_thread_that_has_ended_still_counts() {
+        let meter = Meter::start(vec![std::process::id()]).unwrap();
+        std::thread::spawn(work).join().unwrap();
+        assert!(meter.stop().unwrap() > Duration::from_millis(1));
+    }
+
+    #[test]
+    fn a_process_that_is_not_there_is_named() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        let error = Meter::start(vec![child.id()]).err().unwrap();
+        assert!(format!("{error:#}").contains(&format!("process {}", child.id())));
     }
 }
