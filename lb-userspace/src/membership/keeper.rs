@@ -22,7 +22,7 @@ use tokio::{
 
 use super::{
     Counters, DETECTION, LEASE, Member, MembershipError, Options, Pulse, View, Words,
-    transport::Sealed,
+    transport::{Answers, Sealed},
 };
 
 /// Between rounds of gossip.
@@ -37,6 +37,9 @@ const SETTLING: Duration = Duration::from_millis(1000);
 const REUNION: Duration = Duration::from_millis(500);
 /// Between calls on those that are not there.
 const CALL: Duration = Duration::from_millis(250);
+/// How long a member that is there may take to answer before it counts all the same: the way to
+/// it is barred, and not so for others.
+const MUTE: Duration = Duration::from_secs(2);
 /// How long the agent may take to bring claims in line with a new view.
 const ANSWER: Duration = Duration::from_millis(250);
 /// How long a turn of the agent's loop may take, with no new view to answer.
@@ -82,6 +85,9 @@ struct Watch {
     renewed: Option<Instant>,
     /// Those that were heard of and not alive, and since when.
     unheard: BTreeMap<String, Instant>,
+    /// Those that are alive and not known yet, and since when.
+    awaited: BTreeMap<ChitchatId, Instant>,
+    answers: Answers,
     /// How often the agent has asked to listen, as of now and as of the last view.
     listen: [u64; 2],
 }
@@ -119,7 +125,7 @@ pub(super) fn spawn(
             Ok(chat) => chat,
             Err(error) => return drop(opened.send(Err(format!("{error:#}")))),
         };
-        let watch = Watch::new(id, options.hold_down);
+        let watch = Watch::new(id, options.hold_down, transport.answers());
         if opened.send(Ok(())).is_ok() {
             runtime.block_on(run(keeper, watch, chat));
         }
@@ -206,6 +212,7 @@ async fn run(mut keeper: Keeper, mut watch: Watch, chat: ChitchatHandle) {
         if said {
             call(&chat, watch.others());
         }
+        call(&chat, watch.unanswered());
         if call_at <= Instant::now() {
             call_at = Instant::now() + CALL;
             let missing = keeper.seeds.borrow().clone();
@@ -249,7 +256,7 @@ fn boottime() -> Duration {
 // === impl Watch ===
 
 impl Watch {
-    fn new(me: ChitchatId, hold_down: Duration) -> Self {
+    fn new(me: ChitchatId, hold_down: Duration, answers: Answers) -> Self {
         let now = Instant::now();
         Self {
             me,
@@ -265,6 +272,8 @@ impl Watch {
             namesake: None,
             renewed: None,
             unheard: BTreeMap::new(),
+            awaited: BTreeMap::new(),
+            answers,
             listen: [0; 2],
         }
     }
@@ -315,13 +324,45 @@ impl Watch {
         others.map(|it| it.gossip_advertise_addr)
     }
 
+    /// Where members are that have not answered yet.
+    fn unanswered(&self) -> impl Iterator<Item = SocketAddr> {
+        let awaited = self.awaited.iter();
+        let unanswered = awaited.filter(|(id, since)| !self.has_answered(id, **since));
+        unanswered.map(|(id, _)| id.gossip_advertise_addr)
+    }
+
+    fn has_answered(&self, id: &ChitchatId, since: Instant) -> bool {
+        let last = self.answers.last(id.gossip_advertise_addr);
+        last.is_some_and(|last| last >= since)
+    }
+
+    /// Those that are alive and have answered since: of one that was cut off others hear that it
+    /// is there before they hear what it says now, and would go by what it said before.
+    fn live(&mut self, chat: &Chitchat) -> Vec<ChitchatId> {
+        let others = chat.live_nodes().filter(|it| **it != self.me);
+        let live: BTreeSet<&ChitchatId> = others.collect();
+        let now = Instant::now();
+        self.awaited.retain(|id, _| live.contains(id));
+        for id in live.iter().filter(|it| !self.known.contains_key(**it)) {
+            self.awaited.entry((*id).clone()).or_insert(now);
+        }
+        let addresses: BTreeSet<_> = live.iter().map(|it| it.gossip_advertise_addr).collect();
+        self.answers.retain(|from| addresses.contains(&from));
+        let met = live.into_iter().filter(|id| match self.awaited.get(*id) {
+            Some(since) => self.has_answered(id, *since) || now - *since >= MUTE,
+            None => true,
+        });
+        met.cloned().collect()
+    }
+
     /// The view, where it is another one than the last. Until this node is settled the
     /// agent goes by the last one, and nothing is answered.
     fn look(&mut self, chat: &mut Chitchat, words: &Words) -> Option<View> {
         let me = self.me.clone();
         let mut live: BTreeMap<&str, &ChitchatId> = BTreeMap::from([(&*me.node_id, &me)]);
         let mut namesake = None;
-        for id in chat.live_nodes().filter(|it| **it != self.me) {
+        let others = self.live(chat);
+        for id in &others {
             if id.node_id == self.me.node_id {
                 // Its former self, for a moment, or somebody else for good.
                 namesake = Some(id.gossip_advertise_addr)
@@ -356,6 +397,7 @@ impl Watch {
         }
         self.listen[1] = listen;
         self.known = known;
+        self.awaited.retain(|id, _| !self.known.contains_key(id));
         self.lost = lost;
         self.view = (self.view.0 + 1, Instant::now());
         let members = self.known.keys().map(|id| {

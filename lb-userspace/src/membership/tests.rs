@@ -1,10 +1,16 @@
 use std::{
     net::UdpSocket,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Instant,
 };
 
-use super::*;
+use async_trait::async_trait;
+use chitchat::{
+    ChitchatConfig, ChitchatId, ChitchatMessage, FailureDetectorConfig, spawn_chitchat,
+    transport::{Socket, Transport},
+};
+
+use super::{transport::Sealed, *};
 use crate::election::Standing;
 
 const SECRET: &[u8] = b"a key for the tests of gossip";
@@ -210,6 +216,82 @@ fn who_was_alone_is_not_counted_on_until_it_has_heard_others() {
         starting == Some(false)
     });
     assert_eq!(stood.into_inner(), 1, "a's first words are of before");
+}
+
+/// A member that is heard, and hears nobody while `deaf`: as after a split, when one direction
+/// opens before the other.
+struct Deaf {
+    sealed: Sealed,
+    deaf: Arc<AtomicBool>,
+}
+
+struct DeafSocket {
+    socket: Box<dyn Socket>,
+    deaf: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl Transport for Deaf {
+    async fn open(&self, address: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
+        Ok(Box::new(DeafSocket {
+            socket: self.sealed.open(address).await?,
+            deaf: Arc::clone(&self.deaf),
+        }))
+    }
+}
+
+#[async_trait]
+impl Socket for DeafSocket {
+    async fn send(&mut self, to: SocketAddr, message: ChitchatMessage) -> anyhow::Result<()> {
+        self.socket.send(to, message).await
+    }
+
+    async fn recv(&mut self) -> anyhow::Result<(SocketAddr, ChitchatMessage)> {
+        loop {
+            let received = self.socket.recv().await?;
+            if !self.deaf.load(Ordering::Relaxed) {
+                return Ok(received);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_is_heard_but_does_not_answer_is_not_there_yet() {
+    let a = Node::new("a", SECRET, &[]);
+    let deaf = Arc::new(AtomicBool::new(true));
+    let transport = Deaf {
+        sealed: Sealed::new(Key::new(SECRET), Arc::default()),
+        deaf: Arc::clone(&deaf),
+    };
+    let address = free();
+    let config = ChitchatConfig {
+        chitchat_id: ChitchatId::new("b".to_owned(), 1, address),
+        cluster_id: "naru".to_owned(),
+        gossip_interval: Duration::from_millis(50),
+        seed_nodes: vec![a.address.to_string()],
+        failure_detector_config: FailureDetectorConfig::default(),
+        marked_for_deletion_grace_period: Duration::from_secs(60),
+        catchup_callback: None,
+        extra_liveness_predicate: None,
+        listen_addr: address,
+    };
+    let b = spawn_chitchat(config, Vec::new(), &transport)
+        .await
+        .unwrap();
+    let begun = Instant::now();
+    let sees = |names: &[&str]| a.members() == names;
+    while begun.elapsed() < Duration::from_millis(1500) {
+        assert!(!sees(&["a", "b"]), "after {:?}", begun.elapsed());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    deaf.store(false, Ordering::Relaxed);
+    let answers = Instant::now();
+    while !sees(&["a", "b"]) {
+        assert!(answers.elapsed() < Duration::from_millis(400));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    b.shutdown().await.unwrap();
 }
 
 #[test]

@@ -2,10 +2,11 @@
 //! and otherwise as if it had never come.
 
 use std::{
+    collections::BTreeMap,
     io,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -15,7 +16,7 @@ use chitchat::{
     ChitchatMessage, Deserializable, Serializable,
     transport::{Socket, Transport},
 };
-use tokio::net::UdpSocket;
+use tokio::{net::UdpSocket, time::Instant};
 
 use super::key::{Key, TAG};
 
@@ -26,7 +27,13 @@ const LONGEST: usize = 65_507;
 pub(super) struct Sealed {
     key: Key,
     counters: Arc<Counters>,
+    answers: Answers,
 }
+
+/// When a member last answered what this one had sent, by its address. An answer brings what the
+/// member says at that moment; that it is alive, others tell as well.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Answers(Arc<Mutex<BTreeMap<SocketAddr, Instant>>>);
 
 /// What came, and what was sent.
 #[derive(Debug, Default)]
@@ -41,6 +48,7 @@ struct SealedSocket {
     socket: UdpSocket,
     key: Key,
     counters: Arc<Counters>,
+    answers: Answers,
     buffer: Box<[u8]>,
 }
 
@@ -72,11 +80,43 @@ impl Counters {
     }
 }
 
+// === impl Answers ===
+
+impl Answers {
+    /// The last one from there.
+    pub(super) fn last(&self, from: SocketAddr) -> Option<Instant> {
+        self.all().get(&from).copied()
+    }
+
+    /// Forgets all that are not from these.
+    pub(super) fn retain(&self, is_member: impl Fn(SocketAddr) -> bool) {
+        self.all().retain(|from, _| is_member(*from));
+    }
+
+    fn note(&self, from: SocketAddr) {
+        self.all().insert(from, Instant::now());
+    }
+
+    fn all(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, Instant>> {
+        // No entry is ever half written.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 // === impl Sealed ===
 
 impl Sealed {
     pub(super) fn new(key: Key, counters: Arc<Counters>) -> Self {
-        Self { key, counters }
+        Self {
+            key,
+            counters,
+            answers: Answers::default(),
+        }
+    }
+
+    /// Who answers.
+    pub(super) fn answers(&self) -> Answers {
+        self.answers.clone()
     }
 }
 
@@ -87,6 +127,7 @@ impl Transport for Sealed {
             socket: UdpSocket::bind(listen_addr).await?,
             key: self.key.clone(),
             counters: Arc::clone(&self.counters),
+            answers: self.answers.clone(),
             buffer: vec![0; LONGEST].into(),
         }))
     }
@@ -127,6 +168,12 @@ impl Socket for SealedSocket {
             match message {
                 Some(Ok(message)) => {
                     Counters::count(&self.counters.received);
+                    if matches!(
+                        message,
+                        ChitchatMessage::SynAck { .. } | ChitchatMessage::Ack { .. }
+                    ) {
+                        self.answers.note(from);
+                    }
                     return Ok((from, message));
                 }
                 Some(Err(_)) | None => Counters::count(&self.counters.rejected),
