@@ -21,12 +21,21 @@ pub const fn tick(monotonic_ns: u64) -> u32 {
     (monotonic_ns >> 30) as u32
 }
 
+/// Whether the last [`tick`] in which something counts was before `now`.
+#[inline(always)]
+pub const fn is_past(expires: u32, now: u32) -> bool {
+    // Half the range on either side, so that the clock may wrap.
+    now.wrapping_sub(expires).cast_signed() > 0
+}
+
 /// What has been seen of a flow, a bit set; its name and timeout follow from it.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowState(pub u8);
 
 impl FlowState {
+    /// Nothing yet.
+    pub const NEW: Self = Self(0);
     /// The backend answered (TCP: with SYN and ACK, or with anything later).
     pub const REPLIED: Self = Self(1);
     /// The client sent FIN.
@@ -187,8 +196,7 @@ impl Flow {
     /// Whether the flow has been silent in tick `now` for longer than its state allows.
     #[inline(always)]
     pub const fn is_expired(&self, now: u32) -> bool {
-        // Half the range on either side, so that the clock may wrap.
-        now.wrapping_sub(self.expires).cast_signed() > 0
+        is_past(self.expires, now)
     }
 
     /// For how many ticks it has been silent in tick `now`.

@@ -1,8 +1,9 @@
 //! Marks the map types as plain old data for aya.
 
 use crate::{
-    Addr, AddressUse, Affinity, Backend, Claim, ClaimCount, Client, Device, Entry, Flow, Frontend,
-    Hop, Peer, Primary, Reply, Slot, SlotTable, Socket, Stats, Trace, Tuple, VerdictCount,
+    Addr, AddressUse, Affinity, Backend, Claim, ClaimCount, Client, Device, Direct, Entry, Flow,
+    Frontend, Hop, Peer, Primary, Reply, Slot, SlotTable, Socket, Stats, Trace, Tuple,
+    VerdictCount,
     bench::{Plan, Seen, Watch},
 };
 
@@ -25,6 +26,7 @@ pod!(
     ClaimCount,
     Client,
     Device,
+    Direct,
     Entry,
     Flow,
     Frontend,

@@ -34,26 +34,29 @@ pub fn note(headers: &Headers, now: u32, work: &mut Work) {
     }
     work.reply_key = headers.tuple.reversed();
     if primary(&work.reply_key).is_some_and(|primary| !primary.is_none()) {
-        record(&work.reply_key, now);
+        record(&work.reply_key, headers.tcp_flags, now);
     }
 }
 
-/// Notes a connection by its backend's packets.
+/// Notes a connection, by its backend's packets, after one with `tcp_flags` from its client.
 #[inline(always)]
-pub fn record(reply: &Tuple, now: u32) {
-    // SAFETY: one word.
-    if dry_run() || unsafe { DIRECT.get(reply) }.is_some_and(|last| *last == now) {
+pub fn record(reply: &Tuple, tcp_flags: u8, now: u32) {
+    // SAFETY: its fields are words and bytes that are stored as a whole, and no decision needs two
+    // of them to be of the same moment.
+    let before = unsafe { DIRECT.get(reply) }.copied().unwrap_or_default();
+    let after = before.after_client(tcp_flags, now);
+    if dry_run() || after.is_same(before) {
         return;
     }
     exceptions::note(reply);
     // It evicts the one that was silent for longest; without any room, replies are restored.
-    let _ = DIRECT.insert(reply, &now, 0);
+    let _ = DIRECT.insert(reply, &after, 0);
 }
 
 /// Whether a backend's packet is of such a connection.
 #[inline(always)]
 pub fn is_known(reply: &Tuple) -> bool {
-    // SAFETY: one word.
+    // SAFETY: nothing of it is read.
     unsafe { DIRECT.get(reply) }.is_some()
 }
 

@@ -266,7 +266,7 @@ pub fn egress(headers: &mut Headers, work: &mut Work) -> Result<Plan, Verdict> {
         }
         if headers.opens() {
             // The backend is a client here, by a port that it serves.
-            direct::record(&headers.tuple, now);
+            direct::record(&headers.tuple, headers.tcp_flags, now);
             return Err(Verdict::NotOurs);
         }
         count::reply(primary.service, primary.backend, headers.frame_len());

@@ -6,9 +6,9 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use lb_common::{
-    Addr, AddressUse, Affinity, Backend, Claim, ClaimCount, Client, Device, Entry, Flow, Frontend,
-    Hop, Near, Peer, Primary, Reply, Slot, SlotTable, Socket, Stats, Trace, Tuple, Verdict,
-    VerdictCount,
+    Addr, AddressUse, Affinity, Backend, Claim, ClaimCount, Client, Device, Direct, Entry, Flow,
+    Frontend, Hop, Near, Peer, Primary, Reply, Slot, SlotTable, Socket, Stats, Trace, Tuple,
+    Verdict, VerdictCount,
     config::{
         DEFAULT_MAX_FLOWS, DEFAULT_SEED, MAX_ADDRESSES, MAX_AFFINE_CLIENTS, MAX_BACKENDS,
         MAX_CLAIMS, MAX_DEVICES, MAX_DIRECT, MAX_FORMERS, MAX_FRAGMENTED, MAX_FRONTENDS,
@@ -58,7 +58,7 @@ pub static PRIMARIES: HashMap<Frontend, Primary, MAX_PRIMARIES, NO_PREALLOC> = H
 /// Connections to local backends that came by no frontend, as the backend's packets are; the
 /// value is the last tick in which one of their packets was noted.
 #[btf_map]
-pub static DIRECT: LruHashMap<Tuple, u32, MAX_DIRECT> = LruHashMap::new();
+pub static DIRECT: LruHashMap<Tuple, Direct, MAX_DIRECT> = LruHashMap::new();
 #[btf_map]
 pub static DEVICES: HashMap<u32, Device, MAX_DEVICES> = HashMap::new();
 /// Which addresses need not be looked up, see [`filter`].

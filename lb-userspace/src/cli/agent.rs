@@ -131,7 +131,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_DRAIN_WINDOW.as_secs(),
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     drain_window: u64,
-    /// Seed of hashes and Maglev tables; equal on all nodes that share virtual IPs
+    /// Seed of hashes and Maglev tables; equal on all nodes that share virtual IPs. With another one
+    /// than before, Maglev flows without a record go to other backends
     #[arg(long, value_name = "N", default_value_t = config::DEFAULT_SEED)]
     seed: u64,
     /// Log every packet that concerns a service; for debugging, slow

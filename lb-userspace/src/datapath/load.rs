@@ -12,9 +12,9 @@ use aya::{
     programs::{Program, SchedClassifier, Xdp},
 };
 use lb_common::{
-    ABI_VERSION, Addr, AddressUse, Affinity, Backend, Claim, ClaimCount, Client, Device, Entry,
-    Flow, Frontend, Near, Peer, Primary, Reply, Socket, Stats, Trace, Tuple, VerdictCount, config,
-    exceptions, filter,
+    ABI_VERSION, Addr, AddressUse, Affinity, Backend, Claim, ClaimCount, Client, Device, Direct,
+    Entry, Flow, Frontend, Near, Peer, Primary, Reply, Socket, Stats, Trace, Tuple, VerdictCount,
+    config, exceptions, filter,
 };
 
 use super::{DatapathError, GoneFlows, Options, apply::Live, causes, words::Words};
@@ -88,7 +88,12 @@ const PINNED: [(&str, usize, usize, Option<usize>); 27] = [
         size_of::<Primary>(),
         Some(config::MAX_PRIMARIES),
     ),
-    ("DIRECT", size_of::<Tuple>(), 4, Some(config::MAX_DIRECT)),
+    (
+        "DIRECT",
+        size_of::<Tuple>(),
+        size_of::<Direct>(),
+        Some(config::MAX_DIRECT),
+    ),
     ("DEVICES", 4, size_of::<Device>(), Some(config::MAX_DEVICES)),
     ("EXCEPTIONS", 4, exceptions::LEN, Some(1)),
     ("ROUND", 4, 8, Some(1)),

@@ -12,8 +12,8 @@ use std::{
 
 use aya::maps::{Array, HashMap, Map, MapData};
 use lb_common::{
-    Addr, Algorithm, Backend, BackendId, Entry, Flow, Frontend, Mode, Reply, Slot, SlotTable,
-    Tuple,
+    Addr, Algorithm, Backend, BackendId, Direct, Entry, Flow, Frontend, Mode, Reply, Slot,
+    SlotTable, Tuple,
     config::{MAX_SERVICES, MAX_SLOTS, MAX_TABLES},
     exceptions, hash,
 };
@@ -46,7 +46,7 @@ pub struct Swept {
 pub struct Sweeper {
     flows: HashMap<MapData, Tuple, Flow>,
     replies: HashMap<MapData, Tuple, Reply>,
-    direct: HashMap<MapData, Tuple, u32>,
+    direct: HashMap<MapData, Tuple, Direct>,
     exceptions: Words,
     round: Words,
     frontends: HashMap<MapData, Frontend, Entry>,
@@ -159,8 +159,28 @@ impl Sweeper {
                 swept.replies += usize::from(removed("REPLIES", self.replies.remove(&key))?);
             }
         }
+        self.forget_direct(now)?;
         self.clear_exceptions();
         Ok(swept)
+    }
+
+    /// Removes connections that came by no frontend and are over: there are some for every health
+    /// check from elsewhere.
+    fn forget_direct(&mut self, now: u32) -> Result<(), DatapathError> {
+        let entries = self.direct.iter().filter_map(Result::ok);
+        let over = entries.filter(|(_, it)| it.is_expired(now));
+        let over: Vec<Tuple> = over.map(|(reply, _)| reply).collect();
+        for reply in over {
+            // A packet may have begun it anew since it was read.
+            if self
+                .direct
+                .get(&reply, 0)
+                .is_ok_and(|it| it.is_expired(now))
+            {
+                removed("DIRECT", self.direct.remove(&reply))?;
+            }
+        }
+        Ok(())
     }
 
     /// Says of replies that nothing needs to be looked up, where there is nothing any more.

@@ -24,14 +24,14 @@ use crate::{
     reference::{
         Act,
         questions::CLAIMING,
-        records::{Count, Flow, Last, Note, Reply},
+        records::{Count, Direct, Flow, Last, Note, Reply},
         slots::SEED,
         state::Said,
     },
     said::Agent,
     scene::Service,
     setup::{desired, surroundings},
-    tables::{Table, all, clear, count, flow, key, table, tuple},
+    tables::{Table, all, clear, count, flow, key, seen, table, tuple},
     wire::Tuple,
 };
 
@@ -43,7 +43,7 @@ pub(crate) struct Subject {
     datapath: Datapath,
     flows: Table<Key, lb_common::Flow>,
     replies: Table<Key, lb_common::Reply>,
-    direct: Table<Key, u32>,
+    direct: Table<Key, lb_common::Direct>,
     fragments: Table<Key, u64>,
     affinity: Table<Client, Affinity>,
     agent: Agent,
@@ -201,8 +201,11 @@ impl Subject {
         })
     }
 
-    pub(crate) fn direct(&self) -> BTreeMap<Tuple, u32> {
-        all(&self.direct, |_, tick| tick)
+    pub(crate) fn direct(&self) -> BTreeMap<Tuple, Direct> {
+        all(&self.direct, |_, value| Direct {
+            seen: seen(value.state),
+            expires: value.expires,
+        })
     }
 
     pub(crate) fn fragments(&self) -> BTreeMap<Tuple, Note> {

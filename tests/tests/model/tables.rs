@@ -104,19 +104,23 @@ pub(crate) fn tuple(key: &Key) -> Tuple {
 }
 
 pub(crate) fn flow(value: lb_common::Flow) -> Flow {
-    let bit = |state: FlowState| value.state.0 & state.0 != 0;
     let port = value.snat_port.get();
     Flow {
         backend: value.backend.0,
         snat: (!value.snat_addr.is_unspecified()).then(|| (value.snat_addr.to_ip(), port)),
-        seen: Seen {
-            replied: bit(FlowState::REPLIED),
-            client_fin: bit(FlowState::CLIENT_FIN),
-            backend_fin: bit(FlowState::BACKEND_FIN),
-            client_rst: bit(FlowState::CLIENT_RST),
-            backend_rst: bit(FlowState::BACKEND_RST),
-        },
+        seen: seen(value.state),
         expires: value.expires,
+    }
+}
+
+pub(crate) fn seen(state: FlowState) -> Seen {
+    let bit = |bit: FlowState| state.0 & bit.0 != 0;
+    Seen {
+        replied: bit(FlowState::REPLIED),
+        client_fin: bit(FlowState::CLIENT_FIN),
+        backend_fin: bit(FlowState::BACKEND_FIN),
+        client_rst: bit(FlowState::CLIENT_RST),
+        backend_rst: bit(FlowState::BACKEND_RST),
     }
 }
 

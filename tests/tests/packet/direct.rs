@@ -4,7 +4,7 @@ use lb_common::{Hook, Verdict};
 
 use crate::{
     Case,
-    frames::{ACK, FIN, PSH, Packet, SYN, tcp, udp},
+    frames::{ACK, FIN, PSH, Packet, RST, SYN, tcp, udp},
     primaries::{left_alone, restored},
     sides::{Side, V4, V6, maglev},
     world::{Act, World},
@@ -84,6 +84,41 @@ pub(crate) fn cases() -> Vec<Case> {
                     // What the pod still sends belongs to the later one.
                     passes(&mut world, Hook::Xdp, &to_pod(&side, 0, SYN));
                     left_alone(&mut world, pod, &client, ACK);
+                }
+            },
+        },
+        Case {
+            name: "direct: a sweep forgets those that are over or were silent for a day",
+            run: || {
+                for side in [V4, V6] {
+                    let mut world = world(&side);
+                    for n in 0..4 {
+                        for flags in [SYN, ACK] {
+                            passes(&mut world, Hook::Xdp, &to_pod(&side, n, flags));
+                        }
+                    }
+                    passes(&mut world, Hook::Xdp, &to_pod(&side, 4, SYN));
+                    passes(&mut world, Hook::Xdp, &to_pod(&side, 3, RST));
+                    // Its last acknowledgement comes after that.
+                    for flags in [FIN | ACK, ACK] {
+                        passes(&mut world, Hook::Xdp, &to_pod(&side, 2, flags));
+                    }
+                    let mut left = |seconds| {
+                        world.direct_were_silent(seconds);
+                        world.datapath.sweeper().unwrap().sweep().unwrap();
+                        world.direct()
+                    };
+                    assert_eq!(left(0), 5);
+                    assert_eq!(left(20), 4, "the reset one is gone");
+                    assert_eq!(left(50), 3, "and the one that never got an answer");
+                    assert_eq!(left(80), 2, "and the one that ended");
+                    assert_eq!(left(80_000), 2);
+                    left_alone(&mut world, side.pods[0], &side.client(0), ACK);
+                    passes(&mut world, Hook::Xdp, &to_pod(&side, 0, ACK));
+                    world.direct_were_silent(30_000);
+                    world.datapath.sweeper().unwrap().sweep().unwrap();
+                    assert_eq!(world.direct(), 1, "it has sent something since");
+                    left_alone(&mut world, side.pods[0], &side.client(0), ACK);
                 }
             },
         },

@@ -135,10 +135,14 @@ impl Lease {
 
     /// How many entries a map has that tells something of values `V` by packets' addresses.
     pub(crate) fn count<V: aya::Pod>(&self, map: &str) -> usize {
+        self.table::<V>(map).keys().map(Result::unwrap).count()
+    }
+
+    /// A map that tells something by packets' addresses.
+    pub(crate) fn table<V: aya::Pod>(&self, map: &str) -> HashMap<MapData, Tuple, V> {
         let dir = self.0.as_ref().unwrap().pins.dir();
         let data = MapData::from_pin(dir.join(map)).unwrap();
-        let map: HashMap<MapData, Tuple, V> = Map::from_map_data(data).unwrap().try_into().unwrap();
-        map.keys().map(Result::unwrap).count()
+        Map::from_map_data(data).unwrap().try_into().unwrap()
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use lb_common::{
-    Algorithm, Flow, Hook, Protocol, Reply, Verdict, config::DEFAULT_SNAT_PORTS, maglev,
+    Algorithm, Direct, Flow, Hook, Protocol, Reply, Verdict, config::DEFAULT_SNAT_PORTS, maglev,
 };
 use naru::{
     compile::compile,
@@ -310,7 +310,17 @@ impl World {
 
     /// How many connections are known that came by no frontend.
     pub(crate) fn direct(&self) -> usize {
-        self.datapath.count::<u32>("DIRECT")
+        self.datapath.count::<Direct>("DIRECT")
+    }
+
+    /// Has them been silent for so many ticks more.
+    pub(crate) fn direct_were_silent(&self, ticks: u32) {
+        let mut table = self.datapath.table::<Direct>("DIRECT");
+        let entries: Vec<_> = table.iter().map(Result::unwrap).collect();
+        for (reply, mut direct) in entries {
+            direct.expires = direct.expires.wrapping_sub(ticks);
+            table.insert(reply, direct, 0).unwrap();
+        }
     }
 
     fn verdicts(&self) -> BTreeMap<(Hook, Verdict), u64> {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use super::{
     parse::{Fragment, Packet},
+    records::{Direct, Seen},
     state::State,
 };
 use crate::wire::{TCP, Tuple};
@@ -43,7 +44,17 @@ impl State {
         let primary = self.primary(&reply);
         let restored = primary.is_some_and(|primary| primary.frontend.is_some());
         if packet.protocol == TCP && packet.fragment != Fragment::Later && restored {
-            self.direct.insert(reply, now);
+            self.goes_direct(reply, packet, now);
         }
+    }
+
+    /// Takes a packet for one of the client of a connection that came by no frontend.
+    pub(super) fn goes_direct(&mut self, reply: Tuple, packet: &Packet, now: u32) {
+        let before = self.direct.get(&reply).copied().unwrap_or_default();
+        let anew = packet.opens() && before.seen.closing();
+        let before = if anew { Seen::default() } else { before.seen };
+        let seen = before.after_client_alone(packet.flags());
+        let expires = now + seen.timeout(true);
+        self.direct.insert(reply, Direct { seen, expires });
     }
 }

@@ -308,7 +308,7 @@ fn egress(state: &mut State, input: &Input<'_>, packet: &mut Packet) -> Decided 
         if packet.opens() {
             state.note("connection of a backend");
             // The backend is a client here, by a port that it serves.
-            state.direct.insert(tuple, input.now);
+            state.goes_direct(tuple, packet, input.now);
             return Err(Verdict::NotOurs.into());
         }
         state.note("reply by its primary");

@@ -82,6 +82,14 @@ pub(crate) struct Flow {
     pub(crate) expires: u32,
 }
 
+/// A connection that came by no frontend, by the backend's packet: as its client's tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Direct {
+    pub(crate) seen: Seen,
+    /// The last tick in which it counts.
+    pub(crate) expires: u32,
+}
+
 /// Whose packets a backend's are, by the backend's packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reply {

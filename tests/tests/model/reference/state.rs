@@ -10,7 +10,7 @@ use naru::compile::image::MapImage;
 
 use super::{
     direct::Primary,
-    records::{Count, Flow, Last, Note, Reply},
+    records::{Count, Direct, Flow, Last, Note, Reply},
     slots::{Table, handed},
 };
 use crate::{
@@ -109,9 +109,7 @@ pub(crate) struct State {
     pub(crate) backends: BTreeMap<u32, Backend>,
     pub(crate) flows: BTreeMap<Tuple, Flow>,
     pub(crate) replies: BTreeMap<Tuple, Reply>,
-    /// Connections that came by no frontend, by the backend's packet: the tick of the last
-    /// packet that told so.
-    pub(crate) direct: BTreeMap<Tuple, u32>,
+    pub(crate) direct: BTreeMap<Tuple, Direct>,
     pub(crate) fragments: BTreeMap<Tuple, Note>,
     /// By service and client.
     pub(crate) last: BTreeMap<(u32, IpAddr), Last>,
