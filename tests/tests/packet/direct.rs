@@ -103,7 +103,7 @@ pub(crate) fn cases() -> Vec<Case> {
                     for flags in [FIN | ACK, ACK] {
                         passes(&mut world, Hook::Xdp, &to_pod(&side, 2, flags));
                     }
-                    let mut left = |seconds| {
+                    let left = |seconds| {
                         world.direct_were_silent(seconds);
                         world.datapath.sweeper().unwrap().sweep().unwrap();
                         world.direct()

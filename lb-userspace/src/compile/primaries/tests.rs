@@ -7,9 +7,7 @@ use proptest::prelude::*;
 
 use super::super::compile;
 use super::*;
-use crate::desired::{
-    Condition, Desired, Endpoint, Family, NodePort, Service, ServiceName, TrafficPolicy,
-};
+use crate::desired::{Condition, Desired, Endpoint, Family, NodePort, Service, ServiceName};
 
 /// A Maglev service of nat mode with these frontends and pods; those in 10.0.0.0/24 are here.
 fn service(frontends: &[&str], pods: &[&str]) -> Service {
