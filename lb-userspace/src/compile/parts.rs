@@ -205,12 +205,13 @@ impl Part<'_> {
     }
 
     /// Whether packets of a flow find its backend without a record of it, as long as nothing
-    /// changes. Not where the VIP may come from another node: while a LAN that was split comes
-    /// together, nodes differ in what they reach, and only records tell whose a connection is.
+    /// changes: by a hash that every node which may get the VIP computes alike, and reaches the
+    /// same endpoints by.
     pub(super) fn computes(&self, surroundings: &Surroundings) -> bool {
+        let agreed = self.policy == TrafficPolicy::Cluster && self.service.elsewhere == Mode::Dsr;
         self.service.algorithm == Algorithm::Maglev
             && self.service.affinity.is_none()
-            && !surroundings.shared
+            && (agreed || !surroundings.shared)
     }
 
     /// Those of some endpoints that serve what peers hand over: the ones on this node; none

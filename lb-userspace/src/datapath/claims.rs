@@ -94,8 +94,8 @@ impl Datapath {
 
     /// Has the program give connections that it does not know back to the node that had the
     /// VIP before: VIP → that node's own address on a LAN of this one. `gained` are those that
-    /// come from there now: until the drain window has passed, connections without a record
-    /// began there.
+    /// come here now: until the drain window has passed, connections without a record began at
+    /// that node, if it is known.
     ///
     /// # Errors
     /// Where the map takes no more; what it holds then, [`Self::formers`] tells.
@@ -104,8 +104,11 @@ impl Datapath {
         formers: &BTreeMap<IpAddr, IpAddr>,
         gained: &BTreeSet<IpAddr>,
     ) -> Result<(), DatapathError> {
-        let gained = gained.iter().filter(|ip| formers.contains_key(*ip));
-        self.take_over(&gained.map(|&ip| ip.into()).collect());
+        let (known, unknown): (BTreeSet<_>, BTreeSet<_>) =
+            gained.iter().partition(|ip| formers.contains_key(ip));
+        let addrs = |ips: BTreeSet<IpAddr>| ips.into_iter().map(Addr::from).collect();
+        self.take_over(&addrs(known));
+        self.look_up(&addrs(unknown));
         let entries = formers
             .iter()
             .map(|(&vip, &node)| (vip.into(), node.into()));

@@ -181,23 +181,39 @@ impl Datapath {
 
     /// Has flows without a record go back to where these VIPs come from, for a window.
     pub(super) fn take_over(&mut self, gained: &BTreeSet<Addr>) {
-        let entries = self.live.frontends.iter();
-        let services = entries.filter(|(frontend, _)| gained.contains(&frontend.addr));
-        let services: BTreeSet<u32> = services.map(|(_, entry)| entry.service()).collect();
-        let generations = &mut self.live.generations;
-        let now = generations.started.tenths();
-        for service in services {
-            let table = self.live.services.get(&service).copied();
-            let Some(table) = table.filter(|table| computes(*table)) else {
-                continue;
-            };
-            for slot in table.offset()..table.offset() + table.len() {
-                let live = Slot(self.maps.slots.get(slot as usize));
-                self.maps.slots.set(slot as usize, live.taken_over().0);
-                generations.changing.insert(slot, now);
-            }
-            generations.serial.fetch_add(1, Ordering::AcqRel);
+        let now = self.live.generations.started.tenths();
+        for slot in self.slots_of(gained) {
+            let live = Slot(self.maps.slots.get(slot as usize));
+            self.maps.slots.set(slot as usize, live.taken_over().0);
+            self.live.generations.changing.insert(slot, now);
         }
+        let serial = &self.live.generations.serial;
+        serial.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Has flows of these VIPs looked up: while another node had them it may have handed over
+    /// some that are not their slots' own, and they have records.
+    pub(super) fn look_up(&mut self, gained: &BTreeSet<Addr>) {
+        for slot in self.slots_of(gained) {
+            let live = Slot(self.maps.slots.get(slot as usize));
+            if live.is_settled() {
+                self.maps.slots.set(slot as usize, live.looked_up().0);
+            }
+        }
+        // A scan that has begun by now does not say that they have none.
+        let serial = &self.live.generations.serial;
+        serial.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The slots by which flows of these VIPs go without records.
+    fn slots_of(&self, vips: &BTreeSet<Addr>) -> Vec<u32> {
+        let entries = self.live.frontends.iter();
+        let services = entries.filter(|(frontend, _)| vips.contains(&frontend.addr));
+        let services: BTreeSet<u32> = services.map(|(_, entry)| entry.service()).collect();
+        let tables = services.iter().filter_map(|it| self.live.services.get(it));
+        let tables = tables.filter(|table| computes(**table));
+        let slots = tables.flat_map(|table| table.offset()..table.offset() + table.len());
+        slots.collect()
     }
 
     /// Where flows of a service may have begun that is to have this table now.

@@ -133,6 +133,7 @@ impl Node {
         let peers = lan::peers().filter(|(name, _)| name != self.name);
         Surroundings {
             node: self.name.to_owned(),
+            shared: true,
             host_addresses: BTreeSet::from([self.addr.into()]),
             peers: peers.map(|(name, addr)| (name, addr.into())).collect(),
             devices: BTreeMap::from([(lan::uplink(), uplink)]),

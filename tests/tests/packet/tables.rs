@@ -172,7 +172,7 @@ pub(crate) fn cases() -> Vec<Case> {
             },
         },
         Case {
-            name: "shared VIPs: among several nodes all is recorded",
+            name: "shared VIPs: where nodes do not find the same by the hash, all is recorded",
             run: || {
                 let nat = Service {
                     elsewhere: Mode::Nat,
@@ -183,11 +183,15 @@ pub(crate) fn cases() -> Vec<Case> {
                     ..maglev(&[V4.vip], &V4.pods)
                 };
                 let flows = usize::from(FLOWS);
-                for service in [nat, of_node, maglev(&[V4.vip], &V4.pods)] {
+                for (service, recorded) in [
+                    (nat, (flows, flows)),
+                    (of_node, (flows, flows)),
+                    (maglev(&[V4.vip], &V4.pods), (0, 0)),
+                ] {
                     let mut world = World::shared(std::slice::from_ref(&service)).settled();
                     let began = all(&mut world, &V4, SYN);
                     assert_eq!(all(&mut world, &V4, ACK), began);
-                    assert_eq!(world.recorded(), (flows, flows));
+                    assert_eq!(world.recorded(), recorded);
                     // Alone, no node can disagree.
                     drop(world);
                     let mut world = World::new(&[service]).settled();

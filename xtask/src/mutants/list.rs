@@ -332,6 +332,20 @@ pub(super) const FAULTS: &[Fault] = &[
         bad: "            endpoints: endpoints.iter().map(|it| (it.0, 1)).collect(),\n",
         caught_by: Unit("naru"),
     },
+    Fault {
+        name: "records of a handover are not looked at once the owner is gone",
+        file: "lb-userspace/src/datapath/claims.rs",
+        good: "        self.look_up(&addrs(unknown));\n",
+        bad: "        let _ = unknown;\n",
+        caught_by: Packet("takeover: what a node that died had handed over stays with its pods"),
+    },
+    Fault {
+        name: "direct connections are never forgotten",
+        file: "lb-userspace/src/datapath/sweep.rs",
+        good: "entries.filter(|(_, it)| it.is_expired(now))",
+        bad: "entries.filter(|_| false)",
+        caught_by: Packet("direct: a sweep forgets those that are over or were silent for a day"),
+    },
 ];
 
 /// How a fault's name is shown in a column.

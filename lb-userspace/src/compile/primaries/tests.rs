@@ -7,7 +7,9 @@ use proptest::prelude::*;
 
 use super::super::compile;
 use super::*;
-use crate::desired::{Condition, Desired, Endpoint, Family, NodePort, Service, ServiceName};
+use crate::desired::{
+    Condition, Desired, Endpoint, Family, NodePort, Service, ServiceName, TrafficPolicy,
+};
 
 /// A Maglev service of nat mode with these frontends and pods; those in 10.0.0.0/24 are here.
 fn service(frontends: &[&str], pods: &[&str]) -> Service {
@@ -235,17 +237,24 @@ fn datagrams_have_none_and_those_to_pods_here_are_recorded() {
 }
 
 #[test]
-fn where_vips_are_shared_all_flows_are_recorded() {
+fn where_nodes_with_shared_vips_find_different_ways_all_flows_are_recorded() {
     let nat = service(&[VIP], &[A]);
-    let dsr = Service {
+    let of_node = Service {
         elsewhere: Mode::Dsr,
+        external_policy: TrafficPolicy::Local,
         ..nat.clone()
     };
     let shared = Surroundings {
         shared: true,
         ..surroundings()
     };
-    for service in [nat, dsr] {
+    let dsr = [Service {
+        elsewhere: Mode::Dsr,
+        ..nat.clone()
+    }];
+    let image = fits(&dsr, &shared, &InUse::default());
+    assert_eq!(primary(&image, A).as_deref(), Some(VIP));
+    for service in [nat, of_node] {
         let services = [service];
         let image = fits(&services, &shared, &InUse::default());
         assert_eq!(primary(&image, A), None);
@@ -324,7 +333,7 @@ proptest! {
             for service in &services {
                 let computes = service.algorithm == Algorithm::Maglev
                     && service.affinity.is_none()
-                    && !shared;
+                    && (service.elsewhere == Mode::Dsr || !shared);
                 let here = service.endpoints.keys();
                 let here = here.filter(|it| around.local_endpoints.contains(&it.ip()));
                 for pod in here {
