@@ -5,6 +5,10 @@ use crate::{
     flow::{is_past, tcp_flag},
 };
 
+/// For how many ticks one may be silent whose client has sent all: what its backend sends is not
+/// looked at, and it may still have much to say.
+const HALF_CLOSED: u32 = 3600;
+
 /// Value of map `DIRECT` (key: the backend's packet as [`crate::Tuple`]), 8 bytes: a TCP
 /// connection as far as its client's packets tell of it.
 #[repr(C)]
@@ -22,16 +26,22 @@ impl Direct {
     #[inline(always)]
     #[must_use]
     pub const fn after_client(self, tcp_flags: u8, now: u32) -> Self {
-        let opens = tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN;
-        // By the ports of one that is over another begins.
-        let before = if opens && self.state.is_closing() {
+        // By the ports of one that is over another begins; where the backend opens it, the client
+        // answers that.
+        let begins = tcp_flags & tcp_flag::SYN != 0;
+        let before = if begins && self.state.is_closing() {
             FlowState::NEW
         } else {
             self.state
         };
         let state = before.after_client_alone(tcp_flags);
+        let silence = if state.is_closing() && !state.is_reset() {
+            HALF_CLOSED
+        } else {
+            state.timeout(true)
+        };
         Self {
-            expires: now.wrapping_add(state.timeout(true)),
+            expires: now.wrapping_add(silence),
             state,
             pad: [0; 3],
         }
@@ -61,7 +71,9 @@ mod tests {
         assert!(!open.is_expired(100 + 86_400));
         let over = open.after_client(tcp_flag::FIN | tcp_flag::ACK, 200);
         let over = over.after_client(tcp_flag::ACK, 200);
-        assert!(!over.is_expired(320) && over.is_expired(321));
+        assert!(!over.is_expired(3800) && over.is_expired(3801));
+        let answered = over.after_client(tcp_flag::SYN | tcp_flag::ACK, 210);
+        assert!(!answered.is_expired(210 + 86_400), "the backend opened it");
         let again = over.after_client(tcp_flag::SYN, 210);
         assert_eq!(again, Direct::default().after_client(tcp_flag::SYN, 210));
         let reset = open.after_client(tcp_flag::RST, 200);

@@ -55,8 +55,7 @@ pub static BACKENDS: Array<Backend, MAX_BACKENDS> = Array::new();
 /// Local backends by their own address, port and protocol.
 #[btf_map]
 pub static PRIMARIES: HashMap<Frontend, Primary, MAX_PRIMARIES, NO_PREALLOC> = HashMap::new();
-/// Connections to local backends that came by no frontend, as the backend's packets are; the
-/// value is the last tick in which one of their packets was noted.
+/// Connections to local backends that came by no frontend, as the backend's packets are.
 #[btf_map]
 pub static DIRECT: LruHashMap<Tuple, Direct, MAX_DIRECT> = LruHashMap::new();
 #[btf_map]

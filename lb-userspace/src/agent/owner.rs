@@ -44,13 +44,20 @@ impl State {
         let membership = self.cluster.membership.as_ref()?;
         let view = &self.cluster.view;
         let counters = membership.counters();
+        let standings = self.members();
         Some(Members {
             running: membership.is_running(),
             settled: view.settled,
             members: view
                 .members
                 .iter()
-                .map(|(name, it)| (name.clone(), it.into()))
+                .map(|(name, it)| {
+                    let mut it = it.clone();
+                    if let Some(standing) = standings.get(name) {
+                        it.words.standing.clone_from(standing);
+                    }
+                    (name.clone(), (&it).into())
+                })
                 .collect(),
             lost: view.lost.iter().cloned().collect(),
             received: counters.received(),

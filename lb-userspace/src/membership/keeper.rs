@@ -79,6 +79,10 @@ struct Watch {
     held_until: Option<Instant>,
     /// Whether nobody else was there at the last look.
     alone: bool,
+    /// The first view with others after one without, and when it was given out.
+    met: (u64, Instant),
+    /// Since when this node listens, or has last.
+    listens_since: Instant,
     /// Another node's address that has this one's name; told once.
     namesake: Option<SocketAddr>,
     /// When the lease was renewed last.
@@ -202,7 +206,7 @@ async fn run(mut keeper: Keeper, mut watch: Watch, chat: ChitchatHandle) {
         }
         // Whom this node meets next has gone on without it: it will listen, and is not to be
         // handed anything before.
-        words.standing.starting |= watch.alone;
+        words.standing.starting |= watch.alone || watch.has_just_met(pulse);
         let write = |chat: &mut Chitchat| words.write(chat.self_node_state());
         let said = chat.with_chitchat(write).await;
         let look = |chat: &mut Chitchat| watch.look(chat, &words);
@@ -269,6 +273,8 @@ impl Watch {
             hold_down,
             held_until: None,
             alone: true,
+            met: (0, now),
+            listens_since: now,
             namesake: None,
             renewed: None,
             unheard: BTreeMap::new(),
@@ -300,7 +306,8 @@ impl Watch {
     }
 
     fn listen_for(&mut self, time: Duration) {
-        self.settled_at = Instant::now() + time;
+        self.listens_since = Instant::now();
+        self.settled_at = self.listens_since + time;
         self.alone = true;
     }
 
@@ -311,6 +318,13 @@ impl Watch {
     /// Whether the lease that was renewed once has run out.
     fn is_silent(&self) -> bool {
         self.renewed.is_some_and(|it| it.elapsed() > LEASE)
+    }
+
+    /// Whether the agent may be about to listen, since it has not answered the view yet in which
+    /// this node was not alone any more.
+    fn has_just_met(&self, pulse: Pulse) -> bool {
+        let (view, since) = self.met;
+        pulse.seen < view && since.elapsed() < ANSWER
     }
 
     /// Whether this node came back to others a short while ago.
@@ -324,16 +338,17 @@ impl Watch {
         others.map(|it| it.gossip_advertise_addr)
     }
 
-    /// Where members are that have not answered yet.
+    /// Where members are that may still answer.
     fn unanswered(&self) -> impl Iterator<Item = SocketAddr> {
         let awaited = self.awaited.iter();
-        let unanswered = awaited.filter(|(id, since)| !self.has_answered(id, **since));
+        let unanswered = awaited.filter(|(id, since)| !self.counts(id, **since));
         unanswered.map(|(id, _)| id.gossip_advertise_addr)
     }
 
-    fn has_answered(&self, id: &ChitchatId, since: Instant) -> bool {
+    /// Whether a member counts that has been awaited for some time.
+    fn counts(&self, id: &ChitchatId, since: Instant) -> bool {
         let last = self.answers.last(id.gossip_advertise_addr);
-        last.is_some_and(|last| last >= since)
+        last.is_some_and(|last| last >= since) || since.elapsed() >= MUTE
     }
 
     /// Those that are alive and have answered since: of one that was cut off others hear that it
@@ -349,7 +364,7 @@ impl Watch {
         let addresses: BTreeSet<_> = live.iter().map(|it| it.gossip_advertise_addr).collect();
         self.answers.retain(|from| addresses.contains(&from));
         let met = live.into_iter().filter(|id| match self.awaited.get(*id) {
-            Some(since) => self.has_answered(id, *since) || now - *since >= MUTE,
+            Some(since) => self.counts(id, *since),
             None => true,
         });
         met.cloned().collect()
@@ -380,13 +395,18 @@ impl Watch {
         }
         self.namesake = namesake;
         if !self.is_settled() {
+            // Who does not know yet what somebody has would take it.
+            if self.unanswered().next().is_some() {
+                let soon = (Instant::now() + TICK).min(self.listens_since + MUTE);
+                self.settled_at = self.settled_at.max(soon);
+            }
             return None;
         }
         let alone = live.len() == 1;
         if self.alone && !alone && !self.hold_down.is_zero() {
             self.held_until = Some(Instant::now() + self.hold_down);
         }
-        self.alone = alone;
+        let was_alone = std::mem::replace(&mut self.alone, alone);
         let version = |id: &ChitchatId| chat.node_state(id).map_or(0, |it| it.max_version());
         let known = live.values().map(|&id| (id.clone(), version(id)));
         let known: BTreeMap<ChitchatId, u64> = known.collect();
@@ -400,6 +420,9 @@ impl Watch {
         self.awaited.retain(|id, _| !self.known.contains_key(id));
         self.lost = lost;
         self.view = (self.view.0 + 1, Instant::now());
+        if was_alone && !alone {
+            self.met = self.view;
+        }
         let members = self.known.keys().map(|id| {
             let words = match chat.node_state(id) {
                 _ if *id == self.me => words.clone(),

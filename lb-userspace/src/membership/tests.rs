@@ -174,7 +174,10 @@ fn the_lease_is_renewed_for_an_agent_that_gets_on() {
     assert!(often >= 4, "{often} times in half a second");
 
     let b = Node::new("b", SECRET, &[a.address]);
-    a.sees(&["a", "b"]);
+    a.wait("b counts", |view| {
+        let b = view.members.get("b");
+        b.is_some_and(|it| !it.words.standing.starting)
+    });
     // The agent has not answered the new view.
     std::thread::sleep(Duration::from_millis(400));
     assert_eq!(renewed(300), 0);

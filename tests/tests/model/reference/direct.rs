@@ -7,7 +7,7 @@ use super::{
     records::{Direct, Seen},
     state::State,
 };
-use crate::wire::{TCP, Tuple};
+use crate::wire::{SYN, TCP, Tuple};
 
 /// What leaves from a local backend is restored to, where there is no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,10 +51,15 @@ impl State {
     /// Takes a packet for one of the client of a connection that came by no frontend.
     pub(super) fn goes_direct(&mut self, reply: Tuple, packet: &Packet, now: u32) {
         let before = self.direct.get(&reply).copied().unwrap_or_default();
-        let anew = packet.opens() && before.seen.closing();
+        let anew = packet.flags() & SYN != 0 && before.seen.closing();
         let before = if anew { Seen::default() } else { before.seen };
         let seen = before.after_client_alone(packet.flags());
-        let expires = now + seen.timeout(true);
+        // The backend of one that its client has ended may have an hour to think.
+        let silence = match seen.closing() && !seen.reset() {
+            true => 3600,
+            false => seen.timeout(true),
+        };
+        let expires = now + silence;
         self.direct.insert(reply, Direct { seen, expires });
     }
 }
