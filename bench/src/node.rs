@@ -75,7 +75,7 @@ impl Node {
         node.datapath.apply(&image)?;
         // The pods are known for so long that their replies need no records.
         node.datapath.settle()?;
-        // Nor are there any of an earlier agent, as a sweep has found that any agent does soon.
+        // Nor are there any of an earlier agent, which the first sweep of any agent finds.
         node.datapath.sweeper()?.sweep()?;
         // Also where frames meet the program by a tail call: what the stack takes goes by the
         // classifiers.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use super::state::State;
 use crate::{
-    control::{Members, Owner},
+    control::{MemberStatus, Members, Owner},
     election::{self, Standing},
 };
 
@@ -52,11 +52,9 @@ impl State {
                 .members
                 .iter()
                 .map(|(name, it)| {
-                    let mut it = it.clone();
-                    if let Some(standing) = standings.get(name) {
-                        it.words.standing.clone_from(standing);
-                    }
-                    (name.clone(), (&it).into())
+                    // Of itself a node knows more than it tells others.
+                    let standing = standings.get(name).unwrap_or(&it.words.standing);
+                    (name.clone(), MemberStatus::new(it.address, standing))
                 })
                 .collect(),
             lost: view.lost.iter().cloned().collect(),

@@ -7,10 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    election::{self, Nobody, Objection, Outcome, Subject},
-    membership::Member,
-};
+use crate::election::{self, Nobody, Objection, Outcome, Standing, Subject};
 
 /// The election for one address.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -132,9 +129,9 @@ impl Owner {
     }
 }
 
-impl From<&Member> for MemberStatus {
-    fn from(member: &Member) -> Self {
-        let standing = &member.words.standing;
+impl MemberStatus {
+    /// A member that gossips from `address` and stands so.
+    pub fn new(address: SocketAddr, standing: &Standing) -> Self {
         let state = match (standing.leaving, standing.held_down, standing.starting) {
             (true, _, _) => "leaving",
             (false, true, _) => "held down",
@@ -142,7 +139,7 @@ impl From<&Member> for MemberStatus {
             (false, false, true) => "starting",
         };
         Self {
-            address: member.address,
+            address,
             state: state.to_owned(),
             announces: standing.claims.clone(),
         }

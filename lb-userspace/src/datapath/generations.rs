@@ -182,38 +182,43 @@ impl Datapath {
     /// Has flows without a record go back to where these VIPs come from, for a window.
     pub(super) fn take_over(&mut self, gained: &BTreeSet<Addr>) {
         let now = self.live.generations.started.tenths();
-        for slot in self.slots_of(gained) {
-            let live = Slot(self.maps.slots.get(slot as usize));
-            self.maps.slots.set(slot as usize, live.taken_over().0);
-            self.live.generations.changing.insert(slot, now);
-        }
-        let serial = &self.live.generations.serial;
-        serial.fetch_add(1, Ordering::AcqRel);
+        let slots = self.mark(gained, Slot::taken_over);
+        let changing = &mut self.live.generations.changing;
+        changing.extend(slots.into_iter().map(|slot| (slot, now)));
     }
 
     /// Has flows of these VIPs looked up: while another node had them it may have handed over
     /// some that are not their slots' own, and they have records.
     pub(super) fn look_up(&mut self, gained: &BTreeSet<Addr>) {
-        for slot in self.slots_of(gained) {
-            let live = Slot(self.maps.slots.get(slot as usize));
-            if live.is_settled() {
-                self.maps.slots.set(slot as usize, live.looked_up().0);
-            }
-        }
-        // A scan that has begun by now does not say that they have none.
-        let serial = &self.live.generations.serial;
-        serial.fetch_add(1, Ordering::AcqRel);
+        self.mark(gained, |slot| match slot.is_settled() {
+            true => slot.looked_up(),
+            false => slot,
+        });
     }
 
-    /// The slots by which flows of these VIPs go without records.
-    fn slots_of(&self, vips: &BTreeSet<Addr>) -> Vec<u32> {
+    /// Changes the slots by which flows of these VIPs go without records, and tells which those
+    /// are.
+    fn mark(&mut self, vips: &BTreeSet<Addr>, change: impl Fn(Slot) -> Slot) -> Vec<u32> {
+        if vips.is_empty() {
+            return Vec::new();
+        }
         let entries = self.live.frontends.iter();
         let services = entries.filter(|(frontend, _)| vips.contains(&frontend.addr));
         let services: BTreeSet<u32> = services.map(|(_, entry)| entry.service()).collect();
         let tables = services.iter().filter_map(|it| self.live.services.get(it));
         let tables = tables.filter(|table| computes(**table));
         let slots = tables.flat_map(|table| table.offset()..table.offset() + table.len());
-        slots.collect()
+        let slots: Vec<u32> = slots.collect();
+        for &slot in &slots {
+            let live = Slot(self.maps.slots.get(slot as usize));
+            self.maps.slots.set(slot as usize, change(live).0);
+        }
+        if !slots.is_empty() {
+            // A scan that has begun by now does not say that they have no records.
+            let serial = &self.live.generations.serial;
+            serial.fetch_add(1, Ordering::AcqRel);
+        }
+        slots
     }
 
     /// Where flows of a service may have begun that is to have this table now.

@@ -70,7 +70,11 @@ struct Watch {
     lost: BTreeSet<String>,
     /// The last view's number, and when it was given out.
     view: (u64, Instant),
-    settled_at: Instant,
+    /// Whether this node listens before the view counts; since when, and for how long, as of
+    /// the last time.
+    listens: bool,
+    began: Instant,
+    settling: Duration,
     /// When the last turn was, by a clock that goes on while the machine sleeps.
     boottime: Duration,
     /// The last turn of the agent's loop that is known, and since when.
@@ -81,8 +85,6 @@ struct Watch {
     alone: bool,
     /// The first view with others after one without, and when it was given out.
     met: (u64, Instant),
-    /// Since when this node listens, or has last.
-    listens_since: Instant,
     /// Another node's address that has this one's name; told once.
     namesake: Option<SocketAddr>,
     /// When the lease was renewed last.
@@ -267,14 +269,15 @@ impl Watch {
             known: BTreeMap::new(),
             lost: BTreeSet::new(),
             view: (0, now),
-            settled_at: now + SETTLING,
+            listens: true,
+            began: now,
+            settling: SETTLING,
             boottime: boottime(),
             turn: (0, now),
             hold_down,
             held_until: None,
             alone: true,
             met: (0, now),
-            listens_since: now,
             namesake: None,
             renewed: None,
             unheard: BTreeMap::new(),
@@ -306,13 +309,22 @@ impl Watch {
     }
 
     fn listen_for(&mut self, time: Duration) {
-        self.listens_since = Instant::now();
-        self.settled_at = self.listens_since + time;
+        self.listens = true;
+        self.began = Instant::now();
+        self.settling = time;
         self.alone = true;
     }
 
     fn is_settled(&self) -> bool {
-        Instant::now() >= self.settled_at
+        !self.listens
+    }
+
+    /// Whether it is time to go by what was heard. Who does not know yet what somebody has would
+    /// take it: the answers of those that are there are waited for.
+    fn has_listened(&self) -> bool {
+        let listened = self.began.elapsed();
+        let waits = listened < MUTE && self.unanswered().next().is_some();
+        listened >= self.settling && !waits
     }
 
     /// Whether the lease that was renewed once has run out.
@@ -363,11 +375,11 @@ impl Watch {
         }
         let addresses: BTreeSet<_> = live.iter().map(|it| it.gossip_advertise_addr).collect();
         self.answers.retain(|from| addresses.contains(&from));
-        let met = live.into_iter().filter(|id| match self.awaited.get(*id) {
+        let counted = live.into_iter().filter(|id| match self.awaited.get(*id) {
             Some(since) => self.counts(id, *since),
             None => true,
         });
-        met.cloned().collect()
+        counted.cloned().collect()
     }
 
     /// The view, where it is another one than the last. Until this node is settled the
@@ -394,14 +406,10 @@ impl Watch {
             tracing::error!("{address} calls itself {name} as well; start one with --node-name");
         }
         self.namesake = namesake;
-        if !self.is_settled() {
-            // Who does not know yet what somebody has would take it.
-            if self.unanswered().next().is_some() {
-                let soon = (Instant::now() + TICK).min(self.listens_since + MUTE);
-                self.settled_at = self.settled_at.max(soon);
-            }
+        if self.listens && !self.has_listened() {
             return None;
         }
+        self.listens = false;
         let alone = live.len() == 1;
         if self.alone && !alone && !self.hold_down.is_zero() {
             self.held_until = Some(Instant::now() + self.hold_down);

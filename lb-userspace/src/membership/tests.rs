@@ -210,15 +210,18 @@ fn who_was_alone_is_not_counted_on_until_it_has_heard_others() {
     let b = Node::new("b", SECRET, &[]);
     a.wait("settled", |view| view.is_deserted());
     b.wait("settled", |view| view.is_deserted());
-    let stood = AtomicU64::new(0);
+    let starting = |view: &View| Some(view.members.get("a")?.words.standing.starting);
     // Only b looks for the other, and knows of it first.
     b.membership.seek([a.address].into());
-    b.wait("a counts", |view| {
-        let starting = view.members.get("a").map(|it| it.words.standing.starting);
-        stood.fetch_or(u64::from(starting == Some(true)), Ordering::Relaxed);
-        starting == Some(false)
-    });
-    assert_eq!(stood.into_inner(), 1, "a's first words are of before");
+    b.wait("a is there", |view| starting(view).is_some());
+    assert_eq!(starting(&b.membership.view()), Some(true));
+    a.sees(&["a", "b"]);
+    // It may be about to listen, for as long as its agent has not answered that.
+    std::thread::sleep(Duration::from_millis(150));
+    assert_eq!(starting(&b.membership.view()), Some(true));
+    a.membership.confirm(a.membership.view().number);
+    let took = b.wait("a counts", |view| starting(view) == Some(false));
+    assert!(took < Duration::from_millis(500), "{took:?}");
 }
 
 /// A member that is heard, and hears nobody while `deaf`: as after a split, when one direction
@@ -286,6 +289,8 @@ async fn who_is_heard_but_does_not_answer_is_not_there_yet() {
     let sees = |names: &[&str]| a.members() == names;
     while begun.elapsed() < Duration::from_millis(1500) {
         assert!(!sees(&["a", "b"]), "after {:?}", begun.elapsed());
+        // It would take what b has.
+        assert!(!a.membership.view().settled, "after {:?}", begun.elapsed());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     deaf.store(false, Ordering::Relaxed);

@@ -86,6 +86,12 @@ fn lost() {
     world.window_passes();
     let found = world.datapath.sweeper().unwrap().sweep().unwrap();
     assert_eq!(found.needless, usize::from(FLOWS));
+    // Who is asked for is told at every change among nodes, mostly with nothing new.
+    let nothing = BTreeSet::new();
+    world
+        .datapath
+        .set_formers(&BTreeMap::new(), &nothing)
+        .unwrap();
     assert_eq!(world.datapath.unrecorded(&found.unrecorded), 1021);
     assert_eq!(all(&mut world, side, ACK), began);
     assert_eq!(world.recorded(), (0, 0));

@@ -52,13 +52,8 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         options.extend(["--way".into(), way.clone()]);
     }
     let needs = [Need::Build, Need::Lab, Need::Bench];
-    let job = Job {
-        bench: "connect",
-        page: PERFORMANCE,
-        needs: &needs,
-        options: &options,
-        told: &options,
-        packets: false,
-    };
-    lab(&job, &args.output)
+    lab(
+        &Job::new("connect", PERFORMANCE, &needs, &options),
+        &args.output,
+    )
 }

@@ -44,15 +44,8 @@ pub(crate) struct Args {
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let needs = [Need::Build, Need::Lab];
     let settings = args.settings();
-    let job = Job {
-        bench: "failover",
-        page: "docs/failover.md",
-        needs: &needs,
-        options: &settings,
-        told: &settings,
-        packets: false,
-    };
-    lab(&job, &args.output)
+    let page = "docs/failover.md";
+    lab(&Job::new("failover", page, &needs, &settings), &args.output)
 }
 
 // === impl Args ===

@@ -88,13 +88,11 @@ pub(crate) struct Args {
 /// Builds, then becomes the program that measures.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let needs = [Need::Build, Need::Lab, Need::Bench];
+    let (options, told) = (args.options(), args.told_words());
     let job = Job {
-        bench: "scale",
-        page: PERFORMANCE,
-        needs: &needs,
-        options: &args.options(),
-        told: &args.told_words(),
+        told: &told,
         packets: true,
+        ..Job::new("scale", PERFORMANCE, &needs, &options)
     };
     lab(&job, &args.output)
 }

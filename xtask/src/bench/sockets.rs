@@ -70,6 +70,27 @@ pub(super) fn lab(job: &Job<'_>, output: &Output) -> Result<ExitCode> {
     Err(error).with_context(|| format!("cannot run {}", command.get_program().display()))
 }
 
+// === impl Job ===
+
+impl<'a> Job<'a> {
+    /// One whose arguments are what was told.
+    pub(super) fn new(
+        bench: &'a str,
+        page: &'a str,
+        needs: &'a [Need],
+        options: &'a [String],
+    ) -> Self {
+        Self {
+            bench,
+            page,
+            needs,
+            options,
+            told: options,
+            packets: false,
+        }
+    }
+}
+
 // === impl Output ===
 
 impl Output {

@@ -63,13 +63,8 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         options.extend(["--part".into(), part.clone()]);
     }
     let needs = [Need::Build, Need::Lab, Need::Bench];
-    let job = Job {
-        bench: "update",
-        page: PERFORMANCE,
-        needs: &needs,
-        options: &options,
-        told: &options,
-        packets: false,
-    };
-    lab(&job, &args.output)
+    lab(
+        &Job::new("update", PERFORMANCE, &needs, &options),
+        &args.output,
+    )
 }
