@@ -74,7 +74,7 @@ impl Candidate {
             generator.end_at(sink)?;
         }
         let flows = most + fresh;
-        let max_flows = (flows + flows / 4).max(1 << 17);
+        let max_flows = flows.max(1 << 17);
         let node = match kind {
             Kind::Tx | Kind::Drop | Kind::Kernel => None,
             Kind::Nftables => proxy::nftables(family).map(|()| None)?,

@@ -8,15 +8,9 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use aya::{
-    Pod,
-    maps::{HashMap, Map, MapData},
-};
-use lb_common::{Flow, Reply, Tuple};
+use aya::maps::MapData;
+use naru::datapath::Records;
 use serde::Serialize;
-
-/// Records that are counted at most: more than any table has.
-const MOST: usize = 1 << 25;
 
 /// Arguments of `maps`.
 #[derive(clap::Args)]
@@ -41,16 +35,16 @@ struct Held {
 
 /// Tells it as JSON.
 pub(crate) fn run(args: &Maps) -> Result<()> {
-    let mut held = Held::default();
+    let records = Records::open(&args.pin_dir)?;
+    let mut held = Held {
+        flows: records.iter().count(),
+        replies: records.replies().count(),
+        ..Held::default()
+    };
     for (name, data) in pinned(&args.pin_dir)? {
         let failed = || name.clone();
         let bytes = bytes_of(&data).with_context(failed)?;
         held.bytes += bytes;
-        match name.as_str() {
-            "FLOWS" => held.flows = count::<Flow>(data).with_context(failed)?,
-            "REPLIES" => held.replies = count::<Reply>(data).with_context(failed)?,
-            _ => {}
-        }
         held.maps.insert(name, bytes);
     }
     println!("{}", serde_json::to_string(&held)?);
@@ -84,12 +78,6 @@ fn pinned(pin_dir: &Path) -> Result<Vec<(String, MapData)>> {
 fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(dir).with_context(|| dir.display().to_string())?;
     entries.map(|entry| Ok(entry?.path())).collect()
-}
-
-/// How many entries a table has; it may change meanwhile.
-fn count<V: Pod>(data: MapData) -> Result<usize> {
-    let table: HashMap<MapData, Tuple, V> = Map::from_map_data(data)?.try_into()?;
-    Ok(table.keys().take(MOST).filter(Result::is_ok).count())
 }
 
 fn bytes_of(data: &MapData) -> Result<u64> {

@@ -243,6 +243,23 @@ impl Tuple {
         }
     }
 
+    /// A tuple as it stands in memory, in words.
+    pub fn from_words(words: [u64; 5]) -> Self {
+        let half = |n: usize| {
+            let [a, b, c, d, e, f, g, h] = words[n / 2].to_ne_bytes();
+            u32::from_ne_bytes(if n % 2 == 0 {
+                [a, b, c, d]
+            } else {
+                [e, f, g, h]
+            })
+        };
+        let addr = |n: usize| Addr::from_words([half(n), half(n + 1), half(n + 2), half(n + 3)]);
+        let [a, b, c, d] = half(8).to_ne_bytes();
+        let port = |a, b| Port::from_word(u16::from_ne_bytes([a, b]));
+        let [protocol, ..] = half(9).to_ne_bytes();
+        Self::new(addr(0), port(a, b), addr(4), port(c, d), protocol)
+    }
+
     /// Whether both are the same, without a branch: the kernel's verifier walks every
     /// side of every branch.
     #[inline(always)]
@@ -263,6 +280,25 @@ impl Tuple {
             | (adst[3] ^ bdst[3])
             | (ports(a) ^ ports(b))
             | u32::from(a.protocol ^ b.protocol);
+        differs == 0
+    }
+
+    /// Whether the other is that of a packet in the other direction, without a branch.
+    #[inline(always)]
+    pub fn is_reverse(&self, other: &Self) -> bool {
+        let ports = |src: Port, dst: Port| u32::from(src.word()) | u32::from(dst.word()) << 16;
+        let (asrc, bsrc) = (self.src.words(), other.dst.words());
+        let (adst, bdst) = (self.dst.words(), other.src.words());
+        let differs = (asrc[0] ^ bsrc[0])
+            | (asrc[1] ^ bsrc[1])
+            | (asrc[2] ^ bsrc[2])
+            | (asrc[3] ^ bsrc[3])
+            | (adst[0] ^ bdst[0])
+            | (adst[1] ^ bdst[1])
+            | (adst[2] ^ bdst[2])
+            | (adst[3] ^ bdst[3])
+            | (ports(self.src_port, self.dst_port) ^ ports(other.dst_port, other.src_port))
+            | u32::from(self.protocol ^ other.protocol);
         differs == 0
     }
 

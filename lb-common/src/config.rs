@@ -9,8 +9,12 @@ pub const DRY_RUN: &str = "DRY_RUN";
 pub const FAST: &str = "FAST";
 /// `u8`, 1 where TCP flows are left to backends that are gone.
 pub const LEAVE_GONE: &str = "LEAVE_GONE";
+/// `u32`, entries of maps `FLOWS` and `REPLIES`.
+pub const BUCKETS: &str = "BUCKETS";
 /// `u64`, the seed of the flow hash.
 pub const SEED: &str = "SEED";
+
+use crate::cell;
 
 /// The default seed: every node computes the same tables and hashes without being told.
 pub const DEFAULT_SEED: u64 = 0x6e61_7275_0000_0001;
@@ -43,8 +47,12 @@ pub const MAX_PRIMARIES: usize = 1 << 16;
 pub const MAX_DIRECT: usize = 1 << 16;
 /// Entries of map `DEVICES`.
 pub const MAX_DEVICES: usize = 256;
-/// Entries of maps `FLOWS` and `REPLIES` unless the agent is told otherwise.
+/// Flows that are recorded at a time, unless the agent is told otherwise.
 pub const DEFAULT_MAX_FLOWS: usize = 1 << 18;
+/// Entries of maps `FLOWS` and `REPLIES` then.
+pub const DEFAULT_BUCKETS: usize = cell::buckets(DEFAULT_MAX_FLOWS as u32) as usize;
+/// Entries of map `ENDS` then.
+pub const DEFAULT_CELLS: usize = DEFAULT_BUCKETS * cell::WAYS as usize;
 /// Fragmented packets whose ports are remembered at a time.
 pub const MAX_FRAGMENTED: usize = 1 << 14;
 /// Entries of map `SOURCES`: networks that may use a service, of all services.

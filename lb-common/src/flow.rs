@@ -1,6 +1,6 @@
 //! Flow records: what is remembered of a connection, for how long, and its TCP state.
 
-use crate::{Addr, BackendId, Port, Tuple};
+use crate::{BackendId, cell::Cell};
 
 /// TCP header flags, byte 13 of the header (RFC 9293 section 3.1).
 pub mod tcp_flag {
@@ -46,6 +46,8 @@ impl FlowState {
     pub const CLIENT_RST: Self = Self(1 << 3);
     /// The last packet of the backend was an RST.
     pub const BACKEND_RST: Self = Self(1 << 4);
+    /// It goes to its backend by `nat`, from the source in its [`crate::cell::Ends`].
+    pub const NAT: Self = Self(1 << 5);
 
     /// The state after a packet with `tcp_flags` (0 for UDP) from the client.
     #[inline(always)]
@@ -86,8 +88,9 @@ impl FlowState {
         Self(bits)
     }
 
+    /// Whether all of `other` is in it.
     #[inline(always)]
-    const fn has(self, other: Self) -> bool {
+    pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
@@ -141,8 +144,8 @@ impl FlowState {
     }
 }
 
-/// Value of map `FLOWS` (key: the client's packet as [`Tuple`]), 28 bytes.
-#[repr(C)]
+/// What the cell of a flow in map `FLOWS` says of it: the [`FlowState`] in the lowest byte of word
+/// 0; of word 1 the backend's id in bits 0–31 and the tick in which it expires in 32–63.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flow {
     /// The backend that serves the flow.
@@ -150,47 +153,45 @@ pub struct Flow {
     /// The last [`tick`] in which the flow counts unless another packet comes: when it was
     /// last refreshed, and the timeout of its state.
     pub expires: u32,
-    /// The SNAT source of a `nat` flow, else unspecified.
-    pub snat_addr: Addr,
-    /// The SNAT port of a `nat` flow, else 0.
-    pub snat_port: Port,
     /// What has been seen of it.
     pub state: FlowState,
-    pad: u8,
 }
 
 impl Flow {
-    /// A flow with its padding zeroed, refreshed in tick `now`.
+    /// A flow in `state` that was refreshed in tick `now`.
     #[inline(always)]
-    pub const fn new(
-        backend: BackendId,
-        now: u32,
-        snat_addr: Addr,
-        snat_port: Port,
-        state: FlowState,
-        tcp: bool,
-    ) -> Self {
+    pub const fn new(backend: BackendId, now: u32, state: FlowState, tcp: bool) -> Self {
         Self {
             backend,
             expires: now.wrapping_add(state.timeout(tcp)),
-            snat_addr,
-            snat_port,
             state,
-            pad: 0,
         }
     }
 
-    /// Notes a packet in tick `now` that brings the flow to `state`; true where that
-    /// changed the record.
+    /// What a cell says.
     #[inline(always)]
-    pub const fn refresh(&mut self, now: u32, state: FlowState, tcp: bool) -> bool {
-        let expires = now.wrapping_add(state.timeout(tcp));
-        let changed = self.expires != expires || self.state.0 != state.0;
-        if changed {
-            self.expires = expires;
-            self.state = state;
+    pub const fn read(cell: Cell) -> Self {
+        Self {
+            backend: BackendId(cell.0[1] as u32),
+            expires: (cell.0[1] >> 32) as u32,
+            state: FlowState(cell.0[0] as u8),
         }
-        changed
+    }
+
+    /// The cell of a flow whose tuple has this mark.
+    #[inline(always)]
+    pub const fn cell(self, mark: u64) -> Cell {
+        Cell([
+            mark & Cell::MARK | self.state.0 as u64,
+            self.backend.0 as u64 | (self.expires as u64) << 32,
+        ])
+    }
+
+    /// The flow after a packet in tick `now` that brings it to `state`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn refreshed(self, now: u32, state: FlowState, tcp: bool) -> Self {
+        Self::new(self.backend, now, state, tcp)
     }
 
     /// Whether the flow has been silent in tick `now` for longer than its state allows.
@@ -206,23 +207,6 @@ impl Flow {
         let idle = now.wrapping_sub(refreshed).cast_signed();
         if idle < 0 { 0 } else { idle.cast_unsigned() }
     }
-}
-
-/// Value of map `REPLIES` (key: the backend's packet as [`Tuple`]), 52 bytes.
-///
-/// The reply is rewritten to come from the flow's VIP and port and to go to its
-/// client: the reverse of the flow's own key.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reply {
-    /// Key of the flow in `FLOWS`.
-    pub flow: Tuple,
-    /// The backend that replies.
-    pub backend: BackendId,
-    /// Index of the service, for its counters.
-    pub service: u32,
-    /// The [`tick`] in which a reply last refreshed the flow; 0 before the first.
-    pub seen: u32,
 }
 
 #[cfg(test)]
@@ -248,19 +232,27 @@ mod tests {
     #[test]
     fn a_flow_expires_after_the_timeout_of_its_state() {
         let start = u32::MAX - 10;
-        let none = (Addr::UNSPECIFIED, Port::default());
         let state = FlowState::default();
-        let mut flow = Flow::new(BackendId::new(1, 0), start, none.0, none.1, state, true);
+        let flow = Flow::new(BackendId::new(1, 0), start, state, true);
         let at = |ticks: u32| start.wrapping_add(ticks);
         assert!(!flow.is_expired(start.wrapping_sub(1)), "an older clock");
         assert!(!flow.is_expired(at(60)));
         assert!(flow.is_expired(at(61)));
-        assert!(flow.refresh(at(50), state, true));
-        assert!(!flow.refresh(at(50), state, true), "once a tick");
+        let flow = flow.refreshed(at(50), state, true);
+        assert_eq!(flow.refreshed(at(50), state, true), flow, "once a tick");
         assert!(!flow.is_expired(at(110)));
         assert_eq!(flow.idle(at(53), true), 3);
-        assert!(flow.refresh(at(50), state.after_backend(0), true));
+        let flow = flow.refreshed(at(50), state.after_backend(0), true);
         assert!(!flow.is_expired(at(50 + 86_400)));
         assert!(flow.is_expired(at(50 + 86_401)));
+    }
+
+    #[test]
+    fn a_cell_says_all_of_a_flow() {
+        let state = FlowState(FlowState::NAT.0 | FlowState::REPLIED.0);
+        let flow = Flow::new(BackendId::new(0xffff, 0xfe), 0xfffe_0000, state, true);
+        let cell = flow.cell(Cell::TAKEN | 0x00ab_cdef_0123_4567);
+        assert_eq!(Flow::read(cell), flow);
+        assert_eq!(cell.0[0] & Cell::MARK, Cell::TAKEN | 0x00ab_cdef_0123_4500);
     }
 }

@@ -12,6 +12,7 @@
 pub mod addr;
 pub mod backend;
 pub mod bench;
+pub mod cell;
 pub mod checksum;
 pub mod claim;
 pub mod config;
@@ -35,10 +36,11 @@ pub mod verdict;
 
 pub use addr::{Addr, Family, Port, Protocol, Tuple};
 pub use backend::{Backend, BackendId, Mode};
+pub use cell::{Bucket, Cell, Ends};
 pub use claim::{Claim, ClaimCount};
 pub use device::{Device, Near, SnatSource};
 pub use direct::Direct;
-pub use flow::{Flow, FlowState, Reply};
+pub use flow::{Flow, FlowState};
 pub use hop::Hop;
 pub use primary::Primary;
 pub use service::{AddressUse, Affinity, Algorithm, Client, Entry, Frontend, SlotTable};
@@ -53,4 +55,4 @@ pub use verdict::{Hook, Verdict};
 /// Maps are pinned below a directory that carries this number; contents written
 /// under another number are never reused. Raise it with every change of a type in
 /// this crate that stands in a map.
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;

@@ -1,9 +1,8 @@
 //! Marks the map types as plain old data for aya.
 
 use crate::{
-    Addr, AddressUse, Affinity, Backend, Claim, ClaimCount, Client, Device, Direct, Entry, Flow,
-    Frontend, Hop, Peer, Primary, Reply, Slot, SlotTable, Socket, Stats, Trace, Tuple,
-    VerdictCount,
+    Addr, AddressUse, Affinity, Backend, Claim, ClaimCount, Client, Device, Direct, Entry,
+    Frontend, Hop, Peer, Primary, Slot, SlotTable, Socket, Stats, Trace, Tuple, VerdictCount,
     bench::{Plan, Seen, Watch},
 };
 
@@ -28,7 +27,6 @@ pod!(
     Device,
     Direct,
     Entry,
-    Flow,
     Frontend,
     Hop,
     Peer,
@@ -36,7 +34,6 @@ pod!(
     Primary,
     Seen,
     Watch,
-    Reply,
     Slot,
     SlotTable,
     Socket,

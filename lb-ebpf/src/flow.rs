@@ -1,22 +1,22 @@
-//! The flow tables: which backend serves a flow, and which flow a reply belongs to.
+//! Flows: which backend serves one, and which flow a reply belongs to.
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use lb_common::{
-    Addr, Backend, BackendId, Entry, Flow, FlowState, Mode, Port, Protocol, Reply, SnatSource,
-    Tuple, Verdict,
+    Backend, BackendId, Ends, Entry, Flow, FlowState, Mode, Port, Protocol, SnatSource, Tuple,
+    Verdict,
     flow::{tcp_flag, tick},
     hash,
 };
 
 use crate::{
-    count, direct, exceptions,
+    cells::{self, Found},
+    count, direct,
     headers::Headers,
-    maps::{BACKENDS, FLOWS, LEAVE_GONE, REPLIES, SEED, dry_run},
-    work::Work,
+    maps::{BACKENDS, FLOWS, LEAVE_GONE, SEED, dry_run},
+    record,
+    work::{Recorded, Work},
 };
 
-/// `BPF_NOEXIST`: insert only.
-const NOEXIST: u64 = 1;
 /// Ports tried for a new `nat` flow before it is refused. The tries are spread over
 /// the range, so with 80 % of all ports taken one flow in two hundred is refused.
 const PORT_TRIES: u32 = 24;
@@ -73,13 +73,10 @@ pub fn kept_backend(id: BackendId, protocol: u8) -> Option<&'static Backend> {
 /// Looks the client's packet up and keeps the flow it belongs to fresh.
 #[inline(always)]
 pub fn find(headers: &Headers, now: u32, work: &mut Work) -> Known {
-    let Some(flow) = FLOWS.get_ptr_mut(&headers.tuple) else {
+    let Some((found, ends)) = record::find(&headers.tuple) else {
         return Known::Unknown;
     };
-    // SAFETY: a map value outlives the program run. Other CPUs may write it at the
-    // same time; every field is one aligned word or byte, and no decision needs two
-    // of them to be of the same moment, but for the backend id, which is one word.
-    let flow = unsafe { &mut *flow };
+    let flow = Flow::read(found.cell);
     if flow.is_expired(now) {
         return Known::Unknown;
     }
@@ -87,9 +84,12 @@ pub fn find(headers: &Headers, now: u32, work: &mut Work) -> Known {
         return Known::Unknown;
     }
     if flow.backend == BackendId::FORMER && !headers.opens() {
-        if !dry_run() {
-            flow.refresh(now, seen(flow.state, headers, true), headers.is_tcp());
-        }
+        refresh(
+            found,
+            seen(flow.state, headers, true),
+            headers.is_tcp(),
+            now,
+        );
         return Known::Former;
     }
     // A client that tries to connect once more, or that has no connection, is better off
@@ -102,34 +102,36 @@ pub fn find(headers: &Headers, now: u32, work: &mut Work) -> Known {
     let Some(backend) = kept else {
         return Known::Orphan;
     };
-    let mode = mode(backend, flow);
-    translate(&mut work.to, &headers.tuple, backend, flow, mode);
+    let mode = mode(backend, flow.state);
+    if mode == Mode::Nat {
+        work.to = ends.to;
+    } else {
+        redirect(&mut work.to, &headers.tuple, backend, mode);
+    }
     let restored = mode == Mode::Local && is_restored(backend, work.entry);
     let state = seen(flow.state, headers, mode == Mode::Dsr || restored);
-    if !dry_run() && flow.refresh(now, state, headers.is_tcp()) && mode != Mode::Dsr {
-        // A lookup refreshes the reply's place in its LRU list: a client that only
-        // sends must not lose it.
-        work.reply_key = work.to.reversed();
-        let _ = REPLIES.get_ptr(&work.reply_key);
-    }
+    refresh(found, state, headers.is_tcp(), now);
     work.mode = mode as u32;
     Known::Live(backend)
 }
 
-/// Whether there is a record of such a flow, be it one that is over.
+/// Notes that a packet in tick `now` has brought a flow to `state`.
 #[inline(always)]
-pub fn has_record(client: &Tuple) -> bool {
-    FLOWS.get_ptr(client).is_some()
+fn refresh(found: Found, state: FlowState, tcp: bool, now: u32) {
+    if !dry_run() {
+        let flow = Flow::read(found.cell).refreshed(now, state, tcp);
+        cells::change(&FLOWS, found, flow.cell(found.cell.0[0]));
+    }
 }
 
-/// How the packets of a flow reach its backend: `nat` where the flow was begun so, though
-/// the backend is on a peer.
+/// How the packets of a flow in `state` reach its backend: `nat` where the flow was begun so,
+/// though the backend is on a peer.
 #[inline(always)]
-pub fn mode(backend: &Backend, flow: &Flow) -> Mode {
-    if flow.snat_addr.is_unspecified() {
-        backend.mode()
-    } else {
+pub fn mode(backend: &Backend, state: FlowState) -> Mode {
+    if state.has(FlowState::NAT) {
         Mode::Nat
+    } else {
+        backend.mode()
     }
 }
 
@@ -150,17 +152,8 @@ fn seen(state: FlowState, headers: &Headers, alone: bool) -> FlowState {
     }
 }
 
-/// Writes the client's packet as the backend of a flow in `mode` shall see it to `to`.
-#[inline(always)]
-pub fn translate(to: &mut Tuple, client: &Tuple, backend: &Backend, flow: &Flow, mode: Mode) {
-    redirect(to, client, backend, mode);
-    if mode == Mode::Nat {
-        to.src = flow.snat_addr;
-        to.src_port = flow.snat_port;
-    }
-}
-
-/// The same of a mode that leaves the source as it is.
+/// Writes the client's packet to `to` as a backend shall see it, in a mode that leaves its source
+/// as it is.
 #[inline(always)]
 pub fn redirect(to: &mut Tuple, client: &Tuple, backend: &Backend, mode: Mode) {
     *to = *client;
@@ -182,33 +175,28 @@ pub fn create_local(
     records: bool,
     now: u32,
     work: &mut Work,
-) -> Result<bool, Verdict> {
-    prepare(
-        headers,
-        entry.service(),
-        backend,
-        &SnatSource::NONE,
-        now,
-        work,
-    );
-    redirect(&mut work.to, &headers.tuple, backend, Mode::Local);
+) -> bool {
     let restored = is_restored(backend, entry);
-    if !claim(now, work, true, !restored) {
-        return Ok(false);
+    begin(headers, backend, restored, now, work);
+    redirect(&mut work.to, &headers.tuple, backend, Mode::Local);
+    if !record::is_free(headers, now, true, work) {
+        return false;
     }
     if restored {
         direct::forget(&work.reply_key);
     }
     if records || !restored {
-        if restored {
-            let state = seen(work.flow.state, headers, true);
-            work.flow.refresh(now, state, headers.is_tcp());
-        }
-        record(headers, work)?;
+        let ways = if restored {
+            Recorded::OneWay
+        } else {
+            Recorded::BothWays
+        };
+        work.records(ways, entry.service());
     } else {
+        record::forget_held(work);
         count::begun(headers, entry.service(), backend.id);
     }
-    Ok(true)
+    true
 }
 
 /// Begins a flow to a `dsr` backend, and records it where `records` says so. Its replies do not
@@ -221,15 +209,14 @@ pub fn create_dsr(
     records: bool,
     now: u32,
     work: &mut Work,
-) -> Result<(), Verdict> {
-    prepare(headers, service, backend, &SnatSource::NONE, now, work);
+) {
     if !records {
         count::begun(headers, service, backend.id);
-        return Ok(());
+        return;
     }
-    work.flow
-        .refresh(now, seen(work.flow.state, headers, true), headers.is_tcp());
-    record(headers, work)
+    begin(headers, backend, true, now, work);
+    work.held = Ends::NONE;
+    work.records(Recorded::OneWay, service);
 }
 
 /// Records a new flow to a backend elsewhere from a free port of `source`; the packet as
@@ -243,7 +230,10 @@ pub fn create_nat(
     now: u32,
     work: &mut Work,
 ) -> Result<(), Verdict> {
-    prepare(headers, service, backend, source, now, work);
+    begin(headers, backend, false, now, work);
+    work.flow.state.0 |= FlowState::NAT.0;
+    redirect(&mut work.to, &headers.tuple, backend, Mode::Nat);
+    work.to.src = source.addr;
     let hash = hash::tuple_hash(&headers.tuple, SEED.load());
     // In scratch memory, of which the verifier knows nothing: so the paths through one
     // try lead to one state, and not each to its own.
@@ -252,17 +242,16 @@ pub fn create_nat(
     work.port_offset = hash::reduce(hash, work.port_count);
     // Steps of up to half the range: the tries of two flows part after a collision.
     work.port_step = hash::reduce(hash << 32, work.port_count >> 1) | 1;
-    translate(&mut work.to, &headers.tuple, backend, &work.flow, Mode::Nat);
     for attempt in 0..PORT_TRIES {
         // SCTP's checksum covers the ports: there is one to try.
-        work.flow.snat_port = if headers.tuple.protocol == Protocol::Sctp as u8 {
+        work.to.src_port = if headers.tuple.protocol == Protocol::Sctp as u8 {
             headers.tuple.src_port
         } else {
             Port::new((work.port_first + work.port_offset) as u16)
         };
-        work.to.src_port = work.flow.snat_port;
-        if claim(now, work, attempt >= PATIENT_TRIES, true) {
-            return record(headers, work);
+        if record::is_free(headers, now, attempt >= PATIENT_TRIES, work) {
+            work.records(Recorded::BothWays, service);
+            return Ok(());
         }
         work.port_offset += work.port_step;
         if work.port_offset >= work.port_count {
@@ -278,124 +267,33 @@ pub fn leave(headers: &Headers, now: u32, work: &mut Work) {
     work.flow = Flow::new(
         BackendId::FORMER,
         now,
-        Addr::UNSPECIFIED,
-        Port::default(),
         seen(FlowState::default(), headers, true),
         headers.is_tcp(),
     );
-    if !dry_run() {
-        // Without a record it goes back all the same, for a window.
-        let _ = FLOWS.insert(&headers.tuple, &work.flow, 0);
-    }
+    work.held = Ends::NONE;
+    work.records(Recorded::OneWay, 0);
 }
 
-/// Fills [`Work::flow`] and [`Work::reply`] for a new flow.
+/// Fills [`Work::flow`] for one that begins, of whose replies nobody is told where it is `alone`.
 #[inline(always)]
-fn prepare(
-    headers: &Headers,
-    service: u32,
-    backend: &Backend,
-    source: &SnatSource,
-    now: u32,
-    work: &mut Work,
-) {
-    work.reply.flow = headers.tuple;
-    work.reply.backend = backend.id;
-    work.reply.service = service;
-    work.reply.seen = 0;
-    work.flow = Flow::new(
-        backend.id,
-        now,
-        source.addr,
-        Port::default(),
-        FlowState::default().after_client(headers.tcp_flags),
-        headers.is_tcp(),
-    );
-}
-
-/// Stores [`Work::flow`]; its reply tuple is claimed already.
-#[inline(always)]
-fn record(headers: &Headers, work: &Work) -> Result<(), Verdict> {
-    if dry_run() {
-        return Ok(());
-    }
-    FLOWS
-        .insert(&headers.tuple, &work.flow, 0)
-        .map_err(|_| Verdict::TableFull)?;
-    count::flow(work.reply.service, work.reply.backend);
-    Ok(())
-}
-
-/// Takes the reply tuple of [`Work::to`] for the flow of [`Work::reply`], unless another
-/// live flow has it; one that is closed by FIN only counts as over where `closed_too`. It is
-/// recorded if `stores`, else merely free then.
-#[inline(always)]
-fn claim(now: u32, work: &mut Work, closed_too: bool, stores: bool) -> bool {
-    work.reply_key = work.to.reversed();
-    if let Some(held) = REPLIES.get_ptr(&work.reply_key) {
-        // SAFETY: as in `find`.
-        let held = unsafe { &*held };
-        if !held.flow.is_same(&work.reply.flow)
-            && is_live(held, work.reply_key.dst_port, now, closed_too)
-        {
-            return false;
-        }
-        if !dry_run() {
-            let _ = REPLIES.remove(&work.reply_key);
-        }
-    }
-    if stores {
-        exceptions::note(&work.reply_key);
-    }
-    // NOEXIST: of two CPUs that want the same tuple one fails here.
-    dry_run()
-        || !stores
-        || REPLIES
-            .insert(&work.reply_key, &work.reply, NOEXIST)
-            .is_ok()
-}
-
-/// Whether the flow of a reply record, which comes to `port`, still needs it.
-#[inline(always)]
-fn is_live(held: &Reply, port: Port, now: u32, closed_too: bool) -> bool {
-    let Some(flow) = FLOWS.get_ptr(&held.flow) else {
-        return false;
-    };
-    // SAFETY: as in `find`.
-    let flow = unsafe { &*flow };
-    let tcp = held.flow.protocol == Protocol::Tcp as u8;
-    // The flow may have moved to another backend or port since.
-    let moved = (flow.backend != held.backend)
-        | ((flow.snat_port != Port::default()) & (flow.snat_port != port));
-    let over = flow.state.is_reset() | (closed_too & flow.state.is_closed());
-    // No short circuits: every branch here doubles what the verifier walks.
-    !(moved | flow.is_expired(now) | (tcp & over))
+fn begin(headers: &Headers, backend: &Backend, alone: bool, now: u32, work: &mut Work) {
+    let state = seen(FlowState::default(), headers, alone);
+    work.flow = Flow::new(backend.id, now, state, headers.is_tcp());
 }
 
 /// Finds the flow that a backend's packet belongs to and keeps it fresh.
 #[inline(always)]
-pub fn find_reply(headers: &Headers, now: u32) -> Option<&'static Reply> {
-    let reply = REPLIES.get_ptr_mut(&headers.tuple)?;
-    // SAFETY: as in `find`.
-    let reply = unsafe { &mut *reply };
-    let turning = headers.tcp_flags & (tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST) != 0;
-    if !dry_run() && (reply.seen != now || turning) {
-        if let Some(flow) = FLOWS.get_ptr_mut(&reply.flow) {
-            // SAFETY: as in `find`.
-            let flow = unsafe { &mut *flow };
-            // A backend that opens a connection anew answers a client that reached it
-            // directly, by a port that the flow had before: so is all that follows.
-            let opens = headers.tcp_flags & tcp_flag::SYN != 0;
-            if opens && (flow.state.is_closing() || flow.is_expired(now)) {
-                let _ = REPLIES.remove(&headers.tuple);
-                return None;
-            }
-            if flow.backend == reply.backend {
-                let state = flow.state.after_backend(headers.tcp_flags);
-                flow.refresh(now, state, headers.is_tcp());
-            }
-        }
-        reply.seen = now;
+pub fn find_reply(headers: &Headers, now: u32) -> Option<(&'static Ends, BackendId)> {
+    let (found, ends) = record::find_reply(&headers.tuple)?;
+    let flow = Flow::read(found.cell);
+    // A backend that opens a connection anew answers a client that reached it directly, by a
+    // port that the flow had before: so is all that follows.
+    let opens = headers.tcp_flags & tcp_flag::SYN != 0;
+    if !dry_run() && opens && (flow.state.is_closing() || flow.is_expired(now)) {
+        record::forget_reply(ends.reply, found.place);
+        return None;
     }
-    Some(reply)
+    let state = flow.state.after_backend(headers.tcp_flags);
+    refresh(found, state, headers.is_tcp(), now);
+    Some((ends, flow.backend))
 }

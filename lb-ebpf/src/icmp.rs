@@ -4,7 +4,7 @@
 //! Whoever sent that packet must find in it what he sent, or he takes the error for
 //! somebody else's (RFC 5508 section 4): outer and quoted headers are translated alike.
 
-use lb_common::{Addr, AddressUse, Family, Mode, Protocol, Tuple, Verdict, checksum::Delta};
+use lb_common::{Addr, AddressUse, Family, Flow, Mode, Protocol, Tuple, Verdict, checksum::Delta};
 
 use crate::{
     direct, flow,
@@ -13,9 +13,8 @@ use crate::{
     },
     headers::Headers,
     lookup::{self, Plan, Step},
-    maps::{FLOWS, REPLIES},
     packet::Wire,
-    request, table,
+    record, request, table,
     transport::icmp_of,
     work::Work,
 };
@@ -45,13 +44,12 @@ pub fn inbound(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<P
 fn about(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<Option<Plan>, Verdict> {
     work.to = headers.tuple;
     work.reply_key = headers.quoted.reversed();
-    if let Some(flow) = FLOWS.get_ptr(&work.reply_key) {
-        // SAFETY: a map value outlives the program run; see `flow::find`.
-        let flow = unsafe { &*flow };
+    if let Some((found, ends)) = record::find(&work.reply_key) {
+        let flow = Flow::read(found.cell);
         let Some(backend) = flow::kept_backend(flow.backend, work.reply_key.protocol) else {
             return Ok(None);
         };
-        let mode = flow::mode(backend, flow);
+        let mode = flow::mode(backend, flow.state);
         if mode != Mode::Local && ctx.is_handover() {
             return Err(Verdict::NotHere);
         }
@@ -59,29 +57,28 @@ fn about(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result<Option<
             work.hop = backend.via;
             return Ok(Some(Step::HandOver.with(Verdict::ErrorDsr)));
         }
-        flow::translate(&mut work.quoted, &work.reply_key, backend, flow, mode);
-        work.quoted = work.quoted.reversed();
         work.to.dst = backend.addr;
         if mode == Mode::Local {
+            flow::redirect(&mut work.quoted, &work.reply_key, backend, mode);
+            work.quoted = work.quoted.reversed();
             return Ok(Some(Plan {
                 step: Step::Deliver,
                 verdict: Verdict::ErrorLocal,
             }));
         }
-        work.to.src = flow.snat_addr;
+        work.quoted = ends.to.reversed();
+        work.to.src = ends.to.src;
         work.hop = backend.addr;
         return Ok(Some(Step::Send.with(Verdict::ErrorNat)));
     }
-    let reply = match REPLIES.get_ptr(&work.reply_key) {
-        Some(reply) if !ctx.is_handover() => reply,
+    let ends = match record::find_reply(&work.reply_key) {
+        Some((_, ends)) if !ctx.is_handover() => ends,
         _ => return unrecorded(ctx, work),
     };
-    // SAFETY: as above.
-    let reply = unsafe { &*reply };
-    work.quoted = reply.flow;
-    work.to.src = reply.flow.dst;
-    work.to.dst = reply.flow.src;
-    work.hop = reply.flow.src;
+    work.quoted = ends.from;
+    work.to.src = ends.from.dst;
+    work.to.dst = ends.from.src;
+    work.hop = ends.from.src;
     Ok(Some(Step::Send.with(Verdict::ErrorReply)))
 }
 
@@ -110,10 +107,8 @@ fn unrecorded(ctx: Context<'_>, work: &mut Work) -> Result<Option<Plan>, Verdict
 pub fn outbound(headers: &Headers, work: &mut Work) -> Result<Plan, Verdict> {
     work.reply_key = headers.quoted.reversed();
     work.to = headers.tuple;
-    if let Some(reply) = REPLIES.get_ptr(&work.reply_key) {
-        // SAFETY: as in `inbound`.
-        let reply = unsafe { &*reply };
-        work.quoted = reply.flow;
+    if let Some((_, ends)) = record::find_reply(&work.reply_key) {
+        work.quoted = ends.from;
     } else {
         let primary = direct::primary(&work.reply_key).ok_or(Verdict::NotOurs)?;
         if !direct::restores(primary) || direct::is_known(&work.reply_key) {

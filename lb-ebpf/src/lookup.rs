@@ -9,7 +9,7 @@ use crate::{
     icmp,
     maps::{ADDRESSES, FRONTENDS},
     refuse, stage, trace,
-    work::{Counted, Work},
+    work::{Counted, Recorded, Work},
 };
 
 /// What shall become of a packet that concerns a service.
@@ -107,11 +107,11 @@ pub fn arrive(ctx: Context<'_>, headers: &mut Headers, work: &mut Work) -> Resul
             if usage.contains(AddressUse::SNAT)
                 && rewrites
                 && !ctx.is_handover()
-                && let Some(reply) = flow::find_reply(headers, now)
+                && let Some((ends, backend)) = flow::find_reply(headers, now)
             {
-                work.to = reply.flow.reversed();
-                work.hop = reply.flow.src;
-                work.counts(Counted::Reply, reply.service, reply.backend);
+                work.to = ends.from.reversed();
+                work.hop = ends.from.src;
+                work.counts(Counted::Reply, ends.service, backend);
                 return Ok(Step::Send.with(Verdict::ReplyNat));
             }
             if usage.contains(AddressUse::VIP) {
@@ -193,6 +193,8 @@ pub fn ingress<F: Frame>(frame: &F) -> Result<Plan, Verdict> {
         work.count(headers);
         if plan.step == Step::GiveBack && work.leaves != 0 {
             flow::leave(headers, work.now, work);
+            // Without a record it goes back all the same, for a window.
+            let _ = stage::record(frame.context());
         }
     }
     Ok(plan)
@@ -208,11 +210,15 @@ fn begin(ctx: Context<'_>) -> Result<Plan, Verdict> {
     plan = taken(ctx, plan)?;
     plan = taken(ctx, plan)?;
     plan = taken(ctx, plan)?;
-    match plan.step {
-        Step::Take => Err(plan.verdict),
-        Step::Elsewhere => stage::elsewhere(ctx),
-        _ => Ok(plan),
+    plan = match plan.step {
+        Step::Take => return Err(plan.verdict),
+        Step::Elsewhere => stage::elsewhere(ctx)?,
+        _ => plan,
+    };
+    if Work::of(ctx.hook)?.recorded != Recorded::Not as u32 {
+        stage::record(ctx)?;
     }
+    Ok(plan)
 }
 
 /// The plan after another backend was tried, where that is still to be done.
@@ -257,9 +263,9 @@ pub fn egress(headers: &mut Headers, work: &mut Work) -> Result<Plan, Verdict> {
         return Err(Verdict::NotOurs);
     }
     let primary = direct::primary(&headers.tuple).ok_or(Verdict::NotOurs)?;
-    if let Some(reply) = flow::find_reply(headers, now) {
-        count::reply(reply.service, reply.backend, headers.frame_len());
-        work.to = reply.flow.reversed();
+    if let Some((ends, backend)) = flow::find_reply(headers, now) {
+        count::reply(ends.service, backend, headers.frame_len());
+        work.to = ends.from.reversed();
     } else {
         if !direct::restores(primary) || direct::is_known(&headers.tuple) {
             return Err(Verdict::NotOurs);

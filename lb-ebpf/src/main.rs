@@ -7,6 +7,7 @@
 #![allow(internal_features)]
 
 mod announce;
+mod cells;
 mod client;
 mod count;
 mod direct;
@@ -21,6 +22,7 @@ mod lookup;
 mod maps;
 mod packet;
 mod parse;
+mod record;
 mod refuse;
 mod request;
 mod route;

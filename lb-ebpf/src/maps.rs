@@ -6,22 +6,24 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use lb_common::{
-    Addr, AddressUse, Affinity, Backend, Claim, ClaimCount, Client, Device, Direct, Entry, Flow,
-    Frontend, Hop, Near, Peer, Primary, Reply, Slot, SlotTable, Socket, Stats, Trace, Tuple,
-    Verdict, VerdictCount,
+    Addr, AddressUse, Affinity, Backend, Claim, ClaimCount, Client, Device, Direct, Ends, Entry,
+    Frontend, Hop, Near, Peer, Primary, Slot, SlotTable, Socket, Stats, Trace, Tuple, Verdict,
+    VerdictCount,
     config::{
-        DEFAULT_MAX_FLOWS, DEFAULT_SEED, MAX_ADDRESSES, MAX_AFFINE_CLIENTS, MAX_BACKENDS,
-        MAX_CLAIMS, MAX_DEVICES, MAX_DIRECT, MAX_FORMERS, MAX_FRAGMENTED, MAX_FRONTENDS,
-        MAX_INTERNAL, MAX_PRIMARIES, MAX_SERVICES, MAX_SLOTS, MAX_SOCKETS, MAX_SOURCES, MAX_TABLES,
-        MAX_TURNS,
+        DEFAULT_BUCKETS, DEFAULT_CELLS, DEFAULT_SEED, MAX_ADDRESSES, MAX_AFFINE_CLIENTS,
+        MAX_BACKENDS, MAX_CLAIMS, MAX_DEVICES, MAX_DIRECT, MAX_FORMERS, MAX_FRAGMENTED,
+        MAX_FRONTENDS, MAX_INTERNAL, MAX_PRIMARIES, MAX_SERVICES, MAX_SLOTS, MAX_SOCKETS,
+        MAX_SOURCES, MAX_TABLES, MAX_TURNS,
     },
     exceptions, filter,
 };
 
+use crate::cells;
+
 /// `BPF_F_NO_PREALLOC`: memory for entries that exist only.
 const NO_PREALLOC: usize = 1;
 /// `BPF_F_MMAPABLE`: the agent stores single words in place.
-const MMAPABLE: usize = 1 << 10;
+pub const MMAPABLE: usize = 1 << 10;
 
 #[btf_map]
 pub static ADDRESSES: HashMap<Addr, AddressUse, MAX_ADDRESSES, NO_PREALLOC> = HashMap::new();
@@ -87,10 +89,19 @@ pub static FORMERS: HashMap<Addr, Addr, MAX_FORMERS, NO_PREALLOC> = HashMap::new
 /// Until when, in nanoseconds of the clock that also runs while the machine sleeps.
 #[btf_map]
 pub static LEASE: Array<u64, 1, MMAPABLE> = Array::new();
+/// Flows that are recorded, by their client's packets, see [`lb_common::cell`].
 #[btf_map]
-pub static FLOWS: LruHashMap<Tuple, Flow, DEFAULT_MAX_FLOWS> = LruHashMap::new();
+pub static FLOWS: cells::Table = cells::Table::new();
+/// Where they begin and end, by the place of a flow's cell.
 #[btf_map]
-pub static REPLIES: LruHashMap<Tuple, Reply, DEFAULT_MAX_FLOWS> = LruHashMap::new();
+pub static ENDS: Array<Ends, DEFAULT_CELLS, MMAPABLE> = Array::new();
+/// By their backend's packets, as far as these are looked up: word 1 of a cell is the place of the
+/// flow's.
+#[btf_map]
+pub static REPLIES: cells::Table = cells::Table::new();
+/// Under which tuples stand where they do in both: a random number, drawn with the maps.
+#[btf_map]
+pub static SECRET: Array<u64, 1, MMAPABLE> = Array::new();
 /// Ports of fragmented packets by [`crate::headers::Headers::fragment_key`]: source in
 /// bits 0–15, destination in 16–31, the last tick that counts in 32–63.
 #[btf_map]
@@ -119,6 +130,10 @@ pub static LEAVE_GONE: Global<u8> = Global::new(0);
 /// See [`lb_common::config::SEED`].
 #[unsafe(no_mangle)]
 pub static SEED: Global<u64> = Global::new(DEFAULT_SEED);
+
+/// See [`lb_common::config::BUCKETS`].
+#[unsafe(no_mangle)]
+pub static BUCKETS: Global<u32> = Global::new(DEFAULT_BUCKETS as u32);
 
 /// Whether this is the twin that `naru explain` runs.
 #[inline(always)]

@@ -12,10 +12,11 @@ use crate::{
     headers::{Fragment, Headers},
     lookup::{Plan, Step},
     maps::{BACKENDS, DEVICES, FORMERS},
+    record,
     route::{self, Way},
     table::{self, Place},
     trace,
-    work::{Counted, Work},
+    work::{Counted, Recorded, Work},
 };
 
 /// The plan for a client's packet by [`Work::entry`]: its flow's, or to begin one.
@@ -152,6 +153,7 @@ pub fn begin(headers: &Headers, work: &mut Work) -> Result<Plan, Verdict> {
         return Err(Verdict::VipFragment);
     }
     let (entry, now) = (work.entry, work.now);
+    work.recorded = Recorded::Not as u32;
     let service = entry.service();
     let mut table = table::table(service);
     let place = table::fixed(&headers.tuple, table);
@@ -173,7 +175,7 @@ pub fn begin(headers: &Headers, work: &mut Work) -> Result<Plan, Verdict> {
     // What goes on with a former table, where there is none now, outlasts it by its record.
     let mut records = place.slot.records() || turns || table.is_empty();
     // Nor may an earlier one's record outlive it that names another backend.
-    records |= place.slot.is_looked_up() && flow::has_record(&headers.tuple);
+    records |= place.slot.is_looked_up() && record::find(&headers.tuple).is_some();
     if handed != 0 && candidate.is_none() {
         // The slot's own where both nodes see the same endpoints, else any on this node.
         candidate = flow::backend(place.slot.current()).filter(here);
@@ -220,7 +222,7 @@ pub fn take(headers: &Headers, work: &mut Work) -> Result<Plan, Verdict> {
         work.candidate = backend.id;
         return Ok(Step::Elsewhere.with(Verdict::NotOurs));
     }
-    if flow::create_local(headers, entry, backend, records, now, work)? {
+    if flow::create_local(headers, entry, backend, records, now, work) {
         client::remember(headers.tuple.src, service, table, backend, now);
         return Ok(towards(backend, Mode::Local as u32, work));
     }
@@ -260,7 +262,7 @@ pub fn elsewhere(ctx: Context<'_>, headers: &Headers, work: &mut Work) -> Result
     let backend = BACKENDS.get(id.index()).filter(|backend| backend.is(id));
     let backend = backend.ok_or(Verdict::TupleClash)?;
     let mode = if backend.mode() == Mode::Dsr && !comes_by(ctx, headers, backend, work)? {
-        flow::create_dsr(headers, service, backend, records, now, work)?;
+        flow::create_dsr(headers, service, backend, records, now, work);
         Mode::Dsr
     } else {
         let source = snat_source(ctx, headers, backend, work)?;

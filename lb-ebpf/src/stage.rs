@@ -22,7 +22,7 @@ use crate::{
     icmp,
     lookup::{self, Plan, Step},
     maps::FAST,
-    parse, refuse, request, route,
+    parse, record, refuse, request, route,
     tc::TcFrame,
     work::Work,
     xdp::XdpFrame,
@@ -183,6 +183,14 @@ stage! {
     /// Gives it to one that is elsewhere.
     elsewhere = naru_xdp_elsewhere, naru_tc_elsewhere,
     |frame, headers, work| request::elsewhere(frame.context(), headers, work)
+}
+
+stage! {
+    /// Records the flow that has begun; the plan means nothing.
+    record = naru_xdp_record, naru_tc_record,
+    |_frame, headers, work| {
+        record::store(headers, work).map(|()| Step::Find.with(Verdict::NotOurs))
+    }
 }
 
 stage! {

@@ -1,7 +1,7 @@
 //! Scratch memory of one program run: what would not fit on BPF's 512-byte stack.
 
 use aya_ebpf::{bindings::bpf_fib_lookup, btf_maps::PerCpuArray, macros::btf_map};
-use lb_common::{Addr, AddressUse, BackendId, Claim, Entry, Flow, Hook, Reply, Tuple, Verdict};
+use lb_common::{Addr, AddressUse, BackendId, Claim, Entry, Flow, Hook, Tuple, Verdict};
 
 use crate::{count, headers::Headers, packet};
 
@@ -44,10 +44,15 @@ pub struct Work {
     pub service: u32,
     /// The backend that it is counted for.
     pub backend: BackendId,
-    /// A record about to be stored.
-    pub reply: Reply,
-    /// A record about to be stored.
+    /// A flow about to be recorded.
     pub flow: Flow,
+    /// The place of an earlier one whose replies would be taken for its;
+    /// [`lb_common::Ends::NONE`] without one.
+    pub held: u32,
+    /// How it is to be recorded: a [`Recorded`] as its number.
+    pub recorded: u32,
+    /// Index of the service that it is of.
+    pub flow_service: u32,
     /// A backend that a flow may begin with; none: those of the slots.
     pub candidate: BackendId,
     /// The table in map `SERVICES` that a flow's backend is looked for in.
@@ -73,6 +78,17 @@ pub struct Work {
     pub fib: bpf_fib_lookup,
 }
 
+/// How a flow is recorded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// Not at all.
+    Not = 0,
+    /// So that its client's packets are known.
+    OneWay = 1,
+    /// So that those of its backend are, too.
+    BothWays = 2,
+}
+
 /// What a packet is counted as, for its service and its backend.
 #[derive(Clone, Copy)]
 pub enum Counted {
@@ -95,6 +111,13 @@ impl Work {
         // SAFETY: this CPU's copy, taken once a run, and runs of one hook do not nest.
         // Every field is integers, valid with any contents.
         Ok(unsafe { &mut *work })
+    }
+
+    /// Says that [`Work::flow`] is to be recorded, for a service.
+    #[inline(always)]
+    pub fn records(&mut self, recorded: Recorded, service: u32) {
+        self.recorded = recorded as u32;
+        self.flow_service = service;
     }
 
     /// Says what the packet is counted as once it is sent.

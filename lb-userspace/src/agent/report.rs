@@ -221,13 +221,12 @@ impl State {
             .map(|entry| {
                 let tuple = entry.tuple;
                 let backend = entry.backend;
-                let nat = !entry.flow.snat_addr.is_unspecified();
                 Flow {
                     protocol: protocol_name(tuple.protocol),
                     client: socket(tuple.src, tuple.src_port),
                     frontend: socket(tuple.dst, tuple.dst_port),
                     backend: backend.map(|backend| socket(backend.addr, backend.port)),
-                    snat: nat.then(|| socket(entry.flow.snat_addr, entry.flow.snat_port)),
+                    snat: entry.snat.map(|(addr, port)| socket(addr, port)),
                     state: if entry.flow.backend == BackendId::FORMER {
                         Verdict::Returned.name().to_owned()
                     } else {

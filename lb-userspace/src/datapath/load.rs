@@ -12,12 +12,19 @@ use aya::{
     programs::{Program, SchedClassifier, Xdp},
 };
 use lb_common::{
-    ABI_VERSION, Addr, AddressUse, Affinity, Backend, Claim, ClaimCount, Client, Device, Direct,
-    Entry, Flow, Frontend, Near, Peer, Primary, Reply, Socket, Stats, Trace, Tuple, VerdictCount,
+    ABI_VERSION, Addr, AddressUse, Affinity, Backend, Bucket, Claim, ClaimCount, Client, Device,
+    Direct, Ends, Entry, Frontend, Near, Peer, Primary, Socket, Stats, Trace, Tuple, VerdictCount,
+    cell::{self, WAYS},
     config, exceptions, filter,
 };
 
-use super::{DatapathError, GoneFlows, Options, apply::Live, causes, words::Words};
+use super::{
+    DatapathError, GoneFlows, Options,
+    apply::Live,
+    causes,
+    records::{self, Records},
+    words::Words,
+};
 
 /// Directory of the pinned links, below the pin directory; it has no ABI version, since
 /// links are handed from one version's programs to the next one's.
@@ -33,9 +40,9 @@ pub(super) const XDP_GENERIC: &str = "naru_xdp_generic";
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/naru-ebpf"));
 
-/// The maps that are pinned, with key size, value size and capacity (`None`: the flow
-/// tables, whose capacity is the operator's choice).
-const PINNED: [(&str, usize, usize, Option<usize>); 27] = [
+/// The maps that are pinned, with key size, value size and capacity (`None`: the tables of
+/// flows, whose capacity is the operator's choice).
+const PINNED: [(&str, usize, usize, Option<usize>); 29] = [
     (
         "ADDRESSES",
         size_of::<Addr>(),
@@ -112,8 +119,10 @@ const PINNED: [(&str, usize, usize, Option<usize>); 27] = [
         Some(config::MAX_FORMERS),
     ),
     ("LEASE", 4, 8, Some(1)),
-    ("FLOWS", size_of::<Tuple>(), size_of::<Flow>(), None),
-    ("REPLIES", size_of::<Tuple>(), size_of::<Reply>(), None),
+    ("FLOWS", 4, size_of::<Bucket>(), None),
+    ("ENDS", 4, size_of::<Ends>(), None),
+    ("REPLIES", 4, size_of::<Bucket>(), None),
+    ("SECRET", 4, 8, Some(1)),
     (
         "FRAGMENTS",
         size_of::<Tuple>(),
@@ -147,6 +156,7 @@ pub struct Datapath {
     /// The dry-run twin of the XDP program, over the same maps.
     pub(super) twin: Ebpf,
     pub(super) maps: Maps,
+    pub(super) records: Records,
     pub(super) live: Live,
     _lock: super::Lock,
 }
@@ -169,7 +179,6 @@ pub(super) struct Maps {
     pub(super) epoch: Words,
     pub(super) claims: HashMap<MapData, Claim, ClaimCount>,
     pub(super) formers: HashMap<MapData, Addr, Addr>,
-    pub(super) flows: HashMap<MapData, Tuple, Flow>,
     pub(super) verdicts: PerCpuArray<MapData, VerdictCount>,
     pub(super) service_stats: PerCpuArray<MapData, Stats>,
     pub(super) backend_stats: PerCpuArray<MapData, Stats>,
@@ -203,12 +212,15 @@ impl Datapath {
             xdp.load().map_err(refused(XDP))?;
         }
         let maps = Maps::take(&mut ebpf, &mut twin)?;
+        let records = Records::open(&options.pin_dir)?;
+        draw_secret(&dir)?;
         let live = Live::read(&maps)?;
         let mut datapath = Self {
             options,
             ebpf,
             twin,
             maps,
+            records,
             live,
             _lock: lock,
         };
@@ -296,23 +308,41 @@ fn load(options: &Options, dir: &Path, dry_run: bool) -> Result<Ebpf, DatapathEr
     let dry_run = u8::from(dry_run);
     let leave_gone = u8::from(options.gone_flows == GoneFlows::Leave);
     let log_level = if options.log_packets { u8::MAX } else { 0 };
+    let pinned = records::pinned_buckets(dir)?;
+    let buckets = pinned.unwrap_or_else(|| cell::buckets(options.max_flows));
     let mut loader = EbpfLoader::new();
     loader
         .override_global(config::DRY_RUN, &dry_run, true)
         .override_global(config::FAST, &fast, true)
         .override_global(config::LEAVE_GONE, &leave_gone, true)
+        .override_global(config::BUCKETS, &buckets, true)
         .override_global(config::SEED, &options.seed, true)
         .override_global("AYA_LOG_LEVEL", &log_level, true);
     for (name, _, _, capacity) in PINNED {
         loader.map_pin_path(name, dir.join(name));
         if capacity.is_none() {
-            loader.map_max_entries(name, options.max_flows);
+            let entries = if name == "ENDS" {
+                buckets * WAYS
+            } else {
+                buckets
+            };
+            loader.map_max_entries(name, entries);
         }
     }
     loader.load(OBJECT).map_err(|error| DatapathError::Load {
         program: "object".into(),
         reason: causes(&error),
     })
+}
+
+/// Sees to it that clients do not know where their flows stand, from when on there are any.
+fn draw_secret(dir: &Path) -> Result<(), DatapathError> {
+    let data = MapData::from_pin(dir.join("SECRET")).map_err(DatapathError::map("SECRET"))?;
+    let secret = Words::new("SECRET", data, 1)?;
+    if secret.get(0) == 0 {
+        secret.set(0, records::random());
+    }
+    Ok(())
 }
 
 /// aya reuses a pinned map whatever it is, so compare it first.
@@ -380,7 +410,6 @@ impl Maps {
             epoch: words(ebpf, "EPOCH", 1)?,
             claims: typed(ebpf, "CLAIMS")?,
             formers: typed(ebpf, "FORMERS")?,
-            flows: typed(ebpf, "FLOWS")?,
             verdicts: typed(ebpf, "VERDICTS")?,
             service_stats: typed(ebpf, "SERVICE_STATS")?,
             backend_stats: typed(ebpf, "BACKEND_STATS")?,

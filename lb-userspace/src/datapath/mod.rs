@@ -14,6 +14,7 @@ mod generations;
 mod load;
 mod preflight;
 mod read;
+mod records;
 mod socket;
 mod stranded;
 mod sweep;
@@ -41,6 +42,7 @@ pub use self::{
     load::Datapath,
     preflight::preflight,
     read::FlowEntry,
+    records::{Record, Records},
     stranded::Stranded,
     sweep::{Sweeper, Swept},
     tc::{TcKind, TcMode},

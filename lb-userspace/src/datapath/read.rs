@@ -2,7 +2,7 @@
 
 use aya::maps::MapError;
 use lb_common::{
-    Addr, AddressUse, Backend, Flow, Hook, Protocol, Stats, Tuple, Verdict, VerdictCount,
+    Addr, AddressUse, Backend, Flow, Hook, Port, Protocol, Stats, Tuple, Verdict, VerdictCount,
     flow::tick,
 };
 use nix::time::{ClockId, clock_gettime};
@@ -16,6 +16,8 @@ pub struct FlowEntry {
     pub tuple: Tuple,
     /// What is recorded of it.
     pub flow: Flow,
+    /// The source that its backend sees, where that is not the client.
+    pub snat: Option<(Addr, Port)>,
     /// The backend that serves it; none where that is gone.
     pub backend: Option<Backend>,
     /// For how long it has been silent, in ticks (about seconds).
@@ -90,10 +92,8 @@ impl Datapath {
     pub fn flows(&self, limit: usize) -> Result<(Vec<FlowEntry>, bool), DatapathError> {
         let now = now()?;
         let mut flows = Vec::new();
-        for entry in self.maps.flows.iter() {
-            // The table changes while it is read: an entry that went away meanwhile
-            // ends or restarts the walk, which is no fault.
-            let Ok((tuple, flow)) = entry else { break };
+        for record in self.records.iter() {
+            let (tuple, flow) = (record.tuple, record.flow);
             if flow.is_expired(now) {
                 continue;
             }
@@ -106,6 +106,7 @@ impl Datapath {
             flows.push(FlowEntry {
                 tuple,
                 flow,
+                snat: record.snat(),
                 backend: kept.copied(),
                 idle: flow.idle(now, tuple.protocol == Protocol::Tcp as u8),
             });

@@ -12,7 +12,7 @@ use std::{
 
 use aya::maps::{Array, HashMap, Map, MapData};
 use lb_common::{
-    Addr, Algorithm, Backend, BackendId, Direct, Entry, Flow, Frontend, Mode, Reply, Slot,
+    Addr, Algorithm, Backend, BackendId, Direct, Entry, Flow, FlowState, Frontend, Mode, Slot,
     SlotTable, Tuple,
     config::{MAX_SERVICES, MAX_SLOTS, MAX_TABLES},
     exceptions, hash,
@@ -22,6 +22,7 @@ use super::{
     Datapath, DatapathError, GoneFlows, Unrecorded,
     load::maps_dir,
     read::{now, removed},
+    records::Records,
     words::Words,
 };
 
@@ -35,7 +36,7 @@ pub struct Swept {
     pub flows: usize,
     /// Records of flows that go the same way without.
     pub needless: usize,
-    /// Reply records without a flow.
+    /// What led from replies to flows that are no more.
     pub replies: usize,
     /// Slots whose flows need not be looked up any more.
     pub unrecorded: Unrecorded,
@@ -44,8 +45,7 @@ pub struct Swept {
 /// Sweeps the flow tables through handles of its own, so that it may run on another
 /// thread: a full table takes seconds to walk.
 pub struct Sweeper {
-    flows: HashMap<MapData, Tuple, Flow>,
-    replies: HashMap<MapData, Tuple, Reply>,
+    records: Records,
     direct: HashMap<MapData, Tuple, Direct>,
     exceptions: Words,
     round: Words,
@@ -73,12 +73,7 @@ impl Datapath {
             Words::new(name, data, len)
         };
         Ok(Sweeper {
-            flows: open("FLOWS")?
-                .try_into()
-                .map_err(DatapathError::map("FLOWS"))?,
-            replies: open("REPLIES")?
-                .try_into()
-                .map_err(DatapathError::map("REPLIES"))?,
+            records: Records::open(&self.options.pin_dir)?,
             direct: open("DIRECT")?
                 .try_into()
                 .map_err(DatapathError::map("DIRECT"))?,
@@ -111,54 +106,29 @@ impl Sweeper {
         swept.unrecorded.serial = self.serial.load(Ordering::Acquire);
         let entries = self.entries();
         let mut looked_up = self.looked_up(&entries);
-        let mut over = Vec::new();
-        let mut needless = Vec::new();
-        for (tuple, flow) in self.flows.iter().filter_map(Result::ok) {
-            if self.is_over(&tuple, &flow, now) {
-                over.push(tuple);
+        for record in self.records.iter() {
+            let (tuple, flow) = (&record.tuple, &record.flow);
+            if self.is_over(tuple, flow, now) {
+                swept.flows += usize::from(self.records.remove(&record));
                 continue;
             }
-            let Some((entry, index)) = self.place(&entries, &tuple) else {
+            let Some((entry, index)) = self.place(&entries, tuple) else {
                 continue;
             };
             let slot = self.slot(index);
             if slot.current() != flow.backend {
                 looked_up.remove(&index);
-            } else if !slot.records() && self.is_needless(entry, &flow) {
-                needless.push(tuple);
-            }
-        }
-        for tuple in over {
-            // A packet may have begun it anew since it was read.
-            let over = self
-                .flows
-                .get(&tuple, 0)
-                .is_ok_and(|flow| self.is_over(&tuple, &flow, now));
-            if over {
-                swept.flows += usize::from(removed("FLOWS", self.flows.remove(&tuple))?);
-            }
-        }
-        for tuple in needless {
-            // Unless the slot has changed since: then the record says where the flow began.
-            if self.serial.load(Ordering::Acquire) == swept.unrecorded.serial {
-                swept.needless += usize::from(removed("FLOWS", self.flows.remove(&tuple))?);
+            } else if !slot.records()
+                && self.is_needless(entry, flow)
+                // Where the slot has changed since, the record says where the flow began.
+                && self.serial.load(Ordering::Acquire) == swept.unrecorded.serial
+            {
+                swept.needless += usize::from(self.records.remove(&record));
             }
         }
         let slots = looked_up.into_iter();
         swept.unrecorded.slots = slots.map(|index| (index, self.slot(index))).collect();
-        let stray: Vec<_> = self
-            .replies
-            .iter()
-            .filter_map(Result::ok)
-            .filter(|(_, reply)| self.flows.get(&reply.flow, 0).is_err())
-            .map(|(key, reply)| (key, reply.flow))
-            .collect();
-        for (key, flow) in stray {
-            // The reply record of a new flow is stored just before the flow itself.
-            if self.flows.get(&flow, 0).is_err() {
-                swept.replies += usize::from(removed("REPLIES", self.replies.remove(&key))?);
-            }
-        }
+        swept.replies = self.records.remove_stray();
         self.forget_direct(now)?;
         self.clear_exceptions();
         Ok(swept)
@@ -190,8 +160,8 @@ impl Sweeper {
         // What was noted in the round before is stored by then.
         sleep(UNDER_WAY);
         let mut needed = vec![false; exceptions::LEN];
-        let replies = self.replies.keys().chain(self.direct.keys());
-        for reply in replies.filter_map(Result::ok) {
+        let direct = self.direct.keys().filter_map(Result::ok);
+        for reply in self.records.replies().chain(direct) {
             needed[exceptions::place(hash::tuple_hash(&reply, self.seed))] = true;
         }
         for (index, needed) in needed.chunks(size_of::<u64>()).enumerate() {
@@ -202,7 +172,9 @@ impl Sweeper {
                     *byte = 0;
                 }
             }
-            self.exceptions
+            // What has been noted since stays.
+            let _ = self
+                .exceptions
                 .exchange(index, old, u64::from_ne_bytes(bytes));
         }
     }
@@ -223,7 +195,7 @@ impl Sweeper {
         };
         match backend.mode() {
             Mode::Local => backend.restored != 0 && !entry.is_recorded(),
-            Mode::Dsr => flow.snat_addr.is_unspecified(),
+            Mode::Dsr => !flow.state.has(FlowState::NAT),
             Mode::Nat => false,
         }
     }

@@ -55,15 +55,16 @@ impl Words {
     /// The word at `index`; 0 beyond the end.
     pub(super) fn get(&self, index: usize) -> u64 {
         self.word(index)
-            .map_or(0, |word| word.load(Ordering::Relaxed))
+            .map_or(0, |word| word.load(Ordering::Acquire))
     }
 
-    /// Stores `new` where `old` stands; whoever has stored another word meanwhile has his way.
-    pub(super) fn exchange(&self, index: usize, old: u64, new: u64) {
-        if let Some(word) = self.word(index) {
-            // What failed was overtaken.
-            let _ = word.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed);
-        }
+    /// Stores `new` where `old` stands; false where another has stored another word meanwhile,
+    /// who has his way.
+    pub(super) fn exchange(&self, index: usize, old: u64, new: u64) -> bool {
+        self.word(index).is_some_and(|word| {
+            word.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+        })
     }
 
     /// Stores a word; true where that changed it. A packet sees the old or the new one,

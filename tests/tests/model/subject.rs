@@ -11,7 +11,7 @@ use std::{
 use lb_common::{Affinity, Client, Hook, Tuple as Key, Verdict};
 use naru::{
     compile::{compile, image::MapImage},
-    datapath::{self, Datapath, Options},
+    datapath::{self, Datapath, Options, Records},
     desired::{Desired, ServiceName, Surroundings},
 };
 use nix::{
@@ -41,8 +41,7 @@ pub(crate) type Verdicts = BTreeMap<(Hook, Verdict), (u64, u64)>;
 /// The loaded program.
 pub(crate) struct Subject {
     datapath: Datapath,
-    flows: Table<Key, lb_common::Flow>,
-    replies: Table<Key, lb_common::Reply>,
+    records: Records,
     direct: Table<Key, lb_common::Direct>,
     fragments: Table<Key, u64>,
     affinity: Table<Client, Affinity>,
@@ -68,7 +67,8 @@ impl Subject {
         datapath::preflight(&pins.0).expect("a kernel that can load the program");
         let datapath = Datapath::open(Options {
             pin_dir: pins.0.clone(),
-            max_flows: 1 << 16,
+            // All of it is read after each packet.
+            max_flows: 1 << 10,
             seed: SEED,
             // What waits for it to pass does so until it is told that it has.
             drain_window: Duration::ZERO,
@@ -82,8 +82,7 @@ impl Subject {
             .map(|device| (device.name, if_nametoindex(device.name).expect("it exists")))
             .collect();
         Self {
-            flows: table(&pins.0, "FLOWS"),
-            replies: table(&pins.0, "REPLIES"),
+            records: Records::open(&pins.0).expect("tables of flows"),
             direct: table(&pins.0, "DIRECT"),
             fragments: table(&pins.0, "FRAGMENTS"),
             affinity: table(&pins.0, "AFFINITY"),
@@ -99,8 +98,11 @@ impl Subject {
     /// Forgets all services and flows.
     pub(crate) fn clear(&mut self) {
         self.configure(&[]);
-        clear(&self.flows);
-        clear(&self.replies);
+        for record in self.records.iter() {
+            assert!(self.records.remove(&record), "nobody else is there");
+        }
+        assert_eq!(self.records.remove_stray(), 0, "what leads to no flow");
+        assert_eq!(self.records.iter().count(), 0, "flows");
         clear(&self.direct);
         clear(&self.fragments);
         clear(&self.affinity);
@@ -185,20 +187,29 @@ impl Subject {
 
     /// The record that the program has of a flow.
     pub(crate) fn flow(&self, tuple: &Tuple) -> Option<Flow> {
-        self.flows.borrow().get(&key(tuple), 0).ok().map(flow)
+        let key = key(tuple);
+        let record = self.records.iter().find(|record| record.tuple == key);
+        record.as_ref().map(flow)
     }
 
     pub(crate) fn flows(&self) -> BTreeMap<Tuple, Flow> {
-        all(&self.flows, |_, value| flow(value))
+        let records = self.records.iter();
+        records
+            .map(|record| (tuple(&record.tuple), flow(&record)))
+            .collect()
     }
 
     pub(crate) fn replies(&self) -> BTreeMap<Tuple, Reply> {
-        all(&self.replies, |_, value| Reply {
-            flow: tuple(&value.flow),
-            backend: value.backend.0,
-            service: value.service,
-            seen: value.seen,
-        })
+        let records = self.records.iter();
+        let replies = records.filter_map(|record| {
+            let reply = Reply {
+                flow: tuple(&record.tuple),
+                backend: record.flow.backend.0,
+                service: record.service,
+            };
+            Some((tuple(&record.reply?), reply))
+        });
+        replies.collect()
     }
 
     pub(crate) fn direct(&self) -> BTreeMap<Tuple, Direct> {

@@ -11,6 +11,7 @@ use std::{
 use aya::maps::{HashMap, Map, MapData};
 use lb_common::{ABI_VERSION, FlowState, Port, Tuple as Key};
 use memmap2::{MmapOptions, MmapRaw};
+use naru::datapath::Record;
 
 use crate::{
     reference::records::{Count, Flow, Seen},
@@ -103,13 +104,13 @@ pub(crate) fn tuple(key: &Key) -> Tuple {
     }
 }
 
-pub(crate) fn flow(value: lb_common::Flow) -> Flow {
-    let port = value.snat_port.get();
+pub(crate) fn flow(record: &Record) -> Flow {
+    let snat = record.snat();
     Flow {
-        backend: value.backend.0,
-        snat: (!value.snat_addr.is_unspecified()).then(|| (value.snat_addr.to_ip(), port)),
-        seen: seen(value.state),
-        expires: value.expires,
+        backend: record.flow.backend.0,
+        snat: snat.map(|(addr, port)| (addr.to_ip(), port.get())),
+        seen: seen(record.flow.state),
+        expires: record.flow.expires,
     }
 }
 

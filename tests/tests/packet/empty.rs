@@ -22,6 +22,9 @@ use nix::{errno::Errno, libc};
 /// Entries of an array that are looked at by one call.
 const BATCH: u32 = 4096;
 
+/// Entries of arrays that are looked at from the first to the last one.
+const ALL: u32 = 1 << 16;
+
 /// The commands of bpf(2) that are used here.
 #[derive(Clone, Copy)]
 #[repr(i64)]
@@ -79,8 +82,8 @@ fn empty(map: &MapInfo) {
     let fd = fd.as_fd();
     let name = map.name_as_str().unwrap_or_default();
     match map.map_type().unwrap() {
-        // Constants, and what programs say for people to read.
-        _ if name.contains(".rodata") || name == "AYA_LOGS" => {}
+        // Constants, what programs say for people to read, and what is drawn once.
+        _ if name.contains(".rodata") || ["AYA_LOGS", "SECRET"].contains(&name) => {}
         MapType::Hash | MapType::LruHash | MapType::LpmTrie => empty_hash(fd, map.key_size()),
         MapType::Array => empty_array(fd, map.value_size(), map.max_entries()),
         MapType::PerCpuArray => {
@@ -107,8 +110,8 @@ fn empty_hash(map: BorrowedFd<'_>, key_size: u32) {
     }
 }
 
-/// Zeroes what is not zero. Places are given out from the lowest on, so that a long
-/// stretch of zeros is the end: the whole of the largest array would take seconds.
+/// Zeroes what is not zero. In the largest arrays places are given out from the lowest on, so
+/// that a long stretch of zeros is the end: the whole of them would take seconds.
 fn empty_array(map: BorrowedFd<'_>, value_size: u32, len: u32) {
     let size = value_size as usize;
     let mut zero = vec![0_u8; size];
@@ -126,7 +129,7 @@ fn empty_array(map: BorrowedFd<'_>, value_size: u32, len: u32) {
             }
             index += 1;
         }
-        if !dirty || count == 0 {
+        if !dirty && len > ALL || count == 0 {
             return;
         }
         after = Some(last);

@@ -18,7 +18,7 @@ use std::{
 
 use aya::maps::{HashMap, Map, MapData};
 use lb_common::Tuple;
-use naru::datapath::{self, Datapath, GoneFlows, Options};
+use naru::datapath::{self, Datapath, GoneFlows, Options, Records};
 
 use crate::empty;
 
@@ -71,7 +71,8 @@ impl Loaded {
         datapath::preflight(&pin_dir).unwrap();
         let options = Options {
             pin_dir: pin_dir.clone(),
-            max_flows: 1 << 16,
+            // All of it is looked through after each case.
+            max_flows: 1 << 15,
             gone_flows,
             // Ended by the cases, when it suits them.
             drain_window: Duration::ZERO,
@@ -131,6 +132,11 @@ impl Lease {
             options,
             pins,
         }))
+    }
+
+    /// The records of flows.
+    pub(crate) fn records(&self) -> Records {
+        Records::open(&self.0.as_ref().unwrap().pins.0).unwrap()
     }
 
     /// How many entries a map has that tells something of values `V` by packets' addresses.

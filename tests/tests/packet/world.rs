@@ -9,9 +9,7 @@ use std::{
     time::Duration,
 };
 
-use lb_common::{
-    Algorithm, Direct, Flow, Hook, Protocol, Reply, Verdict, config::DEFAULT_SNAT_PORTS, maglev,
-};
+use lb_common::{Algorithm, Direct, Hook, Protocol, Verdict, config::DEFAULT_SNAT_PORTS, maglev};
 use naru::{
     compile::compile,
     datapath::{Applied, GoneFlows},
@@ -304,8 +302,8 @@ impl World {
 
     /// How many flows have a record, and how many replies.
     pub(crate) fn recorded(&self) -> (usize, usize) {
-        let flows = self.datapath.count::<Flow>("FLOWS");
-        (flows, self.datapath.count::<Reply>("REPLIES"))
+        let records = self.datapath.records();
+        (records.iter().count(), records.replies().count())
     }
 
     /// How many connections are known that came by no frontend.

@@ -189,6 +189,7 @@ impl State {
         opens: bool,
     ) {
         let backend = self.backends[&flow.backend];
+        let mut replies = None;
         if backend.local || flow.snat.is_some() {
             let reply = self.towards(tuple, &backend, flow).reversed();
             // What an earlier flow has left there is no more.
@@ -208,12 +209,14 @@ impl State {
                     flow: *tuple,
                     backend: flow.backend,
                     service: entry.service,
-                    seen: 0,
                 };
-                self.replies.insert(reply, whose);
+                replies = Some((reply, whose));
             }
         }
         if records {
+            // A record takes the place of the one that there was, and of what led there.
+            self.replies.retain(|_, it| it.flow != *tuple);
+            self.replies.extend(replies);
             self.flows.insert(*tuple, *flow);
         } else if !backend.local {
             self.note("begins by dsr without a record");

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     node,
-    wire::{FIN, RST, SYN, TCP, Tuple, UDP},
+    wire::{SYN, TCP, Tuple, UDP},
 };
 
 impl State {
@@ -28,26 +28,18 @@ impl State {
 
     /// The flow that a backend's packet belongs to, kept fresh.
     pub(super) fn reply(&mut self, packet: &Packet, now: u32) -> Option<Reply> {
-        let reply = self.replies.get_mut(&packet.tuple())?;
+        let reply = *self.replies.get(&packet.tuple())?;
         let flags = packet.flags();
-        // Once a tick is enough, but for packets that change what the flow is.
-        if reply.seen == now && flags & (SYN | FIN | RST) == 0 {
-            return Some(*reply);
+        let flow = self.flows.get_mut(&reply.flow)?;
+        // A backend that opens a connection answers somebody who reached it directly,
+        // by a port that a flow had before: so is all that follows.
+        if flags & SYN != 0 && (flow.seen.closing() || now > flow.expires) {
+            self.replies.remove(&packet.tuple());
+            return None;
         }
-        if let Some(flow) = self.flows.get_mut(&reply.flow) {
-            // A backend that opens a connection answers somebody who reached it directly,
-            // by a port that a flow had before: so is all that follows.
-            if flags & SYN != 0 && (flow.seen.closing() || now > flow.expires) {
-                self.replies.remove(&packet.tuple());
-                return None;
-            }
-            if flow.backend == reply.backend {
-                flow.seen = flow.seen.after_backend(flags);
-                flow.expires = now + flow.seen.timeout(packet.protocol == TCP);
-            }
-        }
-        reply.seen = now;
-        Some(*reply)
+        flow.seen = flow.seen.after_backend(flags);
+        flow.expires = now + flow.seen.timeout(packet.protocol == TCP);
+        Some(reply)
     }
 
     /// Decides over a client's packet to a service.
@@ -130,6 +122,7 @@ impl State {
             expires: 0,
         };
         flow.expires = now + flow.seen.timeout(true);
+        self.replies.retain(|_, it| it.flow != packet.tuple());
         self.flows.insert(packet.tuple(), flow);
     }
 

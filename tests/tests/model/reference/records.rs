@@ -96,8 +96,6 @@ pub(crate) struct Reply {
     pub(crate) flow: Tuple,
     pub(crate) backend: u32,
     pub(crate) service: u32,
-    /// The tick in which a reply last refreshed the flow; 0 before the first.
-    pub(crate) seen: u32,
 }
 
 /// The ports of a fragmented packet and the last tick in which they count, by its

@@ -1,0 +1,166 @@
+//! The tables of flows: buckets of cells.
+//!
+//! A tuple may stand in two buckets, and mostly stands in the first. A bucket is two cache lines
+//! that are read at once, and says all that most packets ask, so that one of a million flows costs
+//! one miss; in a hash table of the kernel's it costs several, one after the other: its bucket, and
+//! what is chained there, each with the key that is compared.
+
+use crate::{Tuple, hash};
+
+/// Cells of a bucket.
+pub const WAYS: u32 = 8;
+
+/// Value of maps `FLOWS` and `REPLIES`, 128 bytes: some of their cells.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bucket(pub [Cell; WAYS as usize]);
+
+/// What a table has of one tuple, 16 bytes, each word read and written as a whole.
+///
+/// Word 0 says whose it is, in bits 8–63, see [`Key::mark`]; its lowest byte and word 1 are the
+/// table's. A cell with word 0 of [`Self::FREE`] is nobody's, one of [`Self::BUSY`] is about to
+/// be somebody's: whoever has put that there owns the cell.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cell(pub [u64; 2]);
+
+impl Cell {
+    /// Word 0 of one that is nobody's.
+    pub const FREE: u64 = 0;
+    /// Word 0 of one that is about to be somebody's.
+    pub const BUSY: u64 = 1 << 8;
+    /// The bits of word 0 that say whose it is.
+    pub const MARK: u64 = !0xff;
+    /// Set in every mark, and in neither of the others.
+    pub const TAKEN: u64 = 1 << 63;
+
+    /// Whether it is somebody's.
+    #[inline(always)]
+    pub const fn is_taken(self) -> bool {
+        self.0[0] & Self::TAKEN != 0
+    }
+}
+
+/// Where a tuple may stand in a table, and what tells it from all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// What word 0 of its cell says, in bits 8–63; the others are 0. Among a million flows there
+    /// are two with the same one hardly ever (n²/2⁵⁶ is 2⁻¹⁶); who stores a tuple finds out.
+    pub mark: u64,
+    /// The bucket where it is looked for first.
+    pub first: u32,
+    /// The other one, which rarely is the same.
+    pub second: u32,
+}
+
+impl Key {
+    /// The key of a tuple in a table of that many `buckets`, under a secret of the node's, so
+    /// that clients cannot tell which tuples share a bucket.
+    #[inline(always)]
+    pub const fn new(tuple: &Tuple, secret: u64, buckets: u32) -> Self {
+        let hash = hash::tuple_hash(tuple, secret);
+        Self {
+            mark: hash & Cell::MARK | Cell::TAKEN,
+            first: hash::reduce(hash, buckets),
+            second: hash::reduce(hash.wrapping_mul(APART), buckets),
+        }
+    }
+}
+
+/// Odd, so that no two hashes become one.
+const APART: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// How many buckets a table has that is to hold `entries`: room for half as many more, since a
+/// tuple that finds both of its buckets full takes another's place. With so many that is one in
+/// 100,000.
+pub const fn buckets(entries: u32) -> u32 {
+    let wanted = (entries as u64 * 3 / 2).div_ceil(WAYS as u64);
+    // Places are numbers of 32 bits.
+    if wanted < MOST as u64 {
+        wanted as u32 + 1
+    } else {
+        MOST
+    }
+}
+
+const MOST: u32 = 1 << 25;
+
+/// Value of map `ENDS`, 128 bytes, by the place of a flow's cell in `FLOWS`: bucket times
+/// [`WAYS`], and which cell of it. All of the flow that its packets do not need to find their
+/// backend.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ends {
+    /// Its client's packet.
+    pub from: Tuple,
+    /// That packet as its backend sees it; of protocol 0 where no replies are looked for.
+    pub to: Tuple,
+    /// Index of its service, for the counters.
+    pub service: u32,
+    /// The place of the cell in `REPLIES` that its replies are found by; [`Self::NONE`] without
+    /// one.
+    pub reply: u32,
+    pad: [u32; 10],
+}
+
+impl Ends {
+    /// No place.
+    pub const NONE: u32 = u32::MAX;
+}
+
+const _: () = assert!(size_of::<Ends>() == 128 && size_of::<Bucket>() == 128);
+
+#[cfg(test)]
+mod tests {
+    use core::net::Ipv4Addr;
+
+    use super::*;
+    use crate::{Addr, Port};
+
+    const BUCKETS: u32 = 1_000;
+
+    fn keys() -> impl Iterator<Item = Key> {
+        let vip = Addr::from(Ipv4Addr::new(192, 168, 56, 11));
+        (0..16_u32).flat_map(move |client| {
+            (0..4_000).map(move |port| {
+                let src = Ipv4Addr::from(0x0a00_0000 + client).into();
+                let tuple = Tuple::new(src, Port::new(port), vip, Port::new(80), 6);
+                Key::new(&tuple, 7, BUCKETS)
+            })
+        })
+    }
+
+    #[test]
+    fn tuples_spread_over_both_of_their_buckets() {
+        // 64,000 tuples, 64 a bucket, of the first and of the second; also of the second among
+        // those that share a first one.
+        let mut counts = vec![[0_u32; 3]; BUCKETS as usize];
+        for key in keys() {
+            counts[key.first as usize][0] += 1;
+            counts[key.second as usize][1] += 1;
+            counts[(key.first ^ key.second) as usize % BUCKETS as usize][2] += 1;
+        }
+        // Six standard deviations.
+        let even = |n: &u32| (16..=112).contains(n);
+        assert!(counts.iter().all(|it| it[..2].iter().all(even)));
+        assert!(counts[1..].iter().all(|it| it[2] < 300), "they go together");
+    }
+
+    #[test]
+    fn a_mark_is_neither_free_nor_busy_and_leaves_a_byte() {
+        for key in keys() {
+            assert!(Cell([key.mark, 0]).is_taken());
+            assert_eq!(key.mark & !Cell::MARK, 0);
+        }
+        assert!(!Cell([Cell::FREE, 0]).is_taken() && !Cell([Cell::BUSY, 0]).is_taken());
+    }
+
+    #[test]
+    fn a_table_has_room_for_what_it_is_to_hold() {
+        for entries in [1, 3, 4, 1_000, 1 << 18, 1_000_000] {
+            let room = buckets(entries) * WAYS;
+            assert!(room * 2 >= entries * 3 && room <= entries * 3 / 2 + 16);
+        }
+        assert_eq!(buckets(u32::MAX), MOST);
+    }
+}

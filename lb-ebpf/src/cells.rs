@@ -1,0 +1,278 @@
+//! The cells of the tables of flows, see [`lb_common::cell`]: how they are found, taken, changed
+//! and given up, on several CPUs at a time.
+//!
+//! Whoever finds a cell reads its second word between two looks at its first one, so that both
+//! are of one tuple. Whoever takes one puts [`Cell::BUSY`] there by compare-and-swap, which only
+//! one can, fills in all else, and puts the tuple's mark there last. (That the order in memory is
+//! this one, x86 sees to; elsewhere a packet that comes while its flow's cell changes hands may
+//! be sent where the other flow goes.)
+//!
+//! There are no branches where a number will do: the verifier walks each side of each.
+
+use aya_ebpf::btf_maps::Array;
+use lb_common::{
+    Bucket, Cell, Tuple,
+    cell::{Key, WAYS},
+    config::DEFAULT_BUCKETS,
+};
+
+use crate::{
+    maps::{BUCKETS, MMAPABLE, SECRET},
+    packet::opaque,
+};
+
+/// A table of flows.
+pub type Table = Array<Bucket, DEFAULT_BUCKETS, MMAPABLE>;
+
+/// What a cell that nobody may take is worth.
+const KEPT: u64 = 1 << 40;
+/// What that of a flow is, and as much more as it has ticks left.
+const OCCUPIED: u64 = 16;
+/// Bits of the number of a cell in two buckets.
+const PLACES: u32 = 4;
+
+/// A cell, and what it said when it was read.
+#[derive(Clone, Copy)]
+pub struct Found {
+    /// Its bucket times [`WAYS`], and which one it is of that.
+    pub place: u32,
+    /// What it said.
+    pub cell: Cell,
+}
+
+/// Where a tuple may stand in either table.
+#[inline(always)]
+pub fn key(tuple: &Tuple) -> Key {
+    let secret = SECRET.get(0).copied().unwrap_or_default();
+    Key::new(tuple, secret, BUCKETS.load())
+}
+
+/// The cell with the mark of a key. That it is the tuple's is nearly certain; where it matters,
+/// the tuple itself stands in [`lb_common::Ends`].
+#[inline(always)]
+pub fn find(table: &'static Table, key: &Key) -> Option<Found> {
+    let mut bucket = key.first;
+    let mut ways = marked(table, bucket, key.mark);
+    if ways == 0 {
+        bucket = key.second;
+        ways = marked(table, bucket, key.mark);
+        if ways == 0 {
+            return None;
+        }
+    }
+    let place = bucket.wrapping_mul(WAYS) | first(ways);
+    let cell = read(table, place)?;
+    (cell.0[0] & Cell::MARK == key.mark).then_some(Found { place, cell })
+}
+
+/// What a cell says now.
+#[inline(always)]
+pub fn read(table: &'static Table, place: u32) -> Option<Cell> {
+    let words = words(table, place)?;
+    // SAFETY: two aligned words of a map value. The first one is read last, see above.
+    let second = unsafe { words.add(1).read_volatile() };
+    // SAFETY: as above.
+    Some(Cell([unsafe { words.read_volatile() }, second]))
+}
+
+/// Takes a cell for a key that has none: a free one, or that of the flow which ends soonest.
+/// It is [`Cell::BUSY`] then, and what it said before is what is given.
+///
+/// Of two buckets with room it takes the one with more, or the first if that has one cell less:
+/// what stands there is found sooner.
+#[inline(always)]
+pub fn take(table: &'static Table, key: &Key, worth: impl Fn(Cell) -> u64 + Copy) -> Option<Found> {
+    let first = cheapest(table, key.first, worth, 0)?;
+    let second = cheapest(table, key.second, worth, 1)? | u64::from(WAYS);
+    let least = lesser(first, second);
+    let (wanted, which) = (least >> PLACES, least as u32 & (2 * WAYS - 1));
+    if wanted >= KEPT {
+        return None;
+    }
+    let elsewhere = 0_u32.wrapping_sub(opaque(u64::from(which / WAYS)) as u32);
+    let bucket = key.first ^ (key.first ^ key.second) & elsewhere;
+    let place = bucket.wrapping_mul(WAYS) | which % WAYS;
+    let found = Found {
+        place,
+        cell: read(table, place)?,
+    };
+    // Another CPU may have been first.
+    let now = worth(found.cell);
+    let same = now == wanted || now == 0 && wanted < OCCUPIED;
+    (same && claim(table, found)).then_some(found)
+}
+
+/// Takes the very cell that was found, to put another in its place.
+#[inline(always)]
+pub fn claim(table: &'static Table, found: Found) -> bool {
+    words(table, found.place).is_some_and(|words| exchange(words, found.cell.0[0], Cell::BUSY))
+}
+
+/// What a cell is worth where free ones are wanted alone.
+#[inline(always)]
+pub fn only_free(cell: Cell) -> u64 {
+    (opaque(cell.0[0] >> 63) | opaque(cell.0[0] >> 8 & 1)) * KEPT
+}
+
+/// The same where flows make room that end soonest; they expire in the tick in the upper half of
+/// word 1.
+#[inline(always)]
+pub fn by_ticks_left(cell: Cell, now: u32) -> u64 {
+    let taken = 0_u64.wrapping_sub(opaque(cell.0[0] >> 63));
+    let left = ((cell.0[1] >> 32) as u32).wrapping_sub(now);
+    let over = 0_u32.wrapping_sub(opaque(u64::from(left >> 31)) as u32);
+    let busy = !taken & opaque(cell.0[0] >> 8 & 1);
+    taken & (OCCUPIED + u64::from(left & !over)) | busy * KEPT
+}
+
+/// Puts the words of a cell that was taken in place.
+#[inline(always)]
+pub fn publish(table: &'static Table, place: u32, cell: Cell) {
+    if let Some(words) = words(table, place) {
+        // SAFETY: two aligned words of a map value; nobody else changes a busy cell.
+        unsafe { words.add(1).write_volatile(cell.0[1]) };
+        // It orders all that was written before, and all that is read after.
+        exchange(words, Cell::BUSY, cell.0[0]);
+    }
+}
+
+/// Gives a cell that was taken up.
+#[inline(always)]
+pub fn release(table: &'static Table, place: u32) {
+    if let Some(words) = words(table, place) {
+        // SAFETY: as above.
+        unsafe { words.write_volatile(Cell::FREE) };
+    }
+}
+
+/// Takes and gives up a cell whose second word is `owner`, if it still is.
+#[inline(always)]
+pub fn withdraw(table: &'static Table, place: u32, owner: u32) {
+    let Some(words) = words(table, place) else {
+        return;
+    };
+    // SAFETY: within the cell. Nobody takes one that is taken: it stays so until here.
+    unsafe {
+        let taken = Cell([words.read_volatile(), 0]).is_taken();
+        if taken && exchange(words.add(1), owner.into(), u64::MAX) {
+            words.write_volatile(Cell::FREE);
+        }
+    }
+}
+
+/// Changes a cell, unless it has changed since it was found.
+#[inline(always)]
+pub fn change(table: &'static Table, found: Found, to: Cell) {
+    let Cell([first, second]) = found.cell;
+    if to == found.cell {
+        return;
+    }
+    let Some(words) = words(table, found.place) else {
+        return;
+    };
+    // What fails was overtaken by another packet, whose word is as good, or the cell is not the
+    // tuple's any more.
+    // SAFETY: within the cell.
+    if second != to.0[1] && !exchange(unsafe { words.add(1) }, second, to.0[1]) {
+        return;
+    }
+    if first != to.0[0] {
+        exchange(words, first, to.0[0]);
+    }
+}
+
+/// Whether another cell than the one at `place` has the mark of a key, too.
+#[inline(always)]
+pub fn is_contested(table: &'static Table, key: &Key, place: u32) -> bool {
+    let own = |bucket: u32| u32::from(place / WAYS == bucket) << (place % WAYS);
+    let first = marked(table, key.first, key.mark) & !own(key.first);
+    let second = marked(table, key.second, key.mark) & !own(key.second);
+    first | second != 0
+}
+
+#[inline(always)]
+fn words(table: &'static Table, place: u32) -> Option<*mut u64> {
+    let bucket = table.get_ptr_mut(place / WAYS)?;
+    // SAFETY: within the bucket.
+    Some(unsafe { bucket.cast::<Cell>().add((place % WAYS) as usize) }.cast())
+}
+
+/// Which cells of a bucket have a mark: one bit each.
+#[inline(always)]
+fn marked(table: &'static Table, bucket: u32, mark: u64) -> u32 {
+    let Some(words) = table.get_ptr_mut(bucket) else {
+        return 0;
+    };
+    let words: *mut u64 = words.cast();
+    let mut ways = 0;
+    for way in 0..WAYS {
+        // SAFETY: a word of the bucket.
+        let word = unsafe { words.add(2 * way as usize).read_volatile() };
+        // 0 alone is less than 1.
+        let differs = opaque((word ^ mark) >> 8);
+        ways |= ((differs.wrapping_sub(1) >> 63) as u32) << way;
+    }
+    ways
+}
+
+/// The lowest bit that is set of eight: of two cells with one mark everybody sees the same.
+#[inline(always)]
+const fn first(ways: u32) -> u32 {
+    let lowest = ways & 0_u32.wrapping_sub(ways);
+    // What a de Bruijn sequence makes of each of the eight, and which one that was.
+    const SEQUENCE: u32 = 0b0001_1101;
+    const WHICH: u32 = {
+        let (mut which, mut way) = (0, 0);
+        while way < 8 {
+            which |= way << (4 * ((SEQUENCE << way) >> 5 & 7));
+            way += 1;
+        }
+        which
+    };
+    WHICH >> (4 * (lowest.wrapping_mul(SEQUENCE) >> 5 & 7)) & 7
+}
+
+/// The cheapest cell of a bucket: its worth in bits 4 and up, which one it is in 0–2. A free one
+/// is worth how many are taken, and as much more as is said.
+#[inline(always)]
+fn cheapest(
+    table: &'static Table,
+    bucket: u32,
+    worth: impl Fn(Cell) -> u64 + Copy,
+    more: u64,
+) -> Option<u64> {
+    let words: *mut u64 = table.get_ptr_mut(bucket)?.cast();
+    let cell = |way: usize| {
+        // SAFETY: words of the bucket.
+        let [second, first] = [1, 0].map(|n| unsafe { words.add(2 * way + n).read_volatile() });
+        Cell([first, second])
+    };
+    let mut taken = more;
+    let mut least = u64::MAX >> 1;
+    for way in 0..WAYS as usize {
+        taken += opaque(cell(way).0[0] >> 63);
+    }
+    for way in 0..WAYS as usize {
+        let cell = cell(way);
+        let free = opaque(cell.0[0] >> 63).wrapping_sub(1) & taken;
+        least = lesser(least, (worth(cell) + free) << PLACES | way as u64);
+    }
+    Some(least)
+}
+
+/// The lesser of two numbers of less than 63 bits.
+#[inline(always)]
+fn lesser(a: u64, b: u64) -> u64 {
+    let apart = b.wrapping_sub(a);
+    let less = 0_u64.wrapping_sub(opaque(apart >> 63));
+    a.wrapping_add(apart & less)
+}
+
+/// Compare-and-swap, which `core::sync::atomic` does not have for this target; the instruction
+/// exists from kernel 5.12 on.
+#[inline(always)]
+fn exchange(word: *mut u64, old: u64, new: u64) -> bool {
+    use core::intrinsics::{AtomicOrdering::SeqCst, atomic_cxchg};
+    // SAFETY: an aligned word of a map value.
+    unsafe { atomic_cxchg::<u64, { SeqCst }, { SeqCst }>(word, old, new) }.1
+}

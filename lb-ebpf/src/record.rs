@@ -1,0 +1,148 @@
+//! The records of flows: their cells in `FLOWS`, where they begin and end in `ENDS`, and the cells
+//! in `REPLIES` that lead there from what their backends send.
+
+use lb_common::{BackendId, Cell, Ends, Flow, Protocol, Tuple, Verdict};
+
+use crate::{
+    cells::{self, Found},
+    count, exceptions,
+    headers::Headers,
+    maps::{ENDS, FLOWS, REPLIES, dry_run},
+    work::{Recorded, Work},
+};
+
+/// The record of a client's packet, if there is one, be it of a flow that is over.
+#[inline(always)]
+pub fn find(client: &Tuple) -> Option<(Found, &'static Ends)> {
+    let found = cells::find(&FLOWS, &cells::key(client))?;
+    let ends = ends(found.place)?;
+    ends.from.is_same(client).then_some((found, ends))
+}
+
+/// The same of a backend's packet; what is found is the flow's cell.
+#[inline(always)]
+pub fn find_reply(reply: &Tuple) -> Option<(Found, &'static Ends)> {
+    let (found, ends) = answered(reply)?;
+    found.cell.is_taken().then_some((found, ends))
+}
+
+/// The same, also where the flow's cell is changing hands.
+#[inline(always)]
+fn answered(reply: &Tuple) -> Option<(Found, &'static Ends)> {
+    let place = cells::find(&REPLIES, &cells::key(reply))?.cell.0[1] as u32;
+    let ends = ends(place)?;
+    let cell = cells::read(&FLOWS, place)?;
+    let found = Found { place, cell };
+    ends.to.is_reverse(reply).then_some((found, ends))
+}
+
+#[inline(always)]
+fn ends(place: u32) -> Option<&'static Ends> {
+    // SAFETY: a map value outlives the program run. Other CPUs may write it when the flow's cell
+    // changes hands; whoever reads half of that finds another tuple than it looks for.
+    ENDS.get_ptr(place).map(|ends| unsafe { &*ends })
+}
+
+/// Whether no other live flow has the tuple that replies to [`Work::to`] have, which is left in
+/// [`Work::reply_key`]; one that is closed by FIN only counts as over where `closed_too`. One that
+/// is over and has it, or an earlier one of the same client's, is left in [`Work::held`].
+#[inline(always)]
+pub fn is_free(headers: &Headers, now: u32, closed_too: bool, work: &mut Work) -> bool {
+    work.reply_key = work.to.reversed();
+    work.held = Ends::NONE;
+    let Some((found, ends)) = answered(&work.reply_key) else {
+        return true;
+    };
+    let own = ends.from.is_same(&headers.tuple);
+    let flow = Flow::read(found.cell);
+    let tcp = headers.tuple.protocol == Protocol::Tcp as u8;
+    let closed = flow.state.is_reset() | (closed_too & flow.state.is_closed());
+    // No short circuits: every branch here doubles what the verifier walks.
+    let over = (found.cell.0[0] == Cell::FREE) | flow.is_expired(now) | (tcp & closed);
+    // Who is about to have it has it.
+    if !own & (!over | (found.cell.0[0] == Cell::BUSY)) {
+        return false;
+    }
+    work.held = found.place;
+    true
+}
+
+/// Takes the tuple of its replies from the flow in [`Work::held`].
+#[inline(always)]
+pub fn forget_held(work: &Work) {
+    if !dry_run()
+        && let Some(ends) = ends(work.held)
+    {
+        forget_reply(ends.reply, work.held);
+    }
+}
+
+/// Takes the tuple of its replies from the flow at `owner`, if it still has that by this cell.
+#[inline(always)]
+pub fn forget_reply(reply: u32, owner: u32) {
+    cells::withdraw(&REPLIES, reply, owner);
+}
+
+/// Records [`Work::flow`] as [`Work::recorded`] says, its replies as those to [`Work::to`], which
+/// [`is_free`] has looked at.
+#[inline(always)]
+pub fn store(headers: &Headers, work: &Work) -> Result<(), Verdict> {
+    if dry_run() {
+        return Ok(());
+    }
+    forget_held(work);
+    let key = cells::key(&headers.tuple);
+    let found = match cells::find(&FLOWS, &key) {
+        Some(found) => {
+            // Another tuple with the same mark: one of the two must do without.
+            let same = ends(found.place).is_some_and(|ends| ends.from.is_same(&headers.tuple));
+            if !same {
+                return Err(Verdict::TupleClash);
+            }
+            cells::claim(&FLOWS, found).then_some(found)
+        }
+        None => {
+            let now = work.now;
+            cells::take(&FLOWS, &key, |cell| cells::by_ticks_left(cell, now))
+        }
+    };
+    let place = found.ok_or(Verdict::TableFull)?.place;
+    let ends = ENDS.get_ptr_mut(place).ok_or(Verdict::TableFull)?;
+    // SAFETY: a map value outlives the program run, and the cell is this run's.
+    let ends = unsafe { &mut *ends };
+    // The flow that was here before.
+    forget_reply(ends.reply, place);
+    ends.from = headers.tuple;
+    ends.to = work.to;
+    ends.service = work.flow_service;
+    ends.reply = Ends::NONE;
+    if work.recorded == Recorded::BothWays as u32 {
+        let taken = lead(place, work);
+        if taken.is_none() {
+            cells::release(&FLOWS, place);
+        }
+        ends.reply = taken.ok_or(Verdict::TupleClash)?;
+    } else {
+        ends.to.protocol = 0;
+    }
+    cells::publish(&FLOWS, place, work.flow.cell(key.mark));
+    if work.flow.backend != BackendId::FORMER {
+        count::flow(work.flow_service, work.flow.backend);
+    }
+    Ok(())
+}
+
+/// Makes [`Work::reply_key`] lead to the flow at `place`; gives the cell that does.
+#[inline(always)]
+fn lead(place: u32, work: &Work) -> Option<u32> {
+    exceptions::note(&work.reply_key);
+    let key = cells::key(&work.reply_key);
+    let reply = cells::take(&REPLIES, &key, cells::only_free)?.place;
+    cells::publish(&REPLIES, reply, Cell([key.mark, place.into()]));
+    // Of two CPUs that want the same tuple at least one finds the other here.
+    if cells::is_contested(&REPLIES, &key, reply) {
+        forget_reply(reply, place);
+        return None;
+    }
+    Some(reply)
+}
