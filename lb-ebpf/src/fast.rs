@@ -1,47 +1,33 @@
-//! The short way of most packets: those for nobody here, and those of flows that their slot says
-//! all about. Whatever is not plain takes the long way, which comes to the same.
+//! The short way of most packets: those for nobody here, and those of flows that their slot or their
+//! record says all about. Whatever is not plain takes the long way, which comes to the same.
 
 use aya_ebpf::{bindings::xdp_action, helpers::generated::bpf_jiffies64};
 use lb_common::{
-    Addr, Backend, Entry, Family, Frontend, Hook, Hop, Mode, Near, Port, Protocol, Tuple, Verdict,
-    checksum::Delta,
+    Addr, Backend, Ends, Entry, Flow, Frontend, Hook, Hop, Mode, Near, Verdict,
     device::{handing, is_handed, word},
-    filter,
-    flow::tcp_flag,
-    hop,
+    filter, hop,
 };
 
 use crate::{
-    count, direct, exceptions, flow,
-    frame::{Context, Frame, IPV4_CHECKSUM, address_offsets, transport_checksum},
+    cells, count, direct, exceptions, flow,
+    frame::{Context, Frame},
     headers::Headers,
-    maps::{EPOCH, FAST, FILTER, FRONTENDS, HOPS, NEAR},
+    maps::{BACKENDS, ENDS, EPOCH, FAST, FILTER, FLOWS, FRONTENDS, HOPS, NEAR},
     packet::View,
-    parse::{ETH_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_LEN, IPV6_LEN, MORE_V4, OFFSET_V4},
+    parse::ETH_LEN,
+    plain::{Plain, network, transport},
+    record,
+    route::{self, Way},
     table,
-    transport::{TCP_LEN, UDP_LEN},
     work::Work,
 };
 
-/// What a plain network header says: no options, no fragment, in a frame without tags.
-struct Network {
-    src: Addr,
-    dst: Addr,
-    protocol: u8,
-    ttl: u8,
-    /// Offset of the transport header.
-    l4: usize,
-    /// Offset of the packet's end.
-    end: usize,
-}
-
-/// What follows it, if that is TCP or UDP.
-struct Plain {
-    tuple: Tuple,
-    l4: usize,
-    end: usize,
-    /// TCP flags; 0 for UDP.
-    flags: u8,
+/// How a packet goes on.
+struct Course {
+    backend: &'static Backend,
+    mode: Mode,
+    /// Where its flow begins and ends, by `nat`.
+    ends: Option<&'static Ends>,
 }
 
 /// What comes in at XDP: its action if this is all about it.
@@ -53,24 +39,32 @@ pub fn run(ctx: Context<'_>) -> Option<u32> {
         return Some(xdp_action::XDP_PASS);
     }
     let packet = transport(ctx.view, &network)?;
+    let own = mac(ctx.view, 0)?;
+    let near = NEAR.get(ctx.ifindex % Near::LEN as u32)?;
+    if packet.ttl <= 1 || !near.takes(ctx.ifindex, own) {
+        return None;
+    }
     let tuple = &packet.tuple;
     let frontend = Frontend::new(tuple.dst, tuple.dst_port, tuple.protocol);
     // SAFETY: the value is one word.
-    let entry = *unsafe { FRONTENDS.get(frontend) }?;
-    let place = table::fixed(tuple, table::table(entry.service()));
-    if !entry.is_plain() || !place.slot.is_settled() || network.ttl <= 1 {
+    let Some(&entry) = (unsafe { FRONTENDS.get(frontend) }) else {
+        return answer(ctx, &packet);
+    };
+    if !entry.is_plain() {
         return None;
     }
-    let backend = flow::backend(place.slot.current())?;
-    let own = mac(ctx.view, 0)?;
-    let near = NEAR.get(ctx.ifindex % Near::LEN as u32)?;
-    if !near.takes(ctx.ifindex, own) {
-        return None;
-    }
-    let (action, verdict) = match backend.mode() {
-        Mode::Dsr => hand_over(ctx, &packet, backend, own)?,
-        Mode::Local => deliver(ctx.view, &packet, entry, backend)?,
-        Mode::Nat => return None,
+    let course = match by_slot(&packet, entry) {
+        Some(course) => course,
+        None => by_record(&packet, entry)?,
+    };
+    let backend = course.backend;
+    let (action, verdict) = match course.mode {
+        Mode::Dsr => (hand_over(ctx, &packet, backend, own)?, Verdict::ForwardDsr),
+        Mode::Local if packet.redirect(ctx.view, backend) => {
+            (xdp_action::XDP_PASS, Verdict::ForwardLocal)
+        }
+        Mode::Nat => (send(ctx, &packet, &course, own)?, Verdict::ForwardNat),
+        Mode::Local => return None,
     };
     let bytes = packet.end as u64;
     count::verdict(Hook::Xdp, verdict, bytes);
@@ -79,6 +73,105 @@ pub fn run(ctx: Context<'_>) -> Option<u32> {
         count::flow(entry.service(), backend.id);
     }
     Some(action)
+}
+
+/// How a packet goes whose slot says all about it.
+#[inline(always)]
+fn by_slot(packet: &Plain, entry: Entry) -> Option<Course> {
+    let place = table::fixed(&packet.tuple, table::table(entry.service()));
+    if !place.slot.is_settled() {
+        return None;
+    }
+    let backend = flow::backend(place.slot.current())?;
+    let mode = backend.mode();
+    let unrecorded = match mode {
+        Mode::Dsr => true,
+        Mode::Local => {
+            packet.is_tcp() && backend.restored != 0 && !entry.is_recorded() && !packet.opens()
+        }
+        Mode::Nat => false,
+    };
+    unrecorded.then_some(Course {
+        backend,
+        mode,
+        ends: None,
+    })
+}
+
+/// How one goes that changes nothing in what its record says, but for how long that counts.
+#[inline(always)]
+fn by_record(packet: &Plain, entry: Entry) -> Option<Course> {
+    if packet.turns() {
+        return None;
+    }
+    let now = flow::now();
+    let found = cells::find(&FLOWS, &cells::key(&packet.tuple))?;
+    let flow = Flow::read(found.cell);
+    if flow.is_expired(now) || flow.state.is_closing() {
+        return None;
+    }
+    let backend = match packet.is_tcp() {
+        true => flow::backend(flow.backend)?,
+        false => flow::answering_backend(flow.backend)?,
+    };
+    let mode = flow::mode(backend, flow.state);
+    let ends = match mode {
+        Mode::Nat => {
+            // A flow to a peer may go by another way than what is handed over to it.
+            let ends = ENDS.get(found.place)?;
+            let same = backend.mode() == Mode::Nat && ends.from.is_same(&packet.tuple);
+            Some(ends).filter(|_| same)
+        }
+        Mode::Dsr | Mode::Local => None,
+    };
+    if mode == Mode::Nat && ends.is_none() {
+        return None;
+    }
+    let restored = mode == Mode::Local && flow::is_restored(backend, entry);
+    let state = flow::seen(flow.state, packet.flags, mode == Mode::Dsr || restored);
+    if state != flow.state {
+        return None;
+    }
+    flow::refresh(found, state, packet.is_tcp(), now);
+    Some(Course {
+        backend,
+        mode,
+        ends,
+    })
+}
+
+/// A packet that is for no frontend: the reply of a backend elsewhere becomes its frontend's.
+#[inline(always)]
+fn answer(ctx: Context<'_>, packet: &Plain) -> Option<u32> {
+    if packet.turns() || is_handed(mac(ctx.view, 6)?) {
+        return None;
+    }
+    let (found, ends) = record::find_reply(&packet.tuple)?;
+    let flow = Flow::read(found.cell);
+    let now = flow::now();
+    let state = flow.state.after_backend(packet.flags);
+    let nat = flow::goes_by_nat(flow.state);
+    if !nat || flow.is_expired(now) || flow.state.is_closing() || state != flow.state {
+        return None;
+    }
+    let (headers, work) = (Headers::of(Hook::Xdp).ok()?, Work::of(Hook::Xdp).ok()?);
+    headers.tos = packet.tos;
+    work.to = ends.from.reversed();
+    work.hop = ends.from.src;
+    let len = (packet.end - ETH_LEN) as u16;
+    let way = route::lookup(ctx, headers, work, len).ok()?;
+    if way != Way::Resolved || work.fib.ifindex != ctx.ifindex {
+        return None;
+    }
+    flow::refresh(found, state, packet.is_tcp(), now);
+    let link = [work.fib.dmac, work.fib.smac];
+    if !packet.send(ctx.view, &work.to) || !ctx.view.store(0, link) {
+        return None;
+    }
+    let bytes = packet.end as u64;
+    count::verdict(Hook::Xdp, Verdict::ReplyNat, bytes);
+    count::reply(ends.service, flow.backend, bytes);
+    Some(xdp_action::XDP_TX)
 }
 
 /// Whether a packet at TC ingress is for nobody here; it is counted then.
@@ -103,16 +196,10 @@ pub fn reply<F: Frame>(frame: &mut F) -> Option<()> {
     }
     let packet = transport(frame.context().view, &network)?;
     // By a connection that it opens itself the backend is a client.
-    if network.protocol != Protocol::Tcp as u8 || packet.opens() {
+    if packet.opens() {
         return None;
     }
     let primary = direct::primary(&packet.tuple)?;
-    if !direct::restores(primary) || exceptions::may_be(&packet.tuple) {
-        return None;
-    }
-    let mut to = packet.tuple;
-    to.src = primary.addr;
-    to.src_port = primary.port;
     let headers = Headers::of(F::HOOK).ok()?;
     headers.begin(
         network.src,
@@ -123,8 +210,21 @@ pub fn reply<F: Frame>(frame: &mut F) -> Option<()> {
     );
     headers.tuple = packet.tuple;
     headers.ttl = network.ttl;
+    headers.tcp_flags = packet.flags;
+    let (mut service, mut backend) = (primary.service, primary.backend);
+    let mut to = packet.tuple;
+    if exceptions::may_be(&packet.tuple) {
+        let (ends, by) = flow::find_reply(headers, flow::now())?;
+        (service, backend) = (ends.service, by);
+        to = ends.from.reversed();
+    } else if packet.is_tcp() && direct::restores(primary) {
+        to.src = primary.addr;
+        to.src_port = primary.port;
+    } else {
+        return None;
+    }
     frame.rewrite(headers, &to, false).ok()?;
-    count::reply(primary.service, primary.backend, bytes);
+    count::reply(service, backend, bytes);
     count::verdict(Hook::TcEgress, Verdict::ReplyLocal, bytes);
     Some(())
 }
@@ -138,25 +238,40 @@ fn is_others(hook: Hook, addr: &Addr) -> bool {
 
 /// The frame goes to the node of a `dsr` backend, by a way that was looked up a moment ago.
 #[inline(always)]
-fn hand_over(
-    ctx: Context<'_>,
-    packet: &Plain,
-    backend: &Backend,
-    own: u64,
-) -> Option<(u32, Verdict)> {
-    let tag = tag();
-    let len = (packet.end - ETH_LEN) as u32;
-    let hop = HOPS.get(backend.id.index())?.leads(tag, ctx.ifindex, len)?;
+fn hand_over(ctx: Context<'_>, packet: &Plain, backend: &Backend, own: u64) -> Option<u32> {
+    let hop = known_hop(ctx, packet, backend)?;
     let from = mac(ctx.view, 6)?;
     // To where it comes from it takes another way, and what a peer handed over stays here.
     if from == hop || is_handed(from) {
         return None;
     }
-    let [a, b, c] = halves(hop);
-    let [d, e, f] = halves(handing(own));
-    ctx.view
-        .store(0, [a, b, c, d, e, f])
-        .then_some((xdp_action::XDP_TX, Verdict::ForwardDsr))
+    link(ctx.view, hop, handing(own)).then_some(xdp_action::XDP_TX)
+}
+
+/// The packet goes to a backend elsewhere as one of this node's.
+#[inline(always)]
+fn send(ctx: Context<'_>, packet: &Plain, course: &Course, own: u64) -> Option<u32> {
+    let hop = known_hop(ctx, packet, course.backend)?;
+    if is_handed(mac(ctx.view, 6)?) {
+        return None;
+    }
+    let sent = packet.send(ctx.view, &course.ends?.to) && link(ctx.view, hop, own);
+    sent.then_some(xdp_action::XDP_TX)
+}
+
+/// The link address of the way to a backend that was looked up a moment ago.
+#[inline(always)]
+fn known_hop(ctx: Context<'_>, packet: &Plain, backend: &Backend) -> Option<u64> {
+    let len = (packet.end - ETH_LEN) as u32;
+    HOPS.get(backend.id.index())?.leads(tag(), ctx.ifindex, len)
+}
+
+/// Writes the link addresses of a frame, each as a [`word`].
+#[inline(always)]
+#[must_use]
+fn link(view: View<'_>, to: u64, from: u64) -> bool {
+    let ([a, b, c], [d, e, f]) = (halves(to), halves(from));
+    view.store(0, [a, b, c, d, e, f])
 }
 
 /// The hardware address at an offset, as a [`word`].
@@ -176,37 +291,6 @@ const fn halves(word: u64) -> [u16; 3] {
     ]
 }
 
-/// The packet becomes one to a local backend whose replies need no record.
-#[inline(always)]
-fn deliver(
-    view: View<'_>,
-    packet: &Plain,
-    entry: Entry,
-    backend: &Backend,
-) -> Option<(u32, Verdict)> {
-    let tuple = &packet.tuple;
-    let tcp = tuple.protocol == Protocol::Tcp as u8;
-    if !tcp || backend.restored == 0 || entry.is_recorded() || packet.opens() {
-        return None;
-    }
-    let addresses = Delta::NONE.addr(&tuple.dst, &backend.addr);
-    let (_, dst) = address_offsets(tuple.family());
-    let checksum = packet.l4 + transport_checksum(tuple.protocol)?;
-    let sum: u16 = view.load(checksum)?;
-    let delta = addresses.port(tuple.dst_port, backend.port);
-    let mut written = view.store(checksum, delta.apply(sum));
-    match tuple.family() {
-        Family::V4 => {
-            let header: u16 = view.load(ETH_LEN + IPV4_CHECKSUM)?;
-            written &= view.store(ETH_LEN + IPV4_CHECKSUM, addresses.apply(header));
-            written &= view.store(ETH_LEN + dst, backend.addr.v4_word());
-        }
-        Family::V6 => written &= view.store(ETH_LEN + dst, backend.addr.words()),
-    }
-    written &= view.store(packet.l4 + 2, backend.port.word());
-    written.then_some((xdp_action::XDP_PASS, Verdict::ForwardLocal))
-}
-
 /// What a [`Hop`] must have been found under to count now. The kernel's coarsest clock needs no
 /// call; its ticks take 1 to 10 ms, so that one of these lasts for 0.26 to 2.6 s.
 #[inline(always)]
@@ -217,10 +301,12 @@ pub fn tag() -> u32 {
     hop::tag((jiffies >> 8) as u32, epoch)
 }
 
-/// Notes how a frame has left that was handed over to the backend in [`Work::backend`].
+/// Notes how a frame has left that went to the backend in [`Work::backend`], if that has this
+/// `mode`: by another one it may be reached another way.
 #[inline(always)]
-pub fn learn(ifindex: u32, work: &Work) {
-    if FAST.load() == 0 || work.fib.ifindex != ifindex {
+pub fn learn(ifindex: u32, mode: Mode, work: &Work) {
+    let of = BACKENDS.get(work.backend.index()).map(|it| it.mode());
+    if FAST.load() == 0 || work.fib.ifindex != ifindex || of != Some(mode) {
         return;
     }
     // SAFETY: any number is valid.
@@ -233,102 +319,4 @@ pub fn learn(ifindex: u32, work: &Work) {
     };
     // SAFETY: two aligned words, each stored as a whole; half of a change does not count.
     unsafe { hop.write_volatile(new) };
-}
-
-/// Reads a plain network header. Of ICMP nothing is plain: errors are about other packets.
-#[inline(always)]
-fn network(ctx: Context<'_>) -> Option<Network> {
-    let view = ctx.view;
-    let network = match view.load::<u16>(12)? {
-        ETHERTYPE_IPV4 => {
-            let words: [u32; 5] = view.load(ETH_LEN)?;
-            let [version, _, high, low] = words[0].to_ne_bytes();
-            let [_, _, fragment_high, fragment_low] = words[1].to_ne_bytes();
-            let [ttl, protocol, ..] = words[2].to_ne_bytes();
-            let part = u16::from_ne_bytes([fragment_high, fragment_low]) & (MORE_V4 | OFFSET_V4);
-            if version != 0x45 || part != 0 {
-                return None;
-            }
-            Network {
-                src: Addr::from_v4_word(words[3]),
-                dst: Addr::from_v4_word(words[4]),
-                protocol,
-                ttl,
-                l4: ETH_LEN + IPV4_LEN,
-                end: ETH_LEN + usize::from(u16::from_be_bytes([high, low])),
-            }
-        }
-        ETHERTYPE_IPV6 => {
-            let words: [u32; 10] = view.load(ETH_LEN)?;
-            let [version, ..] = words[0].to_ne_bytes();
-            let [high, low, protocol, ttl] = words[1].to_ne_bytes();
-            let src = Addr::from_words([words[2], words[3], words[4], words[5]]);
-            let dst = Addr::from_words([words[6], words[7], words[8], words[9]]);
-            if version >> 4 != 6 || src.family() == Family::V4 || dst.family() == Family::V4 {
-                return None;
-            }
-            let l4 = ETH_LEN + IPV6_LEN;
-            let end = l4 + usize::from(u16::from_be_bytes([high, low]));
-            Network {
-                src,
-                dst,
-                protocol,
-                ttl,
-                l4,
-                end,
-            }
-        }
-        _ => return None,
-    };
-    let plain = network.protocol == Protocol::Tcp as u8 || network.protocol == Protocol::Udp as u8;
-    let whole = view.len() >= network.end || ctx.frame_len() >= network.end;
-    (plain && whole && network.l4 <= network.end).then_some(network)
-}
-
-/// Reads the ports and flags of a whole TCP or UDP header.
-#[inline(always)]
-fn transport(view: View<'_>, network: &Network) -> Option<Plain> {
-    let Network { l4, end, .. } = *network;
-    let (ports, flags, len): (u32, u8, usize);
-    if network.protocol == Protocol::Tcp as u8 {
-        let words: [u32; 5] = view.load(l4)?;
-        let [offset, bits, ..] = words[3].to_ne_bytes();
-        (ports, flags, len) = (words[0], bits, usize::from(offset >> 4) * 4);
-        if len < TCP_LEN {
-            return None;
-        }
-    } else {
-        let words: [u32; 2] = view.load(l4)?;
-        let [high, low, ..] = words[1].to_ne_bytes();
-        (ports, flags, len) = (words[0], 0, usize::from(u16::from_be_bytes([high, low])));
-        if len < UDP_LEN {
-            return None;
-        }
-    }
-    if l4 + len > end {
-        return None;
-    }
-    let [a, b, c, d] = ports.to_ne_bytes();
-    let src_port = Port::from_word(u16::from_ne_bytes([a, b]));
-    let dst_port = Port::from_word(u16::from_ne_bytes([c, d]));
-    Some(Plain {
-        tuple: Tuple::new(
-            network.src,
-            src_port,
-            network.dst,
-            dst_port,
-            network.protocol,
-        ),
-        l4,
-        end,
-        flags,
-    })
-}
-
-impl Plain {
-    /// Whether it opens a connection (SYN without ACK).
-    #[inline(always)]
-    const fn opens(&self) -> bool {
-        self.flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN
-    }
 }

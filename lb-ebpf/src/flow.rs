@@ -86,7 +86,7 @@ pub fn find(headers: &Headers, now: u32, work: &mut Work) -> Known {
     if flow.backend == BackendId::FORMER && !headers.opens() {
         refresh(
             found,
-            seen(flow.state, headers, true),
+            seen(flow.state, headers.tcp_flags, true),
             headers.is_tcp(),
             now,
         );
@@ -109,7 +109,7 @@ pub fn find(headers: &Headers, now: u32, work: &mut Work) -> Known {
         redirect(&mut work.to, &headers.tuple, backend, mode);
     }
     let restored = mode == Mode::Local && is_restored(backend, work.entry);
-    let state = seen(flow.state, headers, mode == Mode::Dsr || restored);
+    let state = seen(flow.state, headers.tcp_flags, mode == Mode::Dsr || restored);
     refresh(found, state, headers.is_tcp(), now);
     work.mode = mode as u32;
     Known::Live(backend)
@@ -117,7 +117,7 @@ pub fn find(headers: &Headers, now: u32, work: &mut Work) -> Known {
 
 /// Notes that a packet in tick `now` has brought a flow to `state`.
 #[inline(always)]
-fn refresh(found: Found, state: FlowState, tcp: bool, now: u32) {
+pub fn refresh(found: Found, state: FlowState, tcp: bool, now: u32) {
     if !dry_run() {
         let flow = Flow::read(found.cell).refreshed(now, state, tcp);
         cells::change(&FLOWS, found, flow.cell(found.cell.0[0]));
@@ -128,27 +128,33 @@ fn refresh(found: Found, state: FlowState, tcp: bool, now: u32) {
 /// though the backend is on a peer.
 #[inline(always)]
 pub fn mode(backend: &Backend, state: FlowState) -> Mode {
-    if state.has(FlowState::NAT) {
+    if goes_by_nat(state) {
         Mode::Nat
     } else {
         backend.mode()
     }
 }
 
+/// Whether the packets of a flow in `state` have a source of this node's, as its backend sees them.
+#[inline(always)]
+pub const fn goes_by_nat(state: FlowState) -> bool {
+    state.has(FlowState::NAT)
+}
+
 /// Whether replies of a local backend to what comes by `entry` are restored without a record.
 #[inline(always)]
-fn is_restored(backend: &Backend, entry: Entry) -> bool {
+pub fn is_restored(backend: &Backend, entry: Entry) -> bool {
     backend.restored != 0 && !entry.is_recorded()
 }
 
 /// The state of a flow after a packet from its client, who is `alone` where nobody sees which
 /// flow the replies are of.
 #[inline(always)]
-fn seen(state: FlowState, headers: &Headers, alone: bool) -> FlowState {
+pub fn seen(state: FlowState, tcp_flags: u8, alone: bool) -> FlowState {
     if alone {
-        state.after_client_alone(headers.tcp_flags)
+        state.after_client_alone(tcp_flags)
     } else {
-        state.after_client(headers.tcp_flags)
+        state.after_client(tcp_flags)
     }
 }
 
@@ -267,7 +273,7 @@ pub fn leave(headers: &Headers, now: u32, work: &mut Work) {
     work.flow = Flow::new(
         BackendId::FORMER,
         now,
-        seen(FlowState::default(), headers, true),
+        seen(FlowState::default(), headers.tcp_flags, true),
         headers.is_tcp(),
     );
     work.held = Ends::NONE;
@@ -277,7 +283,7 @@ pub fn leave(headers: &Headers, now: u32, work: &mut Work) {
 /// Fills [`Work::flow`] for one that begins, of whose replies nobody is told where it is `alone`.
 #[inline(always)]
 fn begin(headers: &Headers, backend: &Backend, alone: bool, now: u32, work: &mut Work) {
-    let state = seen(FlowState::default(), headers, alone);
+    let state = seen(FlowState::default(), headers.tcp_flags, alone);
     work.flow = Flow::new(backend.id, now, state, headers.is_tcp());
 }
 

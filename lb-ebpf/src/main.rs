@@ -22,6 +22,7 @@ mod lookup;
 mod maps;
 mod packet;
 mod parse;
+mod plain;
 mod record;
 mod refuse;
 mod request;
@@ -40,7 +41,7 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use aya_log_ebpf::debug;
-use lb_common::{Addr, Family, Hook, Verdict, verdict::Fate};
+use lb_common::{Addr, Family, Hook, Mode, Verdict, verdict::Fate};
 
 use crate::{
     frame::Frame,
@@ -187,6 +188,9 @@ fn process<F: Frame>(frame: &mut F, action: &mut i32) -> Result<Verdict, Verdict
             frame.untag(headers)?;
             let link = [work.fib.dmac, work.fib.smac];
             *action = frame.send(work.fib.ifindex, link)?;
+            if F::HOOK == Hook::Xdp && plan.verdict == Verdict::ForwardNat {
+                fast::learn(frame.context().ifindex, Mode::Nat, work);
+            }
             return Ok(plan.verdict);
         }
         Step::HandOver | Step::GiveBack => {
@@ -194,7 +198,7 @@ fn process<F: Frame>(frame: &mut F, action: &mut i32) -> Result<Verdict, Verdict
             work.link = [work.fib.dmac, work.fib.smac];
             *action = frame.hand_over(work.fib.ifindex, &work.link)?;
             if F::HOOK == Hook::Xdp && plan.verdict == Verdict::ForwardDsr {
-                fast::learn(frame.context().ifindex, work);
+                fast::learn(frame.context().ifindex, Mode::Dsr, work);
             }
             return Ok(plan.verdict);
         }
