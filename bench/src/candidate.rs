@@ -74,7 +74,8 @@ impl Candidate {
             generator.end_at(sink)?;
         }
         let flows = most + fresh;
-        let max_flows = flows.max(1 << 17);
+        // With room: one that is refused would not be compared.
+        let max_flows = (flows + flows / 8).max(1 << 17);
         let node = match kind {
             Kind::Tx | Kind::Drop | Kind::Kernel => None,
             Kind::Nftables => proxy::nftables(family).map(|()| None)?,

@@ -83,7 +83,14 @@ pub const fn buckets(entries: u32) -> u32 {
     }
 }
 
-const MOST: u32 = 1 << 25;
+const MOST: u32 = 1 << 24;
+
+/// How many buckets the table of replies has beside one of flows with `buckets`. It is never more
+/// than half full, so that whoever has found room for a flow finds room for its replies.
+#[inline(always)]
+pub const fn reply_buckets(buckets: u32) -> u32 {
+    2 * buckets
+}
 
 /// Value of map `ENDS`, 128 bytes, by the place of a flow's cell in `FLOWS`: bucket times
 /// [`WAYS`], and which cell of it. All of the flow that its packets do not need to find their

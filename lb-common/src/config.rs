@@ -9,7 +9,7 @@ pub const DRY_RUN: &str = "DRY_RUN";
 pub const FAST: &str = "FAST";
 /// `u8`, 1 where TCP flows are left to backends that are gone.
 pub const LEAVE_GONE: &str = "LEAVE_GONE";
-/// `u32`, entries of maps `FLOWS` and `REPLIES`.
+/// `u32`, entries of map `FLOWS`.
 pub const BUCKETS: &str = "BUCKETS";
 /// `u64`, the seed of the flow hash.
 pub const SEED: &str = "SEED";
@@ -49,7 +49,7 @@ pub const MAX_DIRECT: usize = 1 << 16;
 pub const MAX_DEVICES: usize = 256;
 /// Flows that are recorded at a time, unless the agent is told otherwise.
 pub const DEFAULT_MAX_FLOWS: usize = 1 << 18;
-/// Entries of maps `FLOWS` and `REPLIES` then.
+/// Entries of map `FLOWS` then.
 pub const DEFAULT_BUCKETS: usize = cell::buckets(DEFAULT_MAX_FLOWS as u32) as usize;
 /// Entries of map `ENDS` then.
 pub const DEFAULT_CELLS: usize = DEFAULT_BUCKETS * cell::WAYS as usize;

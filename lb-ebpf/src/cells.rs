@@ -12,7 +12,7 @@
 use aya_ebpf::btf_maps::Array;
 use lb_common::{
     Bucket, Cell, Tuple,
-    cell::{Key, WAYS},
+    cell::{Key, WAYS, reply_buckets},
     config::DEFAULT_BUCKETS,
 };
 
@@ -40,17 +40,29 @@ pub struct Found {
     pub cell: Cell,
 }
 
-/// Where a tuple may stand in either table.
+/// Where a client's packet may stand in `FLOWS`.
 #[inline(always)]
-pub fn key(tuple: &Tuple) -> Key {
-    let secret = SECRET.get(0).copied().unwrap_or_default();
-    Key::new(tuple, secret, BUCKETS.load())
+pub fn key(client: &Tuple) -> Key {
+    Key::new(client, secret(), BUCKETS.load())
+}
+
+/// Where a backend's packet may stand in `REPLIES`.
+#[inline(always)]
+pub fn reply_key(reply: &Tuple) -> Key {
+    Key::new(reply, secret(), reply_buckets(BUCKETS.load()))
+}
+
+#[inline(always)]
+fn secret() -> u64 {
+    SECRET.get(0).copied().unwrap_or_default()
 }
 
 /// The cell with the mark of a key. That it is the tuple's is nearly certain; where it matters,
 /// the tuple itself stands in [`lb_common::Ends`].
 #[inline(always)]
 pub fn find(table: &'static Table, key: &Key) -> Option<Found> {
+    // Both are on their way then, should it stand in the second one.
+    touch(table, key.second);
     let mut bucket = key.first;
     let mut ways = marked(table, bucket, key.mark);
     if ways == 0 {
@@ -195,6 +207,18 @@ fn words(table: &'static Table, place: u32) -> Option<*mut u64> {
     let bucket = table.get_ptr_mut(place / WAYS)?;
     // SAFETY: within the bucket.
     Some(unsafe { bucket.cast::<Cell>().add((place % WAYS) as usize) }.cast())
+}
+
+/// Has a bucket fetched into the cache, and does not wait for it.
+#[inline(always)]
+fn touch(table: &'static Table, bucket: u32) {
+    if let Some(words) = table.get_ptr_mut(bucket) {
+        // SAFETY: words of the bucket, in both of its lines.
+        unsafe {
+            let _ = words.cast::<u64>().read_volatile();
+            let _ = words.cast::<u64>().add(8).read_volatile();
+        }
+    }
 }
 
 /// Which cells of a bucket have a mark: one bit each.

@@ -29,7 +29,7 @@ pub fn find_reply(reply: &Tuple) -> Option<(Found, &'static Ends)> {
 /// The same, also where the flow's cell is changing hands.
 #[inline(always)]
 fn answered(reply: &Tuple) -> Option<(Found, &'static Ends)> {
-    let place = cells::find(&REPLIES, &cells::key(reply))?.cell.0[1] as u32;
+    let place = cells::find(&REPLIES, &cells::reply_key(reply))?.cell.0[1] as u32;
     let ends = ends(place)?;
     let cell = cells::read(&FLOWS, place)?;
     let found = Found { place, cell };
@@ -125,7 +125,16 @@ pub fn store(headers: &Headers, work: &Work) -> Result<(), Verdict> {
     } else {
         ends.to.protocol = 0;
     }
-    cells::publish(&FLOWS, place, work.flow.cell(key.mark));
+    let cell = work.flow.cell(key.mark);
+    cells::publish(&FLOWS, place, cell);
+    // Of two CPUs that record the same flow at least one finds the other here.
+    if cells::is_contested(&FLOWS, &key, place) {
+        if cells::claim(&FLOWS, Found { place, cell }) {
+            forget_reply(ends.reply, place);
+            cells::release(&FLOWS, place);
+        }
+        return Err(Verdict::TupleClash);
+    }
     if work.flow.backend != BackendId::FORMER {
         count::flow(work.flow_service, work.flow.backend);
     }
@@ -136,7 +145,7 @@ pub fn store(headers: &Headers, work: &Work) -> Result<(), Verdict> {
 #[inline(always)]
 fn lead(place: u32, work: &Work) -> Option<u32> {
     exceptions::note(&work.reply_key);
-    let key = cells::key(&work.reply_key);
+    let key = cells::reply_key(&work.reply_key);
     let reply = cells::take(&REPLIES, &key, cells::only_free)?.place;
     cells::publish(&REPLIES, reply, Cell([key.mark, place.into()]));
     // Of two CPUs that want the same tuple at least one finds the other here.

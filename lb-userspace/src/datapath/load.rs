@@ -14,7 +14,7 @@ use aya::{
 use lb_common::{
     ABI_VERSION, Addr, AddressUse, Affinity, Backend, Bucket, Claim, ClaimCount, Client, Device,
     Direct, Ends, Entry, Frontend, Near, Peer, Primary, Socket, Stats, Trace, Tuple, VerdictCount,
-    cell::{self, WAYS},
+    cell::{self, WAYS, reply_buckets},
     config, exceptions, filter,
 };
 
@@ -321,10 +321,10 @@ fn load(options: &Options, dir: &Path, dry_run: bool) -> Result<Ebpf, DatapathEr
     for (name, _, _, capacity) in PINNED {
         loader.map_pin_path(name, dir.join(name));
         if capacity.is_none() {
-            let entries = if name == "ENDS" {
-                buckets * WAYS
-            } else {
-                buckets
+            let entries = match name {
+                "ENDS" => buckets * WAYS,
+                "REPLIES" => reply_buckets(buckets),
+                _ => buckets,
             };
             loader.map_max_entries(name, entries);
         }

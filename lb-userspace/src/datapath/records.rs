@@ -6,7 +6,10 @@ use std::{
 };
 
 use aya::maps::{MapData, MapInfo};
-use lb_common::{Addr, Cell, Ends, Flow, FlowState, Port, Tuple, cell::WAYS};
+use lb_common::{
+    Addr, Cell, Ends, Flow, FlowState, Port, Tuple,
+    cell::{WAYS, reply_buckets},
+};
 
 use super::{DatapathError, causes, load::maps_dir, words::Words};
 
@@ -26,6 +29,7 @@ pub struct Records {
     ends: Words,
     replies: Words,
     cells: u32,
+    reply_cells: u32,
 }
 
 /// What they have of one flow.
@@ -63,12 +67,13 @@ impl Records {
             let data = MapData::from_pin(dir.join(name)).map_err(DatapathError::map(name))?;
             Words::new(name, data, words)
         };
-        let cells = buckets * WAYS;
+        let (cells, reply_cells) = (buckets * WAYS, reply_buckets(buckets) * WAYS);
         Ok(Self {
             flows: words("FLOWS", cells as usize * CELL)?,
             ends: words("ENDS", cells as usize * ENDS)?,
-            replies: words("REPLIES", cells as usize * CELL)?,
+            replies: words("REPLIES", reply_cells as usize * CELL)?,
             cells,
+            reply_cells,
         })
     }
 
@@ -102,7 +107,7 @@ impl Records {
 
     /// Removes what leads to flows that are no more; tells how much that was.
     pub fn remove_stray(&self) -> usize {
-        let strays = (0..self.cells).filter(|&reply| {
+        let strays = (0..self.reply_cells).filter(|&reply| {
             let Cell([first, owner]) = cell_of(&self.replies, reply);
             let leads = || {
                 let flow = cell_of(&self.flows, owner as u32);

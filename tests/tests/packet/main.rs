@@ -21,6 +21,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod announce;
+mod cells;
 mod clients;
 mod direct;
 mod dsr;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
     let cases = [
         forward::cases(),
         announce::cases(),
+        cells::cases(),
         clients::cases(),
         dsr::cases(),
         ipv6::cases(),

@@ -37,12 +37,16 @@ struct Pins(PathBuf);
 /// A datapath for one case. It goes back to the pool, unless the case fails.
 pub(crate) struct Lease(Option<Loaded>);
 
-/// An empty datapath that treats flows of gone backends so, out of the pool or newly loaded.
-pub(crate) fn take(gone_flows: GoneFlows) -> Lease {
+/// Flows that those of most cases have room for. All of it is looked through after each case.
+pub(crate) const MANY: u32 = 1 << 15;
+
+/// An empty datapath that treats flows of gone backends so and has room for `max_flows`, out of
+/// the pool or newly loaded.
+pub(crate) fn take(gone_flows: GoneFlows, max_flows: u32) -> Lease {
     let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
     let at = free
         .iter()
-        .position(|it| it.options.gone_flows == gone_flows);
+        .position(|it| (it.options.gone_flows, it.options.max_flows) == (gone_flows, max_flows));
     let found = at.map(|at| free.swap_remove(at));
     drop(free);
     let loaded = match found {
@@ -50,7 +54,7 @@ pub(crate) fn take(gone_flows: GoneFlows) -> Lease {
             loaded.empty();
             loaded
         }
-        None => Loaded::new(gone_flows),
+        None => Loaded::new(gone_flows, max_flows),
     };
     Lease(Some(loaded))
 }
@@ -63,7 +67,7 @@ pub(crate) fn drain() {
 // === impl Loaded ===
 
 impl Loaded {
-    fn new(gone_flows: GoneFlows) -> Self {
+    fn new(gone_flows: GoneFlows, max_flows: u32) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("naru-packet-{}-{number}", std::process::id());
@@ -71,8 +75,7 @@ impl Loaded {
         datapath::preflight(&pin_dir).unwrap();
         let options = Options {
             pin_dir: pin_dir.clone(),
-            // All of it is looked through after each case.
-            max_flows: 1 << 15,
+            max_flows,
             gone_flows,
             // Ended by the cases, when it suits them.
             drain_window: Duration::ZERO,

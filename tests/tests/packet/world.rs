@@ -137,12 +137,29 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(services: &[Service]) -> Self {
-        Self::over(pool::take(GoneFlows::Reset), surroundings(), services)
+        Self::over(
+            pool::take(GoneFlows::Reset, pool::MANY),
+            surroundings(),
+            services,
+        )
     }
 
     /// One in which connections go on with backends that are gone.
     pub(crate) fn leaving(services: &[Service]) -> Self {
-        Self::over(pool::take(GoneFlows::Leave), surroundings(), services)
+        Self::over(
+            pool::take(GoneFlows::Leave, pool::MANY),
+            surroundings(),
+            services,
+        )
+    }
+
+    /// One with room for so many flows.
+    pub(crate) fn small(services: &[Service], max_flows: u32) -> Self {
+        Self::over(
+            pool::take(GoneFlows::Reset, max_flows),
+            surroundings(),
+            services,
+        )
     }
 
     /// On a node where `nat` flows that leave by the uplink come from this IPv4 source.
@@ -150,7 +167,7 @@ impl World {
         let mut around = surroundings();
         let uplink = around.devices.get_mut(&interface("uplink")).unwrap();
         uplink.snat_v4 = Some(source);
-        Self::over(pool::take(GoneFlows::Reset), around, services)
+        Self::over(pool::take(GoneFlows::Reset, pool::MANY), around, services)
     }
 
     /// On a node that others may take VIPs over from.
@@ -159,7 +176,7 @@ impl World {
             shared: true,
             ..surroundings()
         };
-        Self::over(pool::take(GoneFlows::Reset), around, services)
+        Self::over(pool::take(GoneFlows::Reset, pool::MANY), around, services)
     }
 
     /// One whose services have been there for longer than the drain window.

@@ -1,0 +1,201 @@
+//! The tables of flows: when they are full, and on several CPUs.
+#![allow(
+    unsafe_code,
+    reason = "bpf(2) runs a program of others by its descriptor"
+)]
+
+use std::{
+    collections::BTreeSet,
+    os::fd::{AsFd, AsRawFd},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use lb_common::{
+    Hook, Verdict,
+    cell::{WAYS, buckets},
+};
+use naru::datapath::Records;
+use nix::{
+    libc,
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
+
+use crate::{
+    Case,
+    frames::{ACK, SYN, tcp},
+    world::{POD, REMOTE, World, service},
+};
+
+const VIP: &str = "192.168.56.11:80";
+/// Flows that the tables of these cases are to hold.
+const FEW: u32 = 200;
+/// Cells that they have for that.
+const CELLS: usize = (buckets(FEW) * WAYS) as usize;
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        Case {
+            name: "cells: connections that work stay, whatever comes, here and by nat",
+            run: || {
+                works_through_a_flood(POD);
+                works_through_a_flood(REMOTE);
+            },
+        },
+        Case {
+            name: "cells: on two CPUs and beside a sweep no flow is there twice, nor a cell lost",
+            run: two_cpus,
+        },
+    ]
+}
+
+fn works_through_a_flood(backend: &str) {
+    let mut world = World::small(&[service(&[VIP], &[backend])], FEW);
+    let client = |n: u32| format!("192.168.56.1:{}", 20_000 + n);
+    let verdict = match backend {
+        POD => Verdict::ForwardLocal,
+        _ => Verdict::ForwardNat,
+    };
+    let seen = |world: &mut World, n: u32, flags| {
+        let (source, _) = world.forwarded(&tcp(&client(n), VIP, flags), verdict);
+        source.to_string()
+    };
+    let began: Vec<_> = (0..60).map(|n| seen(&mut world, n, SYN)).collect();
+    for from in &began {
+        let answer = tcp(backend, from, SYN | ACK).bytes();
+        let hook = if backend == POD {
+            Hook::TcEgress
+        } else {
+            Hook::Xdp
+        };
+        let ingress = world.ingress;
+        world.datapath.test_run(hook, &answer, ingress).unwrap();
+    }
+    let ingress = world.ingress;
+    for n in 0..3_000_u32 {
+        let client = format!("192.168.56.{}:{}", 2 + n % 7, 1_024 + n);
+        let syn = tcp(&client, VIP, SYN).bytes();
+        let made = world.datapath.test_run(Hook::Xdp, &syn, ingress).unwrap();
+        assert_ne!(made.bytes, syn, "{client} is not served");
+    }
+    let (flows, replies) = world.recorded();
+    assert!(flows > CELLS * 9 / 10 && flows <= CELLS, "{flows} flows");
+    assert_eq!(flows, replies);
+    assert_eq!(world.datapath.records().remove_stray(), 0);
+    for (n, from) in (0..).zip(&began) {
+        assert_eq!(seen(&mut world, n, ACK), *from, "connection {n}");
+    }
+}
+
+fn two_cpus() {
+    let mut world = World::small(&[service(&[VIP], &[REMOTE, POD])], FEW);
+    let fd = world.datapath.descriptor(Hook::Xdp).unwrap();
+    let ingress = world.ingress;
+    let records = world.datapath.records();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let sweeper = scope.spawn(|| {
+            let mut removed = 0;
+            while !over.load(Ordering::Relaxed) {
+                let some = records.iter().step_by(17);
+                removed += some.filter(|record| records.remove(record)).count();
+                removed += records.remove_stray();
+            }
+            removed
+        });
+        let senders: Vec<_> = (0..2_usize)
+            .map(|cpu| {
+                let fd = &fd;
+                scope.spawn(move || {
+                    let mut set = CpuSet::new();
+                    set.set(cpu % aya::util::nr_cpus().unwrap()).unwrap();
+                    sched_setaffinity(Pid::from_raw(0), &set).unwrap();
+                    // Both send of the same clients, more than there is room for.
+                    for n in 0..30_000_u32 {
+                        let port = 1_024 + n.wrapping_mul(2_654_435_761) % 600;
+                        let flags = if n % 3 == 0 { ACK } else { SYN };
+                        let segment = tcp(&format!("192.168.56.1:{port}"), VIP, flags);
+                        run(fd, &segment.bytes(), ingress);
+                    }
+                })
+            })
+            .collect();
+        for sender in senders {
+            sender.join().unwrap();
+        }
+        over.store(true, Ordering::Relaxed);
+        assert!(sweeper.join().unwrap() > 100, "the sweep was in time");
+    });
+    check(&records);
+    // Whatever is left to its owner is in nobody's way: all of it can be had.
+    for n in 0..20_000_u32 {
+        let client = format!("192.168.56.{}:{}", 2 + n % 7, 1_024 + n);
+        run(&fd, &tcp(&client, VIP, SYN).bytes(), ingress);
+    }
+    check(&records);
+    assert_eq!(records.iter().count(), CELLS, "cells that are lost");
+}
+
+/// That no two flows are one, nor are their replies, and that nothing leads nowhere.
+#[track_caller]
+fn check(records: &Records) {
+    let all: Vec<_> = records.iter().collect();
+    let flows: BTreeSet<_> = all.iter().map(|record| record.tuple).collect();
+    assert_eq!(flows.len(), all.len(), "flows that are there twice");
+    let replies: BTreeSet<_> = all.iter().filter_map(|record| record.reply).collect();
+    assert_eq!(
+        replies.len(),
+        all.len(),
+        "replies that lead to one of two flows"
+    );
+    assert_eq!(records.remove_stray(), 0, "replies that lead nowhere");
+}
+
+/// `union bpf_attr` for a run of a program.
+#[repr(C)]
+#[derive(Default)]
+struct Run {
+    program: u32,
+    action: u32,
+    len_in: u32,
+    len_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    context_len_in: u32,
+    context_len_out: u32,
+    context_in: u64,
+    context_out: u64,
+    more: [u32; 4],
+}
+
+/// Runs an XDP program on a frame that comes in by an interface, on this thread's CPU.
+fn run(program: &impl AsFd, frame: &[u8], ingress: u32) {
+    // `struct xdp_md`.
+    let context = [0, frame.len() as u32, 0, ingress, 0, 0];
+    let mut out = vec![0_u8; frame.len() + 256];
+    let mut attributes = Run {
+        program: program.as_fd().as_raw_fd().cast_unsigned(),
+        len_in: frame.len() as u32,
+        len_out: out.len() as u32,
+        data_in: frame.as_ptr() as u64,
+        data_out: out.as_mut_ptr() as u64,
+        context_len_in: size_of_val(&context) as u32,
+        context_in: context.as_ptr() as u64,
+        ..Run::default()
+    };
+    const TEST_RUN: i32 = 10;
+    // SAFETY: the structure begins as `union bpf_attr` does for this command, and the kernel
+    // reads and writes within the lengths that it says.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            TEST_RUN,
+            &raw mut attributes,
+            size_of::<Run>(),
+        )
+    };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+}
