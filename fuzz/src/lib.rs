@@ -21,6 +21,7 @@ macro_rules! kernel {
 
 kernel! {
     announce = "../../lb-ebpf/src/announce.rs"
+    cells = "../../lb-ebpf/src/cells.rs"
     client = "../../lb-ebpf/src/client.rs"
     count = "../../lb-ebpf/src/count.rs"
     direct = "../../lb-ebpf/src/direct.rs"
@@ -34,6 +35,8 @@ kernel! {
     lookup = "../../lb-ebpf/src/lookup.rs"
     maps = "../../lb-ebpf/src/maps.rs"
     parse = "../../lb-ebpf/src/parse.rs"
+    plain = "../../lb-ebpf/src/plain.rs"
+    record = "../../lb-ebpf/src/record.rs"
     refuse = "../../lb-ebpf/src/refuse.rs"
     request = "../../lb-ebpf/src/request.rs"
     route = "../../lb-ebpf/src/route.rs"

@@ -70,3 +70,8 @@ impl View<'_> {
 pub fn sealed<T>(value: &mut T) -> &mut T {
     value
 }
+
+/// The same number.
+pub fn opaque(value: u64) -> u64 {
+    value
+}

@@ -3,12 +3,11 @@
 use lb_common::{Hook, Verdict};
 
 use crate::{
-    announce,
-    frame::{Context, Frame},
+    frame::Context,
     headers::Headers,
     icmp,
     lookup::{self, Plan, Step},
-    parse, refuse, request, route,
+    record, request, route,
     work::Work,
 };
 
@@ -30,42 +29,15 @@ stage! {
     arrive = |ctx, headers, work| lookup::arrive(ctx, headers, work);
     find = |ctx, headers, work| request::find(ctx, headers, work);
     begin = |_ctx, headers, work| request::begin(headers, work);
+    record = |_ctx, headers, work| {
+        record::store(headers, work).map(|()| Step::Find.with(Verdict::NotOurs))
+    };
     take = |_ctx, headers, work| request::take(headers, work);
     elsewhere = |ctx, headers, work| request::elsewhere(ctx, headers, work);
     find_quoted = |ctx, headers, work| icmp::inbound(ctx, headers, work);
-    parse = |ctx, headers, _work| {
-        parse::parse(ctx, headers).map(|()| Step::Find.with(Verdict::NotOurs))
-    };
 }
 
 pub(crate) fn leave(ctx: Context<'_>, plan: Plan) -> Result<Plan, Verdict> {
     let (headers, work) = memory(ctx.hook)?;
     route::leave(ctx, headers, work, plan)
-}
-
-pub(crate) fn rewrite<F: Frame>(
-    frame: &mut F,
-    headers: &Headers,
-    work: &Work,
-    hop: bool,
-) -> Result<(), Verdict> {
-    frame.rewrite(headers, &work.to, hop)
-}
-
-pub(crate) fn make<F: Frame>(
-    frame: &mut F,
-    headers: &Headers,
-    work: &mut Work,
-    plan: Plan,
-) -> Result<(), Verdict> {
-    match plan.step {
-        Step::Advertise => announce::advertise(frame, work),
-        Step::Echo => icmp::echo(frame, headers),
-        Step::Refuse => refuse::refuse(frame, headers),
-        Step::TooBig => refuse::too_big(frame, headers, work),
-        Step::Deliver | Step::Send => {
-            icmp::translate(frame, headers, work, plan.step == Step::Send)
-        }
-        _ => Ok(()),
-    }
 }

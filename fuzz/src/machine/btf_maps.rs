@@ -67,6 +67,7 @@ empty_hash!(LruHashMap);
 empty! {
     Array<V>,
     pub fn get(&self, _: u32) -> Option<&V> { None },
+    pub fn get_ptr(&self, _: u32) -> Option<*const V> { None },
     pub fn get_ptr_mut(&self, _: u32) -> Option<*mut V> { None }
 }
 empty! {

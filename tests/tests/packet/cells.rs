@@ -7,8 +7,9 @@
 use std::{
     collections::BTreeSet,
     os::fd::{AsFd, AsRawFd},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
     thread,
+    time::Duration,
 };
 
 use lb_common::{
@@ -94,6 +95,7 @@ fn two_cpus() {
     let ingress = world.ingress;
     let records = world.datapath.records();
     let over = AtomicBool::new(false);
+    let sent = AtomicU32::new(0);
     thread::scope(|scope| {
         let sweeper = scope.spawn(|| {
             let mut removed = 0;
@@ -101,18 +103,24 @@ fn two_cpus() {
                 let some = records.iter().step_by(17);
                 removed += some.filter(|record| records.remove(record)).count();
                 removed += records.remove_stray();
+                // The senders have two CPUs to themselves, mostly.
+                thread::sleep(Duration::from_millis(1));
             }
             removed
         });
         let senders: Vec<_> = (0..2_usize)
             .map(|cpu| {
-                let fd = &fd;
+                let (fd, sent) = (&fd, &sent);
                 scope.spawn(move || {
                     let mut set = CpuSet::new();
                     set.set(cpu % aya::util::nr_cpus().unwrap()).unwrap();
                     sched_setaffinity(Pid::from_raw(0), &set).unwrap();
-                    // Both send of the same clients, more than there is room for.
-                    for n in 0..30_000_u32 {
+                    // Both send the same at once, of more clients than there is room for.
+                    for n in 0..20_000_u32 {
+                        sent.fetch_add(1, Ordering::AcqRel);
+                        while sent.load(Ordering::Acquire) < 2 * (n + 1) {
+                            thread::yield_now();
+                        }
                         let port = 1_024 + n.wrapping_mul(2_654_435_761) % 600;
                         let flags = if n % 3 == 0 { ACK } else { SYN };
                         let segment = tcp(&format!("192.168.56.1:{port}"), VIP, flags);

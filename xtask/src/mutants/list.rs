@@ -36,9 +36,9 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "reply not restored",
-        file: "lb-ebpf/src/lookup.rs",
-        good: "reply.backend, headers.frame_len());\n        work.to = reply.flow.reversed();",
-        bad: "reply.backend, headers.frame_len());\n        work.to = headers.tuple;",
+        file: "lb-ebpf/src/fast.rs",
+        good: "        to = ends.from.reversed();",
+        bad: "        to = packet.tuple;",
         caught_by: Packet("reply of a local pod leaves with the VIP as source"),
     },
     Fault {
@@ -129,9 +129,9 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "port of a live flow given out again",
-        file: "lb-ebpf/src/flow.rs",
-        good: "    !(moved | flow.is_expired(now) | (tcp & over))",
-        bad: "    !(moved | flow.is_expired(now) | tcp | over)",
+        file: "lb-ebpf/src/record.rs",
+        good: "flow.is_expired(now) | (tcp & closed);",
+        bad: "flow.is_expired(now) | tcp | closed;",
         caught_by: Packet("nat: no free port towards the backend"),
     },
     Fault {
@@ -245,8 +245,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "replies of direct connections restored by the short way",
         file: "lb-ebpf/src/fast.rs",
-        good: "!direct::restores(primary) || exceptions::may_be(&packet.tuple)",
-        bad: "!direct::restores(primary)",
+        good: "    if exceptions::may_be(&packet.tuple) {",
+        bad: "    if exceptions::may_be(&packet.tuple) & !packet.is_tcp() {",
         caught_by: Packet("direct: a connection to a pod's own address stays as it is"),
     },
     Fault {
@@ -345,6 +345,36 @@ pub(super) const FAULTS: &[Fault] = &[
         good: "entries.filter(|(_, it)| it.is_expired(now))",
         bad: "entries.filter(|_| false)",
         caught_by: Packet("direct: a sweep forgets those that are over or were silent for a day"),
+    },
+    Fault {
+        name: "connections at work make room for others",
+        file: "lb-ebpf/src/cells.rs",
+        good: "taken & (OCCUPIED + u64::from(left & !over))",
+        bad: "taken & (OCCUPIED + u64::from(!left & !over))",
+        caught_by: Packet("cells: connections that work stay, whatever comes, here and by nat"),
+    },
+    Fault {
+        name: "replies of a flow that made room lead on",
+        file: "lb-ebpf/src/record.rs",
+        good: "    // The flow that was here before.\n    forget_reply(ends.reply, place);\n",
+        bad: "",
+        caught_by: Packet("cells: connections that work stay, whatever comes, here and by nat"),
+    },
+    Fault {
+        name: "two CPUs record one flow",
+        file: "lb-ebpf/src/record.rs",
+        good: "    if cells::is_contested(&FLOWS, &key, place) {",
+        bad: "    if cells::is_contested(&FLOWS, &key, place) & (place == Ends::NONE) {",
+        caught_by: Packet(
+            "cells: on two CPUs and beside a sweep no flow is there twice, nor a cell lost",
+        ),
+    },
+    Fault {
+        name: "the short way takes packets that end connections",
+        file: "lb-ebpf/src/plain.rs",
+        good: "(tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST) != 0",
+        bad: "tcp_flag::SYN != 0",
+        caught_by: Model,
     },
 ];
 
