@@ -247,7 +247,7 @@ impl Tuple {
     pub fn from_words(words: [u64; 5]) -> Self {
         let half = |n: usize| {
             let [a, b, c, d, e, f, g, h] = words[n / 2].to_ne_bytes();
-            u32::from_ne_bytes(if n % 2 == 0 {
+            u32::from_ne_bytes(if n.is_multiple_of(2) {
                 [a, b, c, d]
             } else {
                 [e, f, g, h]

@@ -103,7 +103,7 @@ pub fn take(table: &'static Table, key: &Key, worth: impl Fn(Cell) -> u64 + Copy
     }
     let elsewhere = 0_u32.wrapping_sub(opaque(u64::from(which / WAYS)) as u32);
     let bucket = key.first ^ (key.first ^ key.second) & elsewhere;
-    let place = bucket.wrapping_mul(WAYS) | which % WAYS;
+    let place = bucket.wrapping_mul(WAYS) + which % WAYS;
     let found = Found {
         place,
         cell: read(table, place)?,
@@ -134,7 +134,7 @@ pub fn by_ticks_left(cell: Cell, now: u32) -> u64 {
     let left = ((cell.0[1] >> 32) as u32).wrapping_sub(now);
     let over = 0_u32.wrapping_sub(opaque(u64::from(left >> 31)) as u32);
     let busy = !taken & opaque(cell.0[0] >> 8 & 1);
-    taken & (OCCUPIED + u64::from(left & !over)) | busy * KEPT
+    (taken & (OCCUPIED + u64::from(left & !over))) + busy * KEPT
 }
 
 /// Puts the words of a cell that was taken in place.

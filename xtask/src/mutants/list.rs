@@ -349,8 +349,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "connections at work make room for others",
         file: "lb-ebpf/src/cells.rs",
-        good: "taken & (OCCUPIED + u64::from(left & !over))",
-        bad: "taken & (OCCUPIED + u64::from(!left & !over))",
+        good: "(taken & (OCCUPIED + u64::from(left & !over)))",
+        bad: "(taken & (OCCUPIED + u64::from(!left & !over)))",
         caught_by: Packet("cells: connections that work stay, whatever comes, here and by nat"),
     },
     Fault {
