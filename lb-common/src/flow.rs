@@ -46,6 +46,8 @@ impl FlowState {
     pub const CLIENT_RST: Self = Self(1 << 3);
     /// The last packet of the backend was an RST.
     pub const BACKEND_RST: Self = Self(1 << 4);
+    /// The client sent more than what opens a connection: it has seen the backend's answer.
+    pub const CONFIRMED: Self = Self(1 << 6);
     /// It goes to its backend by `nat`, from the source in its [`crate::cell::Ends`].
     pub const NAT: Self = Self(1 << 5);
 
@@ -53,7 +55,9 @@ impl FlowState {
     #[inline(always)]
     #[must_use]
     pub const fn after_client(self, tcp_flags: u8) -> Self {
-        self.after(tcp_flags, Self::CLIENT_FIN, Self::CLIENT_RST)
+        let state = self.after(tcp_flags, Self::CLIENT_FIN, Self::CLIENT_RST);
+        let opens = tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN;
+        Self(state.0 | (!opens as u8 * Self::CONFIRMED.0))
     }
 
     /// The state after a packet with `tcp_flags` (0 for UDP) from the backend.
@@ -71,8 +75,7 @@ impl FlowState {
     #[must_use]
     pub const fn after_client_alone(self, tcp_flags: u8) -> Self {
         let state = self.after_client(tcp_flags);
-        let opens = tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN;
-        Self(state.0 | (!opens as u8 * Self::REPLIED.0))
+        Self(state.0 | (state.has(Self::CONFIRMED) as u8 * Self::REPLIED.0))
     }
 
     #[inline(always)]
@@ -115,7 +118,8 @@ impl FlowState {
     /// How long a flow in this state may stay silent, in ticks (see [`tick`]).
     ///
     /// Established TCP as kube-proxy sets conntrack (24 h and more); the others as
-    /// `nf_conntrack`'s defaults. A closed flow stays as long as its sockets may be in
+    /// `nf_conntrack`'s defaults. That a backend answers a SYN does not establish anything: it
+    /// does so in a flood, too. A closed flow stays as long as its sockets may be in
     /// TIME_WAIT, so that `nat` does not give its port to another flow meanwhile.
     #[inline(always)]
     pub const fn timeout(self, tcp: bool) -> u32 {
@@ -123,8 +127,8 @@ impl FlowState {
             (true, _) if self.is_reset() => 10,
             (true, _) if self.is_closed() => 60,
             (true, _) if self.is_closing() => 120,
-            (true, true) => 86_400,
-            (true, false) => 60,
+            (true, true) if self.has(Self::CONFIRMED) => 86_400,
+            (true, _) => 60,
             (false, true) => 120,
             (false, false) => 30,
         }
@@ -136,7 +140,8 @@ impl FlowState {
             (true, _) if self.is_reset() => "reset",
             (true, _) if self.is_closed() => "closed",
             (true, _) if self.is_closing() => "closing",
-            (true, true) => "established",
+            (true, true) if self.has(Self::CONFIRMED) => "established",
+            (true, true) => "syn-received",
             (true, false) => "syn-sent",
             (false, true) => "replied",
             (false, false) => "unreplied",
@@ -217,7 +222,10 @@ mod tests {
     fn a_connection_walks_through_its_states() {
         let syn = FlowState::default().after_client(tcp_flag::SYN);
         assert_eq!(syn.name(true), "syn-sent");
-        let open = syn.after_backend(tcp_flag::SYN | tcp_flag::ACK);
+        let answered = syn.after_backend(tcp_flag::SYN | tcp_flag::ACK);
+        assert_eq!(answered.name(true), "syn-received");
+        assert_eq!(answered.after_client(tcp_flag::SYN), answered, "once more");
+        let open = answered.after_client(tcp_flag::ACK);
         assert_eq!(open.name(true), "established");
         let half = open.after_client(tcp_flag::FIN | tcp_flag::ACK);
         assert_eq!(half.name(true), "closing");
@@ -242,7 +250,8 @@ mod tests {
         assert_eq!(flow.refreshed(at(50), state, true), flow, "once a tick");
         assert!(!flow.is_expired(at(110)));
         assert_eq!(flow.idle(at(53), true), 3);
-        let flow = flow.refreshed(at(50), state.after_backend(0), true);
+        let open = state.after_backend(0).after_client(tcp_flag::ACK);
+        let flow = flow.refreshed(at(50), open, true);
         assert!(!flow.is_expired(at(50 + 86_400)));
         assert!(flow.is_expired(at(50 + 86_401)));
     }

@@ -90,12 +90,17 @@ pub fn read(table: &'static Table, place: u32) -> Option<Cell> {
 /// Takes a cell for a key that has none: a free one, or that of the flow which ends soonest.
 /// It is [`Cell::BUSY`] then, and what it said before is what is given.
 ///
-/// Of two buckets with room it takes the one with more, or the first if that has one cell less:
-/// what stands there is found sooner.
+/// Of two buckets with room it takes the one with more of it, or the first one if that has less by
+/// up to `more` cells: what stands there is found sooner, but sooner both are full.
 #[inline(always)]
-pub fn take(table: &'static Table, key: &Key, worth: impl Fn(Cell) -> u64 + Copy) -> Option<Found> {
+pub fn take(
+    table: &'static Table,
+    key: &Key,
+    more: u64,
+    worth: impl Fn(Cell) -> u64 + Copy,
+) -> Option<Found> {
     let first = cheapest(table, key.first, worth, 0)?;
-    let second = cheapest(table, key.second, worth, 1)? | u64::from(WAYS);
+    let second = cheapest(table, key.second, worth, more)? | u64::from(WAYS);
     let least = lesser(first, second);
     let (wanted, which) = (least >> PLACES, least as u32 & (2 * WAYS - 1));
     if wanted >= KEPT {

@@ -118,6 +118,7 @@ pub(crate) fn seen(state: FlowState) -> Seen {
     let bit = |bit: FlowState| state.0 & bit.0 != 0;
     Seen {
         replied: bit(FlowState::REPLIED),
+        confirmed: bit(FlowState::CONFIRMED),
         client_fin: bit(FlowState::CLIENT_FIN),
         backend_fin: bit(FlowState::BACKEND_FIN),
         client_rst: bit(FlowState::CLIENT_RST),

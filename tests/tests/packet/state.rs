@@ -188,6 +188,8 @@ pub(crate) fn cases() -> Vec<Case> {
                 new_flow(&mut world, 0);
                 assert_eq!(state(&world), "syn-sent");
                 reply(&mut world, PODS[0], SYN | ACK);
+                assert_eq!(state(&world), "syn-received");
+                old_flow(&mut world, 0);
                 assert_eq!(state(&world), "established");
                 reply(&mut world, PODS[0], FIN | ACK);
                 assert_eq!(state(&world), "closing");

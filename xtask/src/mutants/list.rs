@@ -354,6 +354,13 @@ pub(super) const FAULTS: &[Fault] = &[
         caught_by: Packet("cells: connections that work stay, whatever comes, here and by nat"),
     },
     Fault {
+        name: "an answer to a SYN establishes a connection",
+        file: "lb-common/src/flow.rs",
+        good: "(true, true) if self.has(Self::CONFIRMED) => 86_400,",
+        bad: "(true, true) => 86_400,",
+        caught_by: Packet("cells: connections that work stay, whatever comes, here and by nat"),
+    },
+    Fault {
         name: "replies of a flow that made room lead on",
         file: "lb-ebpf/src/record.rs",
         good: "    // The flow that was here before.\n    forget_reply(ends.reply, place);\n",

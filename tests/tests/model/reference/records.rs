@@ -11,6 +11,8 @@ pub(super) const FRAGMENT_TICKS: u32 = 30;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) replied: bool,
+    /// The client has sent more than what opens a connection.
+    pub(crate) confirmed: bool,
     pub(crate) client_fin: bool,
     pub(crate) backend_fin: bool,
     /// The last packet of that side was an RST.
@@ -22,6 +24,7 @@ impl Seen {
     pub(crate) fn after_client(mut self, flags: u8) -> Self {
         self.client_fin |= flags & FIN != 0;
         self.client_rst = flags & RST != 0;
+        self.confirmed |= flags & (SYN | ACK) != SYN;
         self
     }
 
@@ -36,7 +39,7 @@ impl Seen {
     /// connection says that there are answers.
     pub(crate) fn after_client_alone(self, flags: u8) -> Self {
         let mut seen = self.after_client(flags);
-        seen.replied |= flags & (SYN | ACK) != SYN;
+        seen.replied |= seen.confirmed;
         seen
     }
 
@@ -63,7 +66,7 @@ impl Seen {
             60
         } else if self.closing() {
             120
-        } else if self.replied {
+        } else if self.replied && self.confirmed {
             86_400
         } else {
             60
