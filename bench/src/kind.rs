@@ -115,23 +115,23 @@ impl Kind {
 
     /// How many lookups that go by a hash, a prefix or a route its program makes for a packet
     /// of a flow that has begun, one after the other: each may wait for memory. Read off
-    /// `lb-ebpf/src/lookup.rs` and `flow.rs`, and to be changed with them; what is done once a
-    /// tick is left out, and so are arrays, which cost what an access to memory costs.
+    /// `lb-ebpf/src/fast.rs`, and to be changed with it. The tables of flows are among them,
+    /// and what is beside them where that is read; other arrays are not, which stay in the cache.
     pub(crate) const fn lookups(self, alone: Alone) -> u32 {
         match (alone.hook, alone.direction, self) {
             (_, _, Self::Tx | Self::Drop | Self::Kernel | Self::Nftables | Self::Iptables) => 0,
-            // ADDRESSES says that it is nothing.
-            (_, _, Self::Stranger) | (Hook::TcIngress, ..) => 1,
-            // ADDRESSES, DEVICES, FRONTENDS, FLOWS.
-            (Hook::Xdp, Direction::Forward, Self::Naru(_, Mode::Local)) => 4,
-            // And the route.
-            (Hook::Xdp, Direction::Forward, Self::Naru(_, Mode::Nat)) => 5,
-            // And DEVICES for the sender's address.
-            (Hook::Xdp, Direction::Forward, Self::Naru(_, Mode::Dsr)) => 6,
-            // ADDRESSES, DEVICES, REPLIES and the route.
+            // FILTER says that it is nothing.
+            (_, _, Self::Stranger) | (Hook::TcIngress, ..) => 0,
+            // FRONTENDS, FLOWS and ENDS.
+            (Hook::Xdp, Direction::Forward, Self::Naru(_, Mode::Nat)) => 3,
+            // FRONTENDS, and SLOTS or FLOWS.
+            (Hook::Xdp, Direction::Forward, Self::Naru(..)) => 2,
+            // FRONTENDS, REPLIES, FLOWS and ENDS at once, and the route.
             (Hook::Xdp, Direction::Reply, _) => 4,
-            // ADDRESSES, REPLIES.
-            (Hook::TcEgress, ..) => 2,
+            // PRIMARIES, EXCEPTIONS.
+            (Hook::TcEgress, _, Self::Naru(Algorithm::Maglev, _)) => 2,
+            // And REPLIES, FLOWS and ENDS at once.
+            (Hook::TcEgress, ..) => 4,
         }
     }
 }

@@ -2,6 +2,8 @@
 //! program's read-only globals. The verifier folds them, so a switch that is off
 //! costs nothing.
 
+use crate::cell;
+
 /// `u8`, 1 in the twin that `naru explain` runs: nothing is counted, advanced or recorded.
 pub const DRY_RUN: &str = "DRY_RUN";
 /// `u8`, 1 where packets that need nothing else take the short way: not in that twin, nor where
@@ -13,8 +15,6 @@ pub const LEAVE_GONE: &str = "LEAVE_GONE";
 pub const BUCKETS: &str = "BUCKETS";
 /// `u64`, the seed of the flow hash.
 pub const SEED: &str = "SEED";
-
-use crate::cell;
 
 /// The default seed: every node computes the same tables and hashes without being told.
 pub const DEFAULT_SEED: u64 = 0x6e61_7275_0000_0001;

@@ -46,10 +46,10 @@ impl FlowState {
     pub const CLIENT_RST: Self = Self(1 << 3);
     /// The last packet of the backend was an RST.
     pub const BACKEND_RST: Self = Self(1 << 4);
-    /// The client sent more than what opens a connection: it has seen the backend's answer.
-    pub const CONFIRMED: Self = Self(1 << 6);
     /// It goes to its backend by `nat`, from the source in its [`crate::cell::Ends`].
     pub const NAT: Self = Self(1 << 5);
+    /// The client sent more than what opens a connection: it has seen the backend's answer.
+    pub const CONFIRMED: Self = Self(1 << 6);
 
     /// The state after a packet with `tcp_flags` (0 for UDP) from the client.
     #[inline(always)]

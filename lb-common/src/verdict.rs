@@ -118,8 +118,8 @@ verdicts! {
     TooBig = "too_big", Refuse, "Larger than the MTU on its way on; its sender was told by ICMP and sends smaller ones. A few for every new path are normal.";
     Uncut = "uncut", Drop, "Larger than the MTU on its way on, and of a sender that expects routers to cut it, which Naru leaves to tunnels (VXLAN, Geneve). Raise the MTU of the egress interface.";
     PortsExhausted = "ports_exhausted", Drop, "No free SNAT port towards the backend. Too many connections from this node to one backend.";
-    TupleClash = "tuple_clash", Drop, "The client uses one source port for two frontends, and every backend tried already serves that port. The client's retry takes another port.";
-    TableFull = "table_full", Drop, "The flow tables took no record. Raise --max-flows.";
+    TupleClash = "tuple_clash", Drop, "The client uses one source port for two frontends, and every backend tried already serves that port: its retry takes another port. Rarely, two CPUs met the first packets of one flow, or a flood left no room for its replies; then the retry is served.";
+    TableFull = "table_full", Drop, "The flow was not recorded: other CPUs were recording flows at the same place. The client tries again; a steady rate is a defect, please report it.";
     EmitFailed = "emit_failed", Drop, "A kernel helper failed to rewrite or send the packet. A defect: please report it.";
 }
 

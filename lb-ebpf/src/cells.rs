@@ -87,11 +87,20 @@ pub fn read(table: &'static Table, place: u32) -> Option<Cell> {
     Some(Cell([unsafe { words.read_volatile() }, second]))
 }
 
+/// Whether a cell is still of the tuple that it was found for, and so what has been read beside it
+/// since.
+#[inline(always)]
+pub fn is_still(table: &'static Table, found: Found) -> bool {
+    let now = read(table, found.place).map_or(Cell::FREE, |cell| cell.0[0]);
+    (now ^ found.cell.0[0]) & Cell::MARK == 0
+}
+
 /// Takes a cell for a key that has none: a free one, or that of the flow which ends soonest.
 /// It is [`Cell::BUSY`] then, and what it said before is what is given.
 ///
 /// Of two buckets with room it takes the one with more of it, or the first one if that has less by
-/// up to `more` cells: what stands there is found sooner, but sooner both are full.
+/// up to `more` cells: what stands there is found sooner, but sooner both are full. Of flows that
+/// end in the same tick it takes any one, since the newest may be a client's that is answered next.
 #[inline(always)]
 pub fn take(
     table: &'static Table,
@@ -99,8 +108,9 @@ pub fn take(
     more: u64,
     worth: impl Fn(Cell) -> u64 + Copy,
 ) -> Option<Found> {
-    let first = cheapest(table, key.first, worth, 0)?;
-    let second = cheapest(table, key.second, worth, more)? | u64::from(WAYS);
+    let turn = (key.mark >> 8) as u32;
+    let first = cheapest(table, key.first, worth, turn, 0)?;
+    let second = cheapest(table, key.second, worth, turn, more)? | u64::from(WAYS);
     let least = lesser(first, second);
     let (wanted, which) = (least >> PLACES, least as u32 & (2 * WAYS - 1));
     if wanted >= KEPT {
@@ -108,7 +118,7 @@ pub fn take(
     }
     let elsewhere = 0_u32.wrapping_sub(opaque(u64::from(which / WAYS)) as u32);
     let bucket = key.first ^ (key.first ^ key.second) & elsewhere;
-    let place = bucket.wrapping_mul(WAYS) + which % WAYS;
+    let place = bucket.wrapping_mul(WAYS) + which.wrapping_add(turn) % WAYS;
     let found = Found {
         place,
         cell: read(table, place)?,
@@ -261,13 +271,14 @@ const fn first(ways: u32) -> u32 {
     WHICH >> (4 * (lowest.wrapping_mul(SEQUENCE) >> 5 & 7)) & 7
 }
 
-/// The cheapest cell of a bucket: its worth in bits 4 and up, which one it is in 0–2. A free one
-/// is worth how many are taken, and as much more as is said.
+/// The cheapest cell of a bucket: its worth in bits 4 and up, in 0–2 which one it is, counted from
+/// the one whose `turn` it is. A free one is worth how many are taken, and as much `more`.
 #[inline(always)]
 fn cheapest(
     table: &'static Table,
     bucket: u32,
     worth: impl Fn(Cell) -> u64 + Copy,
+    turn: u32,
     more: u64,
 ) -> Option<u64> {
     let words: *mut u64 = table.get_ptr_mut(bucket)?.cast();
@@ -284,7 +295,8 @@ fn cheapest(
     for way in 0..WAYS as usize {
         let cell = cell(way);
         let free = opaque(cell.0[0] >> 63).wrapping_sub(1) & taken;
-        least = lesser(least, (worth(cell) + free) << PLACES | way as u64);
+        let which = (way as u32).wrapping_sub(turn) % WAYS;
+        least = lesser(least, (worth(cell) + free) << PLACES | u64::from(which));
     }
     Some(least)
 }

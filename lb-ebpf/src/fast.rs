@@ -3,7 +3,7 @@
 
 use aya_ebpf::{bindings::xdp_action, helpers::generated::bpf_jiffies64};
 use lb_common::{
-    Addr, Backend, Ends, Entry, Flow, Frontend, Hook, Hop, Mode, Near, Verdict,
+    Addr, Backend, Entry, Flow, Frontend, Hook, Hop, Mode, Near, Verdict,
     device::{handing, is_handed, word},
     filter, hop,
 };
@@ -26,8 +26,6 @@ use crate::{
 struct Course {
     backend: &'static Backend,
     mode: Mode,
-    /// Where its flow begins and ends, by `nat`.
-    ends: Option<&'static Ends>,
 }
 
 /// What comes in at XDP: its action if this is all about it.
@@ -63,7 +61,7 @@ pub fn run(ctx: Context<'_>) -> Option<u32> {
         Mode::Local if packet.redirect(ctx.view, backend) => {
             (xdp_action::XDP_PASS, Verdict::ForwardLocal)
         }
-        Mode::Nat => (send(ctx, &packet, &course, own)?, Verdict::ForwardNat),
+        Mode::Nat => (send(ctx, &packet, backend, own)?, Verdict::ForwardNat),
         Mode::Local => return None,
     };
     let bytes = packet.end as u64;
@@ -91,14 +89,11 @@ fn by_slot(packet: &Plain, entry: Entry) -> Option<Course> {
         }
         Mode::Nat => false,
     };
-    unrecorded.then_some(Course {
-        backend,
-        mode,
-        ends: None,
-    })
+    unrecorded.then_some(Course { backend, mode })
 }
 
-/// How one goes that changes nothing in what its record says, but for how long that counts.
+/// How one goes that changes nothing in what its record says, but for how long that counts. By
+/// `nat` it is in [`Work::to`] as the backend shall see it.
 #[inline(always)]
 fn by_record(packet: &Plain, entry: Entry) -> Option<Course> {
     if packet.turns() {
@@ -115,17 +110,14 @@ fn by_record(packet: &Plain, entry: Entry) -> Option<Course> {
         false => flow::answering_backend(flow.backend)?,
     };
     let mode = flow::mode(backend, flow.state);
-    let ends = match mode {
-        Mode::Nat => {
-            // A flow to a peer may go by another way than what is handed over to it.
-            let ends = ENDS.get(found.place)?;
-            let same = backend.mode() == Mode::Nat && ends.from.is_same(&packet.tuple);
-            Some(ends).filter(|_| same)
+    if mode == Mode::Nat {
+        let ends = ENDS.get(found.place)?;
+        // A flow to a peer may go by another way than what is handed over to it.
+        let same = backend.mode() == Mode::Nat && ends.from.is_same(&packet.tuple);
+        Work::of(Hook::Xdp).ok()?.to = ends.to;
+        if !same || !cells::is_still(&FLOWS, found) {
+            return None;
         }
-        Mode::Dsr | Mode::Local => None,
-    };
-    if mode == Mode::Nat && ends.is_none() {
-        return None;
     }
     let restored = mode == Mode::Local && flow::is_restored(backend, entry);
     let state = flow::seen(flow.state, packet.flags, mode == Mode::Dsr || restored);
@@ -133,11 +125,7 @@ fn by_record(packet: &Plain, entry: Entry) -> Option<Course> {
         return None;
     }
     flow::refresh(found, state, packet.is_tcp(), now);
-    Some(Course {
-        backend,
-        mode,
-        ends,
-    })
+    Some(Course { backend, mode })
 }
 
 /// A packet that is for no frontend: the reply of a backend elsewhere becomes its frontend's.
@@ -157,7 +145,11 @@ fn answer(ctx: Context<'_>, packet: &Plain) -> Option<u32> {
     let (headers, work) = (Headers::of(Hook::Xdp).ok()?, Work::of(Hook::Xdp).ok()?);
     headers.tos = packet.tos;
     work.to = ends.from.reversed();
-    work.hop = ends.from.src;
+    work.hop = work.to.dst;
+    let service = ends.service;
+    if !cells::is_still(&FLOWS, found) {
+        return None;
+    }
     let len = (packet.end - ETH_LEN) as u16;
     let way = route::lookup(ctx, headers, work, len).ok()?;
     if way != Way::Resolved || work.fib.ifindex != ctx.ifindex {
@@ -170,7 +162,7 @@ fn answer(ctx: Context<'_>, packet: &Plain) -> Option<u32> {
     }
     let bytes = packet.end as u64;
     count::verdict(Hook::Xdp, Verdict::ReplyNat, bytes);
-    count::reply(ends.service, flow.backend, bytes);
+    count::reply(service, flow.backend, bytes);
     Some(xdp_action::XDP_TX)
 }
 
@@ -214,9 +206,7 @@ pub fn reply<F: Frame>(frame: &mut F) -> Option<()> {
     let (mut service, mut backend) = (primary.service, primary.backend);
     let mut to = packet.tuple;
     if exceptions::may_be(&packet.tuple) {
-        let (ends, by) = flow::find_reply(headers, flow::now())?;
-        (service, backend) = (ends.service, by);
-        to = ends.from.reversed();
+        (service, backend) = flow::find_reply(headers, flow::now(), &mut to)?;
     } else if packet.is_tcp() && direct::restores(primary) {
         to.src = primary.addr;
         to.src_port = primary.port;
@@ -250,12 +240,12 @@ fn hand_over(ctx: Context<'_>, packet: &Plain, backend: &Backend, own: u64) -> O
 
 /// The packet goes to a backend elsewhere as one of this node's.
 #[inline(always)]
-fn send(ctx: Context<'_>, packet: &Plain, course: &Course, own: u64) -> Option<u32> {
-    let hop = known_hop(ctx, packet, course.backend)?;
+fn send(ctx: Context<'_>, packet: &Plain, backend: &Backend, own: u64) -> Option<u32> {
+    let hop = known_hop(ctx, packet, backend)?;
     if is_handed(mac(ctx.view, 6)?) {
         return None;
     }
-    let sent = packet.send(ctx.view, &course.ends?.to) && link(ctx.view, hop, own);
+    let sent = packet.send(ctx.view, &Work::of(Hook::Xdp).ok()?.to) && link(ctx.view, hop, own);
     sent.then_some(xdp_action::XDP_TX)
 }
 

@@ -105,6 +105,9 @@ pub fn find(headers: &Headers, now: u32, work: &mut Work) -> Known {
     let mode = mode(backend, flow.state);
     if mode == Mode::Nat {
         work.to = ends.to;
+        if !cells::is_still(&FLOWS, found) {
+            return Known::Unknown;
+        }
     } else {
         redirect(&mut work.to, &headers.tuple, backend, mode);
     }
@@ -287,9 +290,10 @@ fn begin(headers: &Headers, backend: &Backend, alone: bool, now: u32, work: &mut
     work.flow = Flow::new(backend.id, now, state, headers.is_tcp());
 }
 
-/// Finds the flow that a backend's packet belongs to and keeps it fresh.
+/// Finds the flow that a backend's packet belongs to and keeps it fresh. The packet as its client
+/// shall see it is in `to` then; service and backend are for the counters.
 #[inline(always)]
-pub fn find_reply(headers: &Headers, now: u32) -> Option<(&'static Ends, BackendId)> {
+pub fn find_reply(headers: &Headers, now: u32, to: &mut Tuple) -> Option<(u32, BackendId)> {
     let (found, ends) = record::find_reply(&headers.tuple)?;
     let flow = Flow::read(found.cell);
     // A backend that opens a connection anew answers a client that reached it directly, by a
@@ -301,5 +305,7 @@ pub fn find_reply(headers: &Headers, now: u32) -> Option<(&'static Ends, Backend
     }
     let state = flow.state.after_backend(headers.tcp_flags);
     refresh(found, state, headers.is_tcp(), now);
-    Some((ends, flow.backend))
+    *to = ends.from.reversed();
+    let service = ends.service;
+    cells::is_still(&FLOWS, found).then_some((service, flow.backend))
 }

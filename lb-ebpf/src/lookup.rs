@@ -107,11 +107,10 @@ pub fn arrive(ctx: Context<'_>, headers: &mut Headers, work: &mut Work) -> Resul
             if usage.contains(AddressUse::SNAT)
                 && rewrites
                 && !ctx.is_handover()
-                && let Some((ends, backend)) = flow::find_reply(headers, now)
+                && let Some((service, backend)) = flow::find_reply(headers, now, &mut work.to)
             {
-                work.to = ends.from.reversed();
-                work.hop = ends.from.src;
-                work.counts(Counted::Reply, ends.service, backend);
+                work.hop = work.to.dst;
+                work.counts(Counted::Reply, service, backend);
                 return Ok(Step::Send.with(Verdict::ReplyNat));
             }
             if usage.contains(AddressUse::VIP) {
@@ -263,9 +262,8 @@ pub fn egress(headers: &mut Headers, work: &mut Work) -> Result<Plan, Verdict> {
         return Err(Verdict::NotOurs);
     }
     let primary = direct::primary(&headers.tuple).ok_or(Verdict::NotOurs)?;
-    if let Some((ends, backend)) = flow::find_reply(headers, now) {
-        count::reply(ends.service, backend, headers.frame_len());
-        work.to = ends.from.reversed();
+    if let Some((service, backend)) = flow::find_reply(headers, now, &mut work.to) {
+        count::reply(service, backend, headers.frame_len());
     } else {
         if !direct::restores(primary) || direct::is_known(&headers.tuple) {
             return Err(Verdict::NotOurs);

@@ -22,18 +22,21 @@ pub fn find(client: &Tuple) -> Option<(Found, &'static Ends)> {
 /// The same of a backend's packet; what is found is the flow's cell.
 #[inline(always)]
 pub fn find_reply(reply: &Tuple) -> Option<(Found, &'static Ends)> {
-    let (found, ends) = answered(reply)?;
+    let (found, ends, _) = answered(reply)?;
     found.cell.is_taken().then_some((found, ends))
 }
 
-/// The same, also where the flow's cell is changing hands.
+/// The same, also where the flow's cell is changing hands, and the place in `REPLIES`.
 #[inline(always)]
-fn answered(reply: &Tuple) -> Option<(Found, &'static Ends)> {
-    let place = cells::find(&REPLIES, &cells::reply_key(reply))?.cell.0[1] as u32;
+fn answered(reply: &Tuple) -> Option<(Found, &'static Ends, u32)> {
+    let leads = cells::find(&REPLIES, &cells::reply_key(reply))?;
+    let place = leads.cell.0[1] as u32;
     let ends = ends(place)?;
     let cell = cells::read(&FLOWS, place)?;
     let found = Found { place, cell };
-    ends.to.is_reverse(reply).then_some((found, ends))
+    ends.to
+        .is_reverse(reply)
+        .then_some((found, ends, leads.place))
 }
 
 #[inline(always)]
@@ -50,7 +53,7 @@ fn ends(place: u32) -> Option<&'static Ends> {
 pub fn is_free(headers: &Headers, now: u32, closed_too: bool, work: &mut Work) -> bool {
     work.reply_key = work.to.reversed();
     work.held = Ends::NONE;
-    let Some((found, ends)) = answered(&work.reply_key) else {
+    let Some((found, ends, leads)) = answered(&work.reply_key) else {
         return true;
     };
     let own = ends.from.is_same(&headers.tuple);
@@ -64,16 +67,15 @@ pub fn is_free(headers: &Headers, now: u32, closed_too: bool, work: &mut Work) -
         return false;
     }
     work.held = found.place;
+    work.held_reply = leads;
     true
 }
 
 /// Takes the tuple of its replies from the flow in [`Work::held`].
 #[inline(always)]
 pub fn forget_held(work: &Work) {
-    if !dry_run()
-        && let Some(ends) = ends(work.held)
-    {
-        forget_reply(ends.reply, work.held);
+    if !dry_run() && work.held != Ends::NONE {
+        forget_reply(work.held_reply, work.held);
     }
 }
 

@@ -49,6 +49,8 @@ pub struct Work {
     /// The place of an earlier one whose replies would be taken for its;
     /// [`lb_common::Ends::NONE`] without one.
     pub held: u32,
+    /// The place in `REPLIES` of what leads to that one.
+    pub held_reply: u32,
     /// How it is to be recorded: a [`Recorded`] as its number.
     pub recorded: u32,
     /// Index of the service that it is of.

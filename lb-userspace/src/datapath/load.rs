@@ -4,6 +4,7 @@ use std::{
     fs::{self, DirBuilder},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use aya::{
@@ -156,7 +157,7 @@ pub struct Datapath {
     /// The dry-run twin of the XDP program, over the same maps.
     pub(super) twin: Ebpf,
     pub(super) maps: Maps,
-    pub(super) records: Records,
+    pub(super) records: Arc<Records>,
     pub(super) live: Live,
     _lock: super::Lock,
 }
@@ -201,7 +202,17 @@ impl Datapath {
                 .map_err(DatapathError::file(dir))?;
         }
         check_pinned(&dir)?;
-        let mut ebpf = load(&options, &dir, false)?;
+        let new = records::pinned_buckets(&dir)?.is_none();
+        if new {
+            // Of a start that failed half-way: they would be of another size.
+            records::unpin(&dir)?;
+        }
+        let loaded = load(&options, &dir, false);
+        if new && loaded.is_err() {
+            // Or the next start would want as much memory again.
+            records::unpin(&dir)?;
+        }
+        let mut ebpf = loaded?;
         let mut twin = load(&options, &dir, true)?;
         for name in [TC_EGRESS, TC_INGRESS] {
             let classifier: &mut SchedClassifier = program(&mut ebpf, name)?;
@@ -212,7 +223,7 @@ impl Datapath {
             xdp.load().map_err(refused(XDP))?;
         }
         let maps = Maps::take(&mut ebpf, &mut twin)?;
-        let records = Records::open(&options.pin_dir)?;
+        let records = Arc::new(Records::open(&options.pin_dir)?);
         draw_secret(&dir)?;
         let live = Live::read(&maps)?;
         let mut datapath = Self {

@@ -1,7 +1,10 @@
 //! The records of flows, in memory that is shared with the programs, see [`lb_common::cell`].
 
 use std::{
+    collections::BTreeSet,
+    fs,
     hash::{BuildHasher, RandomState},
+    io,
     path::Path,
 };
 
@@ -20,6 +23,8 @@ const ENDS: usize = size_of::<Ends>() / size_of::<u64>();
 /// Words of a tuple, of which `ENDS` begins with two.
 const TUPLE: usize = size_of::<Tuple>() / size_of::<u64>();
 
+/// The second word of a cell in `REPLIES` that is about to be nobody's.
+const GIVEN_UP: u64 = u64::MAX;
 /// Ticks after which any flow is over.
 const OVER: u32 = 1 << 20;
 
@@ -46,6 +51,15 @@ pub struct Record {
     pub flow: Flow,
     /// Index of its service.
     pub service: u32,
+}
+
+/// A cell that somebody has taken and not put anything into yet, by its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stuck {
+    /// In `FLOWS`.
+    Flow(u32),
+    /// In `REPLIES`.
+    Reply(u32),
 }
 
 impl Record {
@@ -91,8 +105,8 @@ impl Records {
     pub fn remove(&self, record: &Record) -> bool {
         let at = record.place as usize * CELL;
         let Cell([first, second]) = record.cell;
-        // What is expired no packet keeps fresh: it would put another in its place, and so
-        // change the first word.
+        // A client's packet finds it expired then, and puts another in its place; a backend's
+        // would keep it fresh. Either changes it.
         let expired =
             second & u64::from(u32::MAX) | u64::from(record.flow.expires.wrapping_sub(OVER)) << 32;
         let removed = self.flows.exchange(at + 1, second, expired)
@@ -103,6 +117,33 @@ impl Records {
             self.flows.set(at, Cell::FREE);
         }
         removed
+    }
+
+    /// The cells that are about to be somebody's, or nobody's.
+    pub fn stuck(&self) -> BTreeSet<Stuck> {
+        let busy = |table: &Words, place| cell_of(table, place).0[0] == Cell::BUSY;
+        let flows = (0..self.cells).filter(|&place| busy(&self.flows, place));
+        let replies = (0..self.reply_cells).filter(|&place| {
+            let cell = cell_of(&self.replies, place);
+            busy(&self.replies, place) || cell.is_taken() && cell.0[1] == GIVEN_UP
+        });
+        let flows = flows.map(Stuck::Flow);
+        flows.chain(replies.map(Stuck::Reply)).collect()
+    }
+
+    /// Frees a cell whose owner was killed.
+    pub fn release(&self, cell: Stuck) {
+        match cell {
+            Stuck::Flow(place) => {
+                let [_, reply] = self.service_and_reply(place);
+                self.withdraw(reply, place);
+                self.flows
+                    .exchange(place as usize * CELL, Cell::BUSY, Cell::FREE);
+            }
+            Stuck::Reply(place) => {
+                self.replies.set(place as usize * CELL, Cell::FREE);
+            }
+        }
     }
 
     /// Removes what leads to flows that are no more; tells how much that was.
@@ -160,7 +201,7 @@ impl Records {
     fn withdraw(&self, reply: u32, owner: u32) -> bool {
         let at = reply as usize * CELL;
         let taken = cell_of(&self.replies, reply).is_taken();
-        let withdrawn = taken && self.replies.exchange(at + 1, owner.into(), u64::MAX);
+        let withdrawn = taken && self.replies.exchange(at + 1, owner.into(), GIVEN_UP);
         if withdrawn {
             self.replies.set(at, Cell::FREE);
         }
@@ -171,6 +212,20 @@ impl Records {
 fn cell_of(table: &Words, place: u32) -> Cell {
     let at = place as usize * CELL;
     Cell([table.get(at), table.get(at + 1)])
+}
+
+/// Removes the tables that are pinned in `dir`, if they are.
+pub(super) fn unpin(dir: &Path) -> Result<(), DatapathError> {
+    for name in ["FLOWS", "ENDS", "REPLIES"] {
+        let path = dir.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(DatapathError::file(&path)(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Entries of the tables that are pinned in `dir`; none where there are none.

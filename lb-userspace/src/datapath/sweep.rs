@@ -22,7 +22,7 @@ use super::{
     Datapath, DatapathError, GoneFlows, Unrecorded,
     load::maps_dir,
     read::{now, removed},
-    records::Records,
+    records::{Records, Stuck},
     words::Words,
 };
 
@@ -43,9 +43,11 @@ pub struct Swept {
 }
 
 /// Sweeps the flow tables through handles of its own, so that it may run on another
-/// thread: a full table takes seconds to walk.
+/// thread: a table of millions takes a second to walk.
 pub struct Sweeper {
-    records: Records,
+    records: Arc<Records>,
+    /// Cells that were about to be somebody's at the last sweep.
+    stuck: BTreeSet<Stuck>,
     direct: HashMap<MapData, Tuple, Direct>,
     exceptions: Words,
     round: Words,
@@ -73,7 +75,8 @@ impl Datapath {
             Words::new(name, data, len)
         };
         Ok(Sweeper {
-            records: Records::open(&self.options.pin_dir)?,
+            records: self.records.clone(),
+            stuck: BTreeSet::new(),
             direct: open("DIRECT")?
                 .try_into()
                 .map_err(DatapathError::map("DIRECT"))?,
@@ -129,6 +132,12 @@ impl Sweeper {
         let slots = looked_up.into_iter();
         swept.unrecorded.slots = slots.map(|index| (index, self.slot(index))).collect();
         swept.replies = self.records.remove_stray();
+        // Who takes a cell has it for less than a moment, unless it is killed meanwhile.
+        let stuck = self.records.stuck();
+        for cell in self.stuck.intersection(&stuck) {
+            self.records.release(*cell);
+        }
+        self.stuck = stuck;
         self.forget_direct(now)?;
         self.clear_exceptions();
         Ok(swept)

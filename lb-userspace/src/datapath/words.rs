@@ -11,7 +11,8 @@ use memmap2::{MmapOptions, MmapRaw};
 
 use super::DatapathError;
 
-/// An array map of 8-byte values with `BPF_F_MMAPABLE`, shared with the running programs.
+/// An array map with `BPF_F_MMAPABLE` whose values are words of 8 bytes, shared with the running
+/// programs.
 pub(super) struct Words {
     map: MmapRaw,
     len: usize,
@@ -20,7 +21,7 @@ pub(super) struct Words {
 }
 
 impl Words {
-    /// Maps `data`, an array map of `len` words.
+    /// Maps `data`, an array map of `len` words in all.
     pub(super) fn new(
         name: &'static str,
         data: MapData,
@@ -48,7 +49,7 @@ impl Words {
             return None;
         }
         // SAFETY: within the mapping, which is page-aligned and lives as long as `self`.
-        // Programs read the word as a whole, or write single bytes of it.
+        // Programs read and change the word as a whole, or write single bytes of it.
         Some(unsafe { AtomicU64::from_ptr(self.map.as_mut_ptr().cast::<u64>().add(index)) })
     }
 

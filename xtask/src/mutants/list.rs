@@ -37,8 +37,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "reply not restored",
         file: "lb-ebpf/src/fast.rs",
-        good: "        to = ends.from.reversed();",
-        bad: "        to = packet.tuple;",
+        good: "flow::find_reply(headers, flow::now(), &mut to)?;\n",
+        bad: "flow::find_reply(headers, flow::now(), &mut to)?;\n        to = packet.tuple;\n",
         caught_by: Packet("reply of a local pod leaves with the VIP as source"),
     },
     Fault {

@@ -23,7 +23,7 @@ Under a flood connections ask every 100 ms each, from before until after it. It 
 balancer's uplink as fast as one core makes it and the program and the stack take it, all SYNs
 to the same service, from two thousand million clients. A connection is lost where it is reset,
 closed, or silent for 10 s; new ones are tried one after the other, and fail after 3 s. Records
-are entries of `FLOWS` and `REPLIES`; a drain window that is open was opened by a backend that
+are cells of `FLOWS` and `REPLIES`; a drain window that is open was opened by a backend that
 came just before the flood; where conntrack is loaded the nodes drop what is invalid to it.
 
 ";
