@@ -376,13 +376,6 @@ pub(super) const FAULTS: &[Fault] = &[
             "cells: on two CPUs and beside a sweep no flow is there twice, nor a cell lost",
         ),
     },
-    Fault {
-        name: "the short way takes packets that end connections",
-        file: "lb-ebpf/src/plain.rs",
-        good: "(tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST) != 0",
-        bad: "tcp_flag::SYN != 0",
-        caught_by: Model,
-    },
 ];
 
 /// How a fault's name is shown in a column.
