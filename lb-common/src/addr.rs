@@ -264,31 +264,23 @@ impl Tuple {
     /// side of every branch.
     #[inline(always)]
     pub fn is_same(&self, other: &Self) -> bool {
-        let ports = |tuple: &Self| {
-            u32::from(tuple.src_port.word()) | u32::from(tuple.dst_port.word()) << 16
-        };
-        let (a, b) = (self, other);
-        let (asrc, bsrc) = (a.src.words(), b.src.words());
-        let (adst, bdst) = (a.dst.words(), b.dst.words());
-        let differs = (asrc[0] ^ bsrc[0])
-            | (asrc[1] ^ bsrc[1])
-            | (asrc[2] ^ bsrc[2])
-            | (asrc[3] ^ bsrc[3])
-            | (adst[0] ^ bdst[0])
-            | (adst[1] ^ bdst[1])
-            | (adst[2] ^ bdst[2])
-            | (adst[3] ^ bdst[3])
-            | (ports(a) ^ ports(b))
-            | u32::from(a.protocol ^ b.protocol);
-        differs == 0
+        let ends = (&other.src, other.src_port, &other.dst, other.dst_port);
+        self.is_between(ends, other.protocol)
     }
 
     /// Whether the other is that of a packet in the other direction, without a branch.
     #[inline(always)]
     pub fn is_reverse(&self, other: &Self) -> bool {
+        let ends = (&other.dst, other.dst_port, &other.src, other.src_port);
+        self.is_between(ends, other.protocol)
+    }
+
+    #[inline(always)]
+    fn is_between(&self, ends: (&Addr, Port, &Addr, Port), protocol: u8) -> bool {
+        let (src, src_port, dst, dst_port) = ends;
         let ports = |src: Port, dst: Port| u32::from(src.word()) | u32::from(dst.word()) << 16;
-        let (asrc, bsrc) = (self.src.words(), other.dst.words());
-        let (adst, bdst) = (self.dst.words(), other.src.words());
+        let (asrc, bsrc) = (self.src.words(), src.words());
+        let (adst, bdst) = (self.dst.words(), dst.words());
         let differs = (asrc[0] ^ bsrc[0])
             | (asrc[1] ^ bsrc[1])
             | (asrc[2] ^ bsrc[2])
@@ -297,8 +289,8 @@ impl Tuple {
             | (adst[1] ^ bdst[1])
             | (adst[2] ^ bdst[2])
             | (adst[3] ^ bdst[3])
-            | (ports(self.src_port, self.dst_port) ^ ports(other.dst_port, other.src_port))
-            | u32::from(self.protocol ^ other.protocol);
+            | (ports(self.src_port, self.dst_port) ^ ports(src_port, dst_port))
+            | u32::from(self.protocol ^ protocol);
         differs == 0
     }
 

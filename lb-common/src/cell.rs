@@ -1,8 +1,7 @@
 //! The tables of flows: buckets of cells.
 //!
-//! A tuple may stand in two buckets, and mostly stands in the first. A bucket is two cache lines
-//! that are read at once, and says all that most packets ask, so that one of a million flows costs
-//! one miss; in a hash table of the kernel's it costs several, one after the other: its bucket, and
+//! A tuple stands in one of two buckets. Each is two cache lines, all of which are fetched at once,
+//! and says all that most packets ask, so that one of a million flows costs the time of one miss; in a hash table of the kernel's it costs several, one after the other: its bucket, and
 //! what is chained there, each with the key that is compared.
 
 use crate::{Tuple, hash};
@@ -71,8 +70,8 @@ impl Key {
 const APART: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// How many buckets a table has that is to hold `entries`: room for half as many more, since a
-/// tuple that finds both of its buckets full takes another's place. With so many that is one in
-/// 100,000.
+/// tuple that finds both of its buckets full takes another's place. With so many hardly one of ten
+/// million does.
 pub const fn buckets(entries: u32) -> u32 {
     let wanted = (entries as u64 * 3 / 2).div_ceil(WAYS as u64);
     // Places are numbers of 32 bits.

@@ -98,19 +98,14 @@ pub fn is_still(table: &'static Table, found: Found) -> bool {
 /// Takes a cell for a key that has none: a free one, or that of the flow which ends soonest.
 /// It is [`Cell::BUSY`] then, and what it said before is what is given.
 ///
-/// Of two buckets with room it takes the one with more of it, or the first one if that has less by
-/// up to `more` cells: what stands there is found sooner, but sooner both are full. Of flows that
-/// end in the same tick it takes any one, since the newest may be a client's that is answered next.
+/// Of two buckets with room it takes the one with more of it: with any preference for the first one
+/// both would be full sooner. Of flows that end in the same tick it takes any one, since the newest
+/// may be a client's that is answered next.
 #[inline(always)]
-pub fn take(
-    table: &'static Table,
-    key: &Key,
-    more: u64,
-    worth: impl Fn(Cell) -> u64 + Copy,
-) -> Option<Found> {
+pub fn take(table: &'static Table, key: &Key, worth: impl Fn(Cell) -> u64 + Copy) -> Option<Found> {
     let turn = (key.mark >> 8) as u32;
-    let first = cheapest(table, key.first, worth, turn, 0)?;
-    let second = cheapest(table, key.second, worth, turn, more)? | u64::from(WAYS);
+    let first = cheapest(table, key.first, worth, turn)?;
+    let second = cheapest(table, key.second, worth, turn)? | u64::from(WAYS);
     let least = lesser(first, second);
     let (wanted, which) = (least >> PLACES, least as u32 & (2 * WAYS - 1));
     if wanted >= KEPT {
@@ -272,14 +267,13 @@ const fn first(ways: u32) -> u32 {
 }
 
 /// The cheapest cell of a bucket: its worth in bits 4 and up, in 0–2 which one it is, counted from
-/// the one whose `turn` it is. A free one is worth how many are taken, and as much `more`.
+/// the one whose `turn` it is. A free one is worth how many are taken.
 #[inline(always)]
 fn cheapest(
     table: &'static Table,
     bucket: u32,
     worth: impl Fn(Cell) -> u64 + Copy,
     turn: u32,
-    more: u64,
 ) -> Option<u64> {
     let words: *mut u64 = table.get_ptr_mut(bucket)?.cast();
     let cell = |way: usize| {
@@ -287,7 +281,7 @@ fn cheapest(
         let [second, first] = [1, 0].map(|n| unsafe { words.add(2 * way + n).read_volatile() });
         Cell([first, second])
     };
-    let mut taken = more;
+    let mut taken = 0;
     let mut least = u64::MAX >> 1;
     for way in 0..WAYS as usize {
         taken += opaque(cell(way).0[0] >> 63);

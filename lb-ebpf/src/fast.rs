@@ -3,7 +3,7 @@
 
 use aya_ebpf::{bindings::xdp_action, helpers::generated::bpf_jiffies64};
 use lb_common::{
-    Addr, Backend, Entry, Flow, Frontend, Hook, Hop, Mode, Near, Verdict,
+    Addr, Backend, Entry, Flow, FlowState, Frontend, Hook, Hop, Mode, Near, Verdict,
     device::{handing, is_handed, word},
     filter, hop,
 };
@@ -138,7 +138,7 @@ fn answer(ctx: Context<'_>, packet: &Plain) -> Option<u32> {
     let flow = Flow::read(found.cell);
     let now = flow::now();
     let state = flow.state.after_backend(packet.flags);
-    let nat = flow::goes_by_nat(flow.state);
+    let nat = flow.state.has(FlowState::NAT);
     if !nat || flow.is_expired(now) || flow.state.is_closing() || state != flow.state {
         return None;
     }

@@ -131,17 +131,11 @@ pub fn refresh(found: Found, state: FlowState, tcp: bool, now: u32) {
 /// though the backend is on a peer.
 #[inline(always)]
 pub fn mode(backend: &Backend, state: FlowState) -> Mode {
-    if goes_by_nat(state) {
+    if state.has(FlowState::NAT) {
         Mode::Nat
     } else {
         backend.mode()
     }
-}
-
-/// Whether the packets of a flow in `state` have a source of this node's, as its backend sees them.
-#[inline(always)]
-pub const fn goes_by_nat(state: FlowState) -> bool {
-    state.has(FlowState::NAT)
 }
 
 /// Whether replies of a local backend to what comes by `entry` are restored without a record.

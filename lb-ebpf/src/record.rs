@@ -105,7 +105,7 @@ pub fn store(headers: &Headers, work: &Work) -> Result<(), Verdict> {
         }
         None => {
             let now = work.now;
-            cells::take(&FLOWS, &key, 1, |cell| cells::by_ticks_left(cell, now))
+            cells::take(&FLOWS, &key, |cell| cells::by_ticks_left(cell, now))
         }
     };
     let place = found.ok_or(Verdict::TableFull)?.place;
@@ -148,7 +148,7 @@ pub fn store(headers: &Headers, work: &Work) -> Result<(), Verdict> {
 fn lead(place: u32, work: &Work) -> Option<u32> {
     exceptions::note(&work.reply_key);
     let key = cells::reply_key(&work.reply_key);
-    let reply = cells::take(&REPLIES, &key, 0, cells::only_free)?.place;
+    let reply = cells::take(&REPLIES, &key, cells::only_free)?.place;
     cells::publish(&REPLIES, reply, Cell([key.mark, place.into()]));
     // Of two CPUs that want the same tuple at least one finds the other here.
     if cells::is_contested(&REPLIES, &key, reply) {

@@ -53,9 +53,9 @@ pub struct Record {
     pub service: u32,
 }
 
-/// A cell that somebody has taken and not put anything into yet, by its place.
+/// A cell that somebody has in hand, by its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stuck {
+pub(super) enum Stuck {
     /// In `FLOWS`.
     Flow(u32),
     /// In `REPLIES`.
@@ -119,30 +119,37 @@ impl Records {
         removed
     }
 
-    /// The cells that are about to be somebody's, or nobody's.
-    pub fn stuck(&self) -> BTreeSet<Stuck> {
-        let busy = |table: &Words, place| cell_of(table, place).0[0] == Cell::BUSY;
-        let flows = (0..self.cells).filter(|&place| busy(&self.flows, place));
-        let replies = (0..self.reply_cells).filter(|&place| {
-            let cell = cell_of(&self.replies, place);
-            busy(&self.replies, place) || cell.is_taken() && cell.0[1] == GIVEN_UP
-        });
-        let flows = flows.map(Stuck::Flow);
-        flows.chain(replies.map(Stuck::Reply)).collect()
+    /// Frees the cells that somebody has had in hand since `before`, which was killed then: it takes
+    /// less than a moment. Leaves there which ones are in somebody's hand now.
+    pub(super) fn free_stuck(&self, before: &mut BTreeSet<Stuck>) {
+        let flows = (0..self.cells).map(Stuck::Flow);
+        let replies = (0..self.reply_cells).map(Stuck::Reply);
+        let stuck = flows
+            .chain(replies)
+            .filter(|&it| self.in_hand(it).is_some());
+        let stuck: BTreeSet<Stuck> = stuck.collect();
+        for &it in before.intersection(&stuck) {
+            let (table, place) = self.at(it);
+            if let Some(first) = self.in_hand(it) {
+                // What led to it is stray from then on.
+                table.exchange(place as usize * CELL, first, Cell::FREE);
+            }
+        }
+        *before = stuck;
     }
 
-    /// Frees a cell whose owner was killed.
-    pub fn release(&self, cell: Stuck) {
-        match cell {
-            Stuck::Flow(place) => {
-                let [_, reply] = self.service_and_reply(place);
-                self.withdraw(reply, place);
-                self.flows
-                    .exchange(place as usize * CELL, Cell::BUSY, Cell::FREE);
-            }
-            Stuck::Reply(place) => {
-                self.replies.set(place as usize * CELL, Cell::FREE);
-            }
+    /// The first word of a cell that is about to be somebody's, or nobody's.
+    fn in_hand(&self, it: Stuck) -> Option<u64> {
+        let (table, place) = self.at(it);
+        let Cell([first, second]) = cell_of(table, place);
+        let given_up = matches!(it, Stuck::Reply(_)) && second == GIVEN_UP && first != Cell::FREE;
+        (first == Cell::BUSY || given_up).then_some(first)
+    }
+
+    fn at(&self, it: Stuck) -> (&Words, u32) {
+        match it {
+            Stuck::Flow(place) => (&self.flows, place),
+            Stuck::Reply(place) => (&self.replies, place),
         }
     }
 

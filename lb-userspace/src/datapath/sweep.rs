@@ -46,7 +46,7 @@ pub struct Swept {
 /// thread: a table of millions takes a second to walk.
 pub struct Sweeper {
     records: Arc<Records>,
-    /// Cells that were about to be somebody's at the last sweep.
+    /// Cells that somebody had in hand at the last sweep.
     stuck: BTreeSet<Stuck>,
     direct: HashMap<MapData, Tuple, Direct>,
     exceptions: Words,
@@ -132,12 +132,7 @@ impl Sweeper {
         let slots = looked_up.into_iter();
         swept.unrecorded.slots = slots.map(|index| (index, self.slot(index))).collect();
         swept.replies = self.records.remove_stray();
-        // Who takes a cell has it for less than a moment, unless it is killed meanwhile.
-        let stuck = self.records.stuck();
-        for cell in self.stuck.intersection(&stuck) {
-            self.records.release(*cell);
-        }
-        self.stuck = stuck;
+        self.records.free_stuck(&mut self.stuck);
         self.forget_direct(now)?;
         self.clear_exceptions();
         Ok(swept)

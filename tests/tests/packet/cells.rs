@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     os::fd::{AsFd, AsRawFd},
     sync::atomic::{AtomicBool, AtomicU32, Ordering},
     thread,
@@ -13,7 +14,7 @@ use std::{
 };
 
 use lb_common::{
-    Hook, Verdict,
+    Cell, Hook, Verdict,
     cell::{WAYS, buckets},
 };
 use naru::datapath::Records;
@@ -47,6 +48,14 @@ pub(crate) fn cases() -> Vec<Case> {
         Case {
             name: "cells: on two CPUs and beside a sweep no flow is there twice, nor a cell lost",
             run: two_cpus,
+        },
+        Case {
+            name: "cells: what was in the hand of an agent that was killed is freed by the next",
+            run: killed,
+        },
+        Case {
+            name: "cells: tables that were half made are made anew, in the size that is asked for",
+            run: half_made,
         },
     ]
 }
@@ -156,6 +165,73 @@ fn two_cpus() {
     }
     check(&records);
     assert_eq!(records.iter().count(), CELLS, "cells that are lost");
+}
+
+/// An agent that dies while it removes a flow, and one while it removes what leads there.
+fn killed() {
+    let mut world = World::small(&[service(&[VIP], &[POD])], FEW);
+    let ingress = world.ingress;
+    let segment = |port: u16| tcp(&format!("192.168.56.1:{port}"), VIP, SYN).bytes();
+    for port in 1_000..1_040 {
+        world
+            .datapath
+            .test_run(Hook::Xdp, &segment(port), ingress)
+            .unwrap();
+    }
+    assert_eq!(world.recorded(), (40, 40));
+    // Word 0 and word 1 of the first cell that is taken.
+    let held = |map: &str, words: [Option<u64>; 2]| {
+        let mut table = world.datapath.buckets(map);
+        let (index, mut bucket) = (0..table.len())
+            .map(|index| (index, table.get(&index, 0).unwrap()))
+            .find(|(_, bucket)| bucket[0] & Cell::TAKEN != 0)
+            .expect("a flow in the first cell of some bucket");
+        for (word, new) in bucket.iter_mut().zip(words) {
+            *word = new.unwrap_or(*word);
+        }
+        table.set(index, bucket, 0).unwrap();
+    };
+    held("FLOWS", [Some(Cell::BUSY), None]);
+    held("REPLIES", [None, Some(u64::MAX)]);
+    let mut sweeper = world.datapath.sweeper().unwrap();
+    // Seen, freed, and what led to the flow with it.
+    for _ in 0..3 {
+        sweeper.sweep().unwrap();
+    }
+    for map in ["FLOWS", "REPLIES"] {
+        for bucket in world.datapath.buckets(map).iter().map(Result::unwrap) {
+            let in_hand =
+                |it: &&[u64]| it[0] != Cell::FREE && (it[0] == Cell::BUSY || it[1] == u64::MAX);
+            assert_eq!(bucket.chunks(2).filter(in_hand).count(), 0, "{map}");
+        }
+    }
+    let records = world.datapath.records();
+    assert_eq!(records.iter().count(), 39);
+    // Their clients come back, and are served.
+    for port in 1_000..1_040 {
+        let syn = segment(port);
+        let made = world.datapath.test_run(Hook::Xdp, &syn, ingress).unwrap();
+        assert_ne!(made.bytes, syn, "port {port}");
+    }
+    assert_eq!(records.iter().count(), 40);
+}
+
+fn half_made() {
+    let world = World::small(&[service(&[VIP], &[POD])], FEW);
+    let mut world = world.reopen_after(|maps, options| {
+        // What a start leaves behind that is killed, or finds no memory, between two maps.
+        fs::remove_file(maps.join("FLOWS")).unwrap();
+        options.max_flows = 10 * FEW;
+    });
+    world.apply_again(&[service(&[VIP], &[POD])]);
+    for n in 0..10 * FEW {
+        let client = format!("192.168.56.1:{}", 2_000 + n);
+        let syn = tcp(&client, VIP, SYN).bytes();
+        let ingress = world.ingress;
+        world.datapath.test_run(Hook::Xdp, &syn, ingress).unwrap();
+    }
+    let all = (10 * FEW) as usize;
+    assert_eq!(world.recorded(), (all, all));
 }
 
 /// That no two flows are one, nor are their replies, and that nothing leads nowhere.

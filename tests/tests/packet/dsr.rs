@@ -324,6 +324,7 @@ fn many_flows() {
     }
     let (_, verdict, count) = world.datapath.verdicts().unwrap().remove(0);
     assert_eq!((verdict, count.packets), (Verdict::ForwardNat, 30_000));
+    assert_eq!(world.recorded(), (30_000, 30_000), "some were displaced");
 }
 
 /// The flows' states, by client.

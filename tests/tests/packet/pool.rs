@@ -7,7 +7,7 @@
 use std::{
     fs,
     ops::{Deref, DerefMut},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use aya::maps::{HashMap, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData};
 use lb_common::Tuple;
 use naru::datapath::{self, Datapath, GoneFlows, Options, Records};
 
@@ -81,10 +81,12 @@ impl Loaded {
             drain_window: Duration::ZERO,
             ..Options::default()
         };
+        // Before anything is pinned: what fails to load leaves its maps there.
+        let pins = Pins(pin_dir);
         Self {
             datapath: Datapath::open(options.clone()).unwrap(),
             options,
-            pins: Pins(pin_dir),
+            pins,
         }
     }
 
@@ -122,14 +124,16 @@ impl Drop for Pins {
 // === impl Lease ===
 
 impl Lease {
-    /// Opens it anew over its pinned maps, as an agent does that restarts.
-    pub(crate) fn reopen(mut self) -> Self {
+    /// Opens it anew over its pinned maps, as an agent does that restarts, after something has
+    /// happened to them or to its options.
+    pub(crate) fn reopen_after(mut self, happens: impl FnOnce(&Path, &mut Options)) -> Self {
         let Loaded {
             datapath,
-            options,
+            mut options,
             pins,
         } = self.0.take().unwrap();
         drop(datapath);
+        happens(&pins.dir(), &mut options);
         Self(Some(Loaded {
             datapath: Datapath::open(options.clone()).unwrap(),
             options,
@@ -140,6 +144,13 @@ impl Lease {
     /// The records of flows.
     pub(crate) fn records(&self) -> Records {
         Records::open(&self.0.as_ref().unwrap().pins.0).unwrap()
+    }
+
+    /// The buckets of a table of flows, as words.
+    pub(crate) fn buckets(&self, map: &str) -> Array<MapData, [u64; 16]> {
+        let dir = self.0.as_ref().unwrap().pins.dir();
+        let data = MapData::from_pin(dir.join(map)).unwrap();
+        Map::from_map_data(data).unwrap().try_into().unwrap()
     }
 
     /// How many entries a map has that tells something of values `V` by packets' addresses.

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     net::{IpAddr, SocketAddr},
+    path::Path,
     sync::PoisonError,
     thread::sleep,
     time::Duration,
@@ -12,7 +13,7 @@ use std::{
 use lb_common::{Algorithm, Direct, Hook, Protocol, Verdict, config::DEFAULT_SNAT_PORTS, maglev};
 use naru::{
     compile::compile,
-    datapath::{Applied, GoneFlows},
+    datapath::{Applied, GoneFlows, Options},
     desired::{
         Condition, Desired, DeviceFacts, Endpoint, Frontend, Service, ServiceName, Snat,
         Surroundings,
@@ -222,8 +223,13 @@ impl World {
 
     /// Opens the datapath anew over its pinned maps, as an agent does that restarts.
     pub(crate) fn reopen(self) -> Self {
+        self.reopen_after(|_, _| {})
+    }
+
+    /// The same after something has happened to its pinned maps, or to its options.
+    pub(crate) fn reopen_after(self, happens: impl FnOnce(&Path, &mut Options)) -> Self {
         Self {
-            datapath: self.datapath.reopen(),
+            datapath: self.datapath.reopen_after(happens),
             ..self
         }
     }

@@ -376,6 +376,24 @@ pub(super) const FAULTS: &[Fault] = &[
             "cells: on two CPUs and beside a sweep no flow is there twice, nor a cell lost",
         ),
     },
+    Fault {
+        name: "cells of killed owners stay theirs",
+        file: "lb-userspace/src/datapath/records.rs",
+        good: "table.exchange(place as usize * CELL, first, Cell::FREE);",
+        bad: "table.exchange(place as usize * CELL, first, first);",
+        caught_by: Packet(
+            "cells: what was in the hand of an agent that was killed is freed by the next",
+        ),
+    },
+    Fault {
+        name: "half of what a failed start made is used",
+        file: "lb-userspace/src/datapath/load.rs",
+        good: "they would be of another size.\n            records::unpin(&dir)?;",
+        bad: "they would be of another size.",
+        caught_by: Packet(
+            "cells: tables that were half made are made anew, in the size that is asked for",
+        ),
+    },
 ];
 
 /// How a fault's name is shown in a column.
