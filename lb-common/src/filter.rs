@@ -1,7 +1,7 @@
 //! Which addresses a hook need not look up: a Bloom filter with one hash, small enough for the
 //! innermost cache.
 
-use crate::{Addr, Hook};
+use crate::{Addr, Hook, hash::addr_hash};
 
 /// Words that a hook has in map `FILTER`.
 const WORDS: u32 = 1 << 10;
@@ -17,10 +17,7 @@ pub const LEN: usize = Hook::ALL.len() * WORDS as usize;
 /// alone.
 #[inline(always)]
 pub const fn place(hook: Hook, addr: &Addr) -> (u32, u64) {
-    let [a, b, c, d] = addr.words();
-    let high = (a as u64 | (b as u64) << 32).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let low = c as u64 | (d as u64) << 32;
-    let hash = (high ^ low).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let hash = addr_hash(addr);
     (
         hook as u32 * WORDS + (hash >> 54) as u32,
         1 << (hash >> 48 & 63),

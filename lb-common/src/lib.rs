@@ -24,6 +24,7 @@ pub mod flow;
 pub mod hash;
 pub mod hop;
 pub mod maglev;
+pub mod near;
 #[cfg(feature = "user")]
 mod pod;
 pub mod primary;
@@ -42,6 +43,7 @@ pub use device::{Device, Near, SnatSource};
 pub use direct::Direct;
 pub use flow::{Flow, FlowState};
 pub use hop::Hop;
+pub use near::NearFrontend;
 pub use primary::Primary;
 pub use service::{AddressUse, Affinity, Algorithm, Client, Entry, Frontend, SlotTable};
 pub use slot::Slot;
@@ -55,4 +57,4 @@ pub use verdict::{Hook, Verdict};
 /// Maps are pinned below a directory that carries this number; contents written
 /// under another number are never reused. Raise it with every change of a type in
 /// this crate that stands in a map.
-pub const ABI_VERSION: u32 = 7;
+pub const ABI_VERSION: u32 = 8;

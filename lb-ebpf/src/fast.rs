@@ -3,16 +3,17 @@
 
 use aya_ebpf::{bindings::xdp_action, helpers::generated::bpf_jiffies64};
 use lb_common::{
-    Addr, Backend, Entry, Flow, FlowState, Frontend, Hook, Hop, Mode, Near, Verdict,
+    Addr, Backend, BackendId, Entry, Flow, FlowState, Frontend, Hook, Hop, Mode, Near, Verdict,
     device::{handing, is_handed, word},
     filter, hop,
+    near::{Found, Place},
 };
 
 use crate::{
-    cells, count, direct, exceptions, flow,
+    block, cells, count, direct, exceptions, flow,
     frame::{Context, Frame},
     headers::Headers,
-    maps::{BACKENDS, ENDS, EPOCH, FAST, FILTER, FLOWS, FRONTENDS, HOPS, NEAR},
+    maps::{BACKENDS, ENDS, EPOCH, FAST, FILTER, FLOWS, FRONTENDS, HOPS, NEAR, NEAR_FRONTENDS},
     packet::View,
     parse::ETH_LEN,
     plain::{Plain, network, transport},
@@ -24,6 +25,7 @@ use crate::{
 
 /// How a packet goes on.
 struct Course {
+    id: BackendId,
     backend: &'static Backend,
     mode: Mode,
 }
@@ -38,14 +40,13 @@ pub fn run(ctx: Context<'_>) -> Option<u32> {
     }
     let packet = transport(ctx.view, &network)?;
     let own = mac(ctx.view, 0)?;
-    let near = NEAR.get(ctx.ifindex % Near::LEN as u32)?;
+    let near = block::entry(&NEAR, ctx.ifindex % Near::LEN as u32)?;
     if packet.ttl <= 1 || !near.takes(ctx.ifindex, own) {
         return None;
     }
     let tuple = &packet.tuple;
     let frontend = Frontend::new(tuple.dst, tuple.dst_port, tuple.protocol);
-    // SAFETY: the value is one word.
-    let Some(&entry) = (unsafe { FRONTENDS.get(frontend) }) else {
+    let Some(entry) = entry(&frontend) else {
         return answer(ctx, &packet);
     };
     if !entry.is_plain() {
@@ -55,22 +56,34 @@ pub fn run(ctx: Context<'_>) -> Option<u32> {
         Some(course) => course,
         None => by_record(&packet, entry)?,
     };
-    let backend = course.backend;
-    let (action, verdict) = match course.mode {
-        Mode::Dsr => (hand_over(ctx, &packet, backend, own)?, Verdict::ForwardDsr),
+    let Course { id, backend, mode } = course;
+    let (action, verdict) = match mode {
+        Mode::Dsr => (hand_over(ctx, &packet, id, own)?, Verdict::ForwardDsr),
         Mode::Local if packet.redirect(ctx.view, backend) => {
             (xdp_action::XDP_PASS, Verdict::ForwardLocal)
         }
-        Mode::Nat => (send(ctx, &packet, backend, own)?, Verdict::ForwardNat),
+        Mode::Nat => (send(ctx, &packet, id, own)?, Verdict::ForwardNat),
         Mode::Local => return None,
     };
     let bytes = packet.end as u64;
     count::verdict(Hook::Xdp, verdict, bytes);
-    count::request(entry.service(), backend.id, bytes);
+    count::request(entry.service(), id, bytes);
     if packet.opens() {
-        count::flow(entry.service(), backend.id);
+        count::flow(entry.service(), id);
     }
     Some(action)
+}
+
+/// The way to the service of a frontend.
+#[inline(always)]
+fn entry(frontend: &Frontend) -> Option<Entry> {
+    let place = Place::new(frontend);
+    match block::entry(&NEAR_FRONTENDS, place.index)?.find(&place) {
+        Found::Entry(entry) => Some(entry),
+        // SAFETY: the value is one word.
+        Found::Shared => unsafe { FRONTENDS.get(frontend) }.copied(),
+        Found::Nothing => None,
+    }
 }
 
 /// How a packet goes whose slot says all about it.
@@ -80,7 +93,8 @@ fn by_slot(packet: &Plain, entry: Entry) -> Option<Course> {
     if !place.slot.is_settled() {
         return None;
     }
-    let backend = flow::backend(place.slot.current())?;
+    let id = place.slot.current();
+    let backend = flow::backend(id)?;
     let mode = backend.mode();
     let unrecorded = match mode {
         Mode::Dsr => true,
@@ -89,7 +103,7 @@ fn by_slot(packet: &Plain, entry: Entry) -> Option<Course> {
         }
         Mode::Nat => false,
     };
-    unrecorded.then_some(Course { backend, mode })
+    unrecorded.then_some(Course { id, backend, mode })
 }
 
 /// How one goes that changes nothing in what its record says, but for how long that counts. By
@@ -125,7 +139,11 @@ fn by_record(packet: &Plain, entry: Entry) -> Option<Course> {
         return None;
     }
     flow::refresh(found, state, packet.is_tcp(), now);
-    Some(Course { backend, mode })
+    Some(Course {
+        id: flow.backend,
+        backend,
+        mode,
+    })
 }
 
 /// A packet that is for no frontend: the reply of a backend elsewhere becomes its frontend's.
@@ -223,13 +241,13 @@ pub fn reply<F: Frame>(frame: &mut F) -> Option<()> {
 #[inline(always)]
 fn is_others(hook: Hook, addr: &Addr) -> bool {
     let (word, bit) = filter::place(hook, addr);
-    FILTER.get(word).is_some_and(|word| word & bit == 0)
+    block::entry(&FILTER, word).is_some_and(|word| word & bit == 0)
 }
 
 /// The frame goes to the node of a `dsr` backend, by a way that was looked up a moment ago.
 #[inline(always)]
-fn hand_over(ctx: Context<'_>, packet: &Plain, backend: &Backend, own: u64) -> Option<u32> {
-    let hop = known_hop(ctx, packet, backend)?;
+fn hand_over(ctx: Context<'_>, packet: &Plain, id: BackendId, own: u64) -> Option<u32> {
+    let hop = known_hop(ctx, packet, id)?;
     let from = mac(ctx.view, 6)?;
     // To where it comes from it takes another way, and what a peer handed over stays here.
     if from == hop || is_handed(from) {
@@ -240,8 +258,8 @@ fn hand_over(ctx: Context<'_>, packet: &Plain, backend: &Backend, own: u64) -> O
 
 /// The packet goes to a backend elsewhere as one of this node's.
 #[inline(always)]
-fn send(ctx: Context<'_>, packet: &Plain, backend: &Backend, own: u64) -> Option<u32> {
-    let hop = known_hop(ctx, packet, backend)?;
+fn send(ctx: Context<'_>, packet: &Plain, id: BackendId, own: u64) -> Option<u32> {
+    let hop = known_hop(ctx, packet, id)?;
     if is_handed(mac(ctx.view, 6)?) {
         return None;
     }
@@ -251,9 +269,9 @@ fn send(ctx: Context<'_>, packet: &Plain, backend: &Backend, own: u64) -> Option
 
 /// The link address of the way to a backend that was looked up a moment ago.
 #[inline(always)]
-fn known_hop(ctx: Context<'_>, packet: &Plain, backend: &Backend) -> Option<u64> {
+fn known_hop(ctx: Context<'_>, packet: &Plain, id: BackendId) -> Option<u64> {
     let len = (packet.end - ETH_LEN) as u32;
-    HOPS.get(backend.id.index())?.leads(tag(), ctx.ifindex, len)
+    block::entry(&HOPS, id.index())?.leads(tag(), ctx.ifindex, len)
 }
 
 /// Writes the link addresses of a frame, each as a [`word`].
@@ -303,7 +321,7 @@ pub fn learn(ifindex: u32, mode: Mode, work: &Work) {
     let mtu = u32::from(unsafe { work.fib.__bindgen_anon_1.mtu_result });
     let (Some(new), Some(hop)) = (
         Hop::new(word(work.fib.dmac), ifindex, mtu, work.tag),
-        HOPS.get_ptr_mut(work.backend.index()),
+        block::place(&HOPS, work.backend.index()),
     ) else {
         return;
     };

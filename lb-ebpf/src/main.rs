@@ -7,6 +7,7 @@
 #![allow(internal_features)]
 
 mod announce;
+mod block;
 mod cells;
 mod client;
 mod count;

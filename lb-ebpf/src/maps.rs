@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use lb_common::{
     Addr, AddressUse, Affinity, Backend, Claim, ClaimCount, Client, Device, Direct, Ends, Entry,
-    Frontend, Hop, Near, Peer, Primary, Slot, SlotTable, Socket, Stats, Trace, Tuple, Verdict,
+    Frontend, Hop, Near, Peer, NearFrontend, Primary, Slot, SlotTable, Socket, Stats, Trace, Tuple, Verdict,
     VerdictCount,
     config::{
         DEFAULT_BUCKETS, DEFAULT_CELLS, DEFAULT_SEED, MAX_ADDRESSES, MAX_AFFINE_CLIENTS,
@@ -18,7 +18,7 @@ use lb_common::{
     exceptions, filter,
 };
 
-use crate::cells;
+use crate::{block::Block, cells};
 
 /// `BPF_F_NO_PREALLOC`: memory for entries that exist only.
 const NO_PREALLOC: usize = 1;
@@ -29,14 +29,17 @@ pub const MMAPABLE: usize = 1 << 10;
 pub static ADDRESSES: HashMap<Addr, AddressUse, MAX_ADDRESSES, NO_PREALLOC> = HashMap::new();
 #[btf_map]
 pub static FRONTENDS: HashMap<Frontend, Entry, MAX_FRONTENDS, NO_PREALLOC> = HashMap::new();
+/// The same by a short key, see [`lb_common::near`].
+#[btf_map]
+pub static NEAR_FRONTENDS: Block<NearFrontend, { NearFrontend::LEN }> = Block::new();
 /// What the node's own sockets may speak to, and the index of the service that it is to
 /// them: cluster IPs, and all that packets come by.
 #[btf_map]
 pub static INTERNAL: HashMap<Frontend, u32, MAX_INTERNAL, NO_PREALLOC> = HashMap::new();
 #[btf_map]
-pub static SERVICES: Array<SlotTable, MAX_TABLES, MMAPABLE> = Array::new();
+pub static SERVICES: Block<SlotTable, MAX_TABLES> = Block::new();
 #[btf_map]
-pub static SLOTS: Array<Slot, MAX_SLOTS, MMAPABLE> = Array::new();
+pub static SLOTS: Block<Slot, MAX_SLOTS> = Block::new();
 /// How many flows a round-robin table has begun: whose turn it is.
 #[btf_map]
 pub static TURNS: Array<u64, MAX_TURNS> = Array::new();
@@ -64,13 +67,13 @@ pub static DIRECT: LruHashMap<Tuple, Direct, MAX_DIRECT> = LruHashMap::new();
 pub static DEVICES: HashMap<u32, Device, MAX_DEVICES> = HashMap::new();
 /// Which addresses need not be looked up, see [`filter`].
 #[btf_map]
-pub static FILTER: Array<u64, { filter::LEN }, MMAPABLE> = Array::new();
+pub static FILTER: Block<u64, { filter::LEN }> = Block::new();
 /// The interfaces in `DEVICES`, by a key of one byte.
 #[btf_map]
-pub static NEAR: Array<Near, { Near::LEN }, MMAPABLE> = Array::new();
+pub static NEAR: Block<Near, { Near::LEN }> = Block::new();
 /// How frames leave to backends in mode `dsr`.
 #[btf_map]
-pub static HOPS: Array<Hop, MAX_BACKENDS> = Array::new();
+pub static HOPS: Block<Hop, MAX_BACKENDS> = Block::new();
 /// The agent's count of what might have changed in `HOPS`.
 #[btf_map]
 pub static EPOCH: Array<u64, 1, MMAPABLE> = Array::new();

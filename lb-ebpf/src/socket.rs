@@ -16,7 +16,7 @@ use lb_common::{Addr, Algorithm, Backend, Frontend, Peer, Port, Socket, hash};
 
 use crate::{
     client, count, flow,
-    maps::{INTERNAL, SERVICES, SOCKETS},
+    maps::{INTERNAL, SOCKETS},
     table,
 };
 
@@ -143,10 +143,10 @@ impl Call {
     /// socket may have no address yet.
     #[inline(always)]
     fn pick(&self, service: u32) -> Option<&'static Backend> {
-        let table = SERVICES
-            .get(service)
-            .copied()
-            .filter(|table| !table.is_empty())?;
+        let table = table::table(service);
+        if table.is_empty() {
+            return None;
+        }
         // SAFETY: helpers on this run's context or without arguments.
         let (cookie, random) = unsafe {
             (

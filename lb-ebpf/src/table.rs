@@ -6,7 +6,7 @@ use lb_common::{
 };
 
 use crate::{
-    count, flow,
+    block, count, flow,
     headers::Headers,
     maps::{FRONTENDS, SEED, SERVICES, SLOTS, TURNS, dry_run},
 };
@@ -23,7 +23,7 @@ pub struct Place {
 /// The table at `index` in map `SERVICES`; empty where there is none.
 #[inline(always)]
 pub fn table(index: u32) -> SlotTable {
-    SERVICES.get(index).copied().unwrap_or_default()
+    block::entry(&SERVICES, index).unwrap_or_default()
 }
 
 /// The slot of a Maglev table that a client's packet falls on; one without a backend where the
@@ -80,7 +80,7 @@ pub fn slot(table: SlotTable, index: u32) -> Option<Slot> {
     if index >= table.len() {
         return None;
     }
-    SLOTS.get(table.offset() + index).copied()
+    block::entry(&SLOTS, table.offset() + index)
 }
 
 /// Where a flow without a record began, if that may be another backend than the one that flows

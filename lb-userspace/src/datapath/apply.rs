@@ -329,6 +329,10 @@ impl Datapath {
                 self.set_address(addr, usage, applied)?;
             }
         }
+        let differs = self.live.frontends != image.frontends;
+        if differs {
+            self.set_near_frontends(Some(image));
+        }
         for (&frontend, &entry) in &image.frontends {
             if self.live.frontends.get(&frontend) != Some(&entry) {
                 self.maps
@@ -344,6 +348,9 @@ impl Datapath {
             removed("FRONTENDS", self.maps.frontends.remove(&frontend))?;
             self.live.frontends.remove(&frontend);
             applied.frontends += 1;
+        }
+        if differs {
+            self.set_near_frontends(None);
         }
         for (&addr, &usage) in &image.addresses {
             if self.live.addresses.get(&addr) != Some(&usage) {

@@ -1,10 +1,10 @@
-//! What spares packets a lookup: addresses that concern nobody here, interfaces by a short key,
-//! and next hops while the network stays as it is.
+//! What spares packets a lookup: addresses that concern nobody here, frontends and
+//! interfaces by short keys, and next hops while the network stays as it is.
 
 use std::collections::BTreeMap;
 
 use aya::maps::MapData;
-use lb_common::{Addr, AddressUse, Frontend, Hook, Near, exceptions, filter};
+use lb_common::{Addr, AddressUse, Frontend, Hook, Near, NearFrontend, exceptions, filter, near::Place};
 
 use super::{Datapath, DatapathError, load::maps_dir, words::Words};
 use crate::compile::image::MapImage;
@@ -33,6 +33,29 @@ impl Datapath {
     fn store_filter(&self, words: &[u64]) {
         for (index, &word) in words.iter().enumerate() {
             self.maps.filter.set(index, word);
+        }
+    }
+
+    /// Has the frontends that are known found by their short keys; where an `image` is to follow,
+    /// only those that it has the same of.
+    pub(super) fn set_near_frontends(&mut self, image: Option<&MapImage>) {
+        let mut near = vec![NearFrontend::default(); NearFrontend::LEN];
+        for (frontend, &entry) in &self.live.frontends {
+            if image.is_none_or(|it| it.frontends.get(frontend) == Some(&entry)) {
+                let place = Place::new(frontend);
+                near[place.index as usize].add(&place, entry);
+            }
+        }
+        for (index, NearFrontend(words)) in near.into_iter().enumerate() {
+            let at = |word| index * words.len() + word;
+            let map = &self.maps.near_frontends;
+            if (1..words.len()).any(|word| map.get(at(word)) != words[word]) {
+                // Nobody is to find the entry of one under the key of another.
+                map.set(at(0), 0);
+            }
+            for (word, &value) in words.iter().enumerate().rev() {
+                map.set(at(word), value);
+            }
         }
     }
 

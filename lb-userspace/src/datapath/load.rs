@@ -14,7 +14,7 @@ use aya::{
 };
 use lb_common::{
     ABI_VERSION, Addr, AddressUse, Affinity, Backend, Bucket, Claim, ClaimCount, Client, Device,
-    Direct, Ends, Entry, Frontend, Near, Peer, Primary, Socket, Stats, Trace, Tuple, VerdictCount,
+    Direct, Ends, Entry, Frontend, Near, NearFrontend, Peer, Primary, Socket, Stats, Trace, Tuple, VerdictCount,
     cell::{self, WAYS, reply_buckets},
     config, exceptions, filter,
 };
@@ -43,7 +43,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/na
 
 /// The maps that are pinned, with key size, value size and capacity (`None`: the tables of
 /// flows, whose capacity is the operator's choice).
-const PINNED: [(&str, usize, usize, Option<usize>); 29] = [
+const PINNED: [(&str, usize, usize, Option<usize>); 30] = [
     (
         "ADDRESSES",
         size_of::<Addr>(),
@@ -57,13 +57,19 @@ const PINNED: [(&str, usize, usize, Option<usize>); 29] = [
         Some(config::MAX_FRONTENDS),
     ),
     (
+        "NEAR_FRONTENDS",
+        4,
+        size_of::<NearFrontend>() * NearFrontend::LEN,
+        Some(1),
+    ),
+    (
         "INTERNAL",
         size_of::<Frontend>(),
         4,
         Some(config::MAX_INTERNAL),
     ),
-    ("SERVICES", 4, 8, Some(config::MAX_TABLES)),
-    ("SLOTS", 4, 8, Some(config::MAX_SLOTS)),
+    ("SERVICES", 4, 8 * config::MAX_TABLES, Some(1)),
+    ("SLOTS", 4, 8 * config::MAX_SLOTS, Some(1)),
     ("TURNS", 4, 8, Some(config::MAX_TURNS)),
     ("AFFINITY_TICKS", 4, 4, Some(config::MAX_SERVICES)),
     (
@@ -105,8 +111,8 @@ const PINNED: [(&str, usize, usize, Option<usize>); 29] = [
     ("DEVICES", 4, size_of::<Device>(), Some(config::MAX_DEVICES)),
     ("EXCEPTIONS", 4, exceptions::LEN, Some(1)),
     ("ROUND", 4, 8, Some(1)),
-    ("FILTER", 4, 8, Some(filter::LEN)),
-    ("NEAR", 4, size_of::<Near>(), Some(Near::LEN)),
+    ("FILTER", 4, 8 * filter::LEN, Some(1)),
+    ("NEAR", 4, size_of::<Near>() * Near::LEN, Some(1)),
     (
         "CLAIMS",
         size_of::<Claim>(),
@@ -165,6 +171,7 @@ pub struct Datapath {
 pub(super) struct Maps {
     pub(super) addresses: HashMap<MapData, Addr, AddressUse>,
     pub(super) frontends: HashMap<MapData, Frontend, Entry>,
+    pub(super) near_frontends: Words,
     pub(super) internal: HashMap<MapData, Frontend, u32>,
     pub(super) sources: LpmTrie<MapData, Client, u32>,
     pub(super) affinity: HashMap<MapData, Client, Affinity>,
@@ -237,6 +244,7 @@ impl Datapath {
         };
         datapath.close_filter();
         datapath.set_near();
+        datapath.set_near_frontends(None);
         datapath.doubt_replies()?;
         Ok(datapath)
     }
@@ -406,6 +414,7 @@ impl Maps {
         Ok(Self {
             addresses: typed(ebpf, "ADDRESSES")?,
             frontends: typed(ebpf, "FRONTENDS")?,
+            near_frontends: words(ebpf, "NEAR_FRONTENDS", NearFrontend::LEN * 4)?,
             internal: typed(ebpf, "INTERNAL")?,
             sources: typed(ebpf, "SOURCES")?,
             affinity: typed(ebpf, "AFFINITY")?,
