@@ -122,11 +122,11 @@ impl Kind {
             (_, _, Self::Tx | Self::Drop | Self::Kernel | Self::Nftables | Self::Iptables) => 0,
             // FILTER says that it is nothing.
             (_, _, Self::Stranger) | (Hook::TcIngress, ..) => 0,
-            // FRONTENDS, FLOWS and ENDS.
+            // NEAR_FRONTENDS, FLOWS and ENDS.
             (Hook::Xdp, Direction::Forward, Self::Naru(_, Mode::Nat)) => 3,
-            // FRONTENDS, and SLOTS or FLOWS.
+            // NEAR_FRONTENDS, and SLOTS or FLOWS.
             (Hook::Xdp, Direction::Forward, Self::Naru(..)) => 2,
-            // FRONTENDS, REPLIES, FLOWS and ENDS at once, and the route.
+            // NEAR_FRONTENDS, REPLIES, FLOWS and ENDS at once, and the route.
             (Hook::Xdp, Direction::Reply, _) => 4,
             // PRIMARIES, EXCEPTIONS.
             (Hook::TcEgress, _, Self::Naru(Algorithm::Maglev, _)) => 2,

@@ -21,6 +21,7 @@ macro_rules! kernel {
 
 kernel! {
     announce = "../../lb-ebpf/src/announce.rs"
+    block = "../../lb-ebpf/src/block.rs"
     cells = "../../lb-ebpf/src/cells.rs"
     client = "../../lb-ebpf/src/client.rs"
     count = "../../lb-ebpf/src/count.rs"

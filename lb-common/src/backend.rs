@@ -92,7 +92,7 @@ impl core::fmt::Display for Mode {
     }
 }
 
-/// Value of map `BACKENDS` (key: [`BackendId::index`]), 52 bytes.
+/// Value of map `BACKENDS` (key: [`BackendId::index`]), 64 bytes.
 ///
 /// Several words: the agent therefore writes an entry only while no slot names
 /// it (but for `alive`, `open` and `restored`, one word each), and takes a removed backend's index
@@ -119,7 +119,10 @@ pub struct Backend {
     pub restored: u32,
     /// The peer's own address on the LAN in `dsr` mode, else unspecified.
     pub via: Addr,
+    pad: [u32; 3],
 }
+
+const _: () = assert!(size_of::<Backend>() == 64, "a line of the cache");
 
 impl Backend {
     /// [`Self::alive`] of a backend that exists.
@@ -140,6 +143,7 @@ impl Backend {
             open: 0,
             restored: 0,
             via: Addr::UNSPECIFIED,
+            pad: [0; 3],
         }
     }
 

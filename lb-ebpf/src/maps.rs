@@ -7,8 +7,8 @@ use aya_ebpf::{
 };
 use lb_common::{
     Addr, AddressUse, Affinity, Backend, Claim, ClaimCount, Client, Device, Direct, Ends, Entry,
-    Frontend, Hop, Near, Peer, NearFrontend, Primary, Slot, SlotTable, Socket, Stats, Trace, Tuple, Verdict,
-    VerdictCount,
+    Frontend, Hop, Near, NearFrontend, Peer, Primary, Slot, SlotTable, Socket, Stats, Trace, Tuple,
+    Verdict, VerdictCount,
     config::{
         DEFAULT_BUCKETS, DEFAULT_CELLS, DEFAULT_SEED, MAX_ADDRESSES, MAX_AFFINE_CLIENTS,
         MAX_BACKENDS, MAX_CLAIMS, MAX_DEVICES, MAX_DIRECT, MAX_FORMERS, MAX_FRAGMENTED,
@@ -55,8 +55,9 @@ pub static SOCKETS: LruHashMap<Socket, Peer, MAX_SOCKETS> = LruHashMap::new();
 /// Who may use a guarded [`Entry`]; the value means nothing.
 #[btf_map]
 pub static SOURCES: LpmTrie<Client, u32, MAX_SOURCES> = LpmTrie::new();
+/// Nobody maps it; but of those that may be mapped each entry is a line of the cache.
 #[btf_map]
-pub static BACKENDS: Array<Backend, MAX_BACKENDS> = Array::new();
+pub static BACKENDS: Array<Backend, MAX_BACKENDS, MMAPABLE> = Array::new();
 /// Local backends by their own address, port and protocol.
 #[btf_map]
 pub static PRIMARIES: HashMap<Frontend, Primary, MAX_PRIMARIES, NO_PREALLOC> = HashMap::new();

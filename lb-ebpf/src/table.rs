@@ -45,17 +45,12 @@ pub fn fixed(tuple: &Tuple, table: SlotTable) -> Place {
 
 #[inline(always)]
 fn flow_hash(tuple: &Tuple, table: SlotTable) -> u64 {
-    let mut key = *tuple;
-    if table.is_affine() {
-        // By the client's address alone: nodes that do not remember it agree.
-        key = Tuple::new(
-            key.src,
-            Port::default(),
-            Addr::UNSPECIFIED,
-            Port::default(),
-            0,
-        );
+    if !table.is_affine() {
+        return hash::tuple_hash(tuple, SEED.load());
     }
+    // By the client's address alone: nodes that do not remember it agree.
+    let none = Port::default();
+    let key = Tuple::new(tuple.src, none, Addr::UNSPECIFIED, none, 0);
     hash::tuple_hash(&key, SEED.load())
 }
 

@@ -158,17 +158,17 @@ impl Backends {
             } = *identity;
             let port = Port::new(addr.port());
             let by = |mode| Backend::new(id, addr.ip().into(), port, protocol, mode);
-            let backend = match reach {
+            let mut backend = match reach {
                 Reach::Local => by(Mode::Local),
                 Reach::Nat => by(Mode::Nat),
                 Reach::Dsr(via) => by(Mode::Dsr).on_peer(via.into()),
             };
-            let alive = if sound.contains(&(addr, protocol)) {
+            backend.alive = if sound.contains(&(addr, protocol)) {
                 Backend::ALIVE
             } else {
                 Backend::FAILED
             };
-            (id.index(), Backend { alive, ..backend })
+            (id.index(), backend)
         };
         self.ids.iter().map(entry).collect()
     }

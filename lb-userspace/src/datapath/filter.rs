@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use aya::maps::MapData;
-use lb_common::{Addr, AddressUse, Frontend, Hook, Near, NearFrontend, exceptions, filter, near::Place};
+use lb_common::{
+    Addr, AddressUse, Frontend, Hook, Near, NearFrontend, exceptions, filter, near::Place,
+};
 
 use super::{Datapath, DatapathError, load::maps_dir, words::Words};
 use crate::compile::image::MapImage;

@@ -277,10 +277,9 @@ impl Datapath {
         }
         let learning = &mut self.live.generations.learning;
         learning.entry(index).or_insert_with(Instant::now);
-        Backend {
-            restored: 0,
-            ..*wanted
-        }
+        let mut unlearned = *wanted;
+        unlearned.restored = 0;
+        unlearned
     }
 
     /// Says what replies are restored to: before any backend counts on it.

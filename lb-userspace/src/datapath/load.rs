@@ -14,7 +14,8 @@ use aya::{
 };
 use lb_common::{
     ABI_VERSION, Addr, AddressUse, Affinity, Backend, Bucket, Claim, ClaimCount, Client, Device,
-    Direct, Ends, Entry, Frontend, Near, NearFrontend, Peer, Primary, Socket, Stats, Trace, Tuple, VerdictCount,
+    Direct, Ends, Entry, Frontend, Near, NearFrontend, Peer, Primary, Socket, Stats, Trace, Tuple,
+    VerdictCount,
     cell::{self, WAYS, reply_buckets},
     config, exceptions, filter,
 };
