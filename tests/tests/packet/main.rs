@@ -35,6 +35,7 @@ mod hops;
 mod ipv6;
 mod leave;
 mod link;
+mod near;
 mod pool;
 mod primaries;
 mod quoted;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         errors::cases(),
         leave::cases(),
         refuse::cases(),
+        near::cases(),
         state::cases(),
         gone::cases(),
         slots::cases(),

@@ -35,6 +35,15 @@ pub(super) const FAULTS: &[Fault] = &[
         caught_by: Packet("a pod that comes back does not inherit the flows of its former life"),
     },
     Fault {
+        name: "a frontend that is gone is found by its short key",
+        file: "lb-userspace/src/datapath/filter.rs",
+        good: "in near.into_iter().enumerate() {",
+        bad: "in near.into_iter().enumerate().filter(|it| it.1 != NearFrontend::default()) {",
+        caught_by: Packet(
+            "near: a frontend that goes over to another service is that one's, and one that goes is gone",
+        ),
+    },
+    Fault {
         name: "reply not restored",
         file: "lb-ebpf/src/fast.rs",
         good: "flow::find_reply(headers, flow::now(), &mut to)?;\n",
