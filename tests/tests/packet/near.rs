@@ -32,7 +32,7 @@ pub(crate) fn cases() -> Vec<Case> {
                 expect(&mut world, 2, &other);
                 let gone = tcp("192.168.56.1:40002", &other, ACK).bytes();
                 world.change(&[
-                    service(&[], &PODS[..1]),
+                    service(&[&format!("{VIP}:83")], &PODS[..1]),
                     service(&[&format!("{VIP}:82"), &http], &PODS[1..]),
                 ]);
                 world.expect_untouched(Hook::Xdp, &gone, Verdict::VipPort, Act::Drop);
