@@ -1,6 +1,6 @@
 //! Flows: which backend serves one, and which flow a reply belongs to.
 
-use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use lb_common::{
     Backend, BackendId, Ends, Entry, Flow, FlowState, Mode, Port, Protocol, SnatSource, Tuple,
     Verdict,
@@ -12,7 +12,7 @@ use crate::{
     cells::{self, Found},
     count, direct,
     headers::Headers,
-    maps::{BACKENDS, FLOWS, LEAVE_GONE, SEED, dry_run},
+    maps::{BACKENDS, CLOCK, FLOWS, LEAVE_GONE, SEED, dry_run},
     record,
     work::{Recorded, Work},
 };
@@ -24,11 +24,22 @@ const PORT_TRIES: u32 = 24;
 /// TIME_WAIT and would not take the new connection. Then those are better than none.
 const PATIENT_TRIES: u32 = 18;
 
-/// The current tick of the flows' clock.
+/// The current tick of the flows' clock, as this CPU has read it in this jiffy: the clock does
+/// not move within one, and jiffies need no call.
 #[inline(always)]
 pub fn now() -> u32 {
-    // SAFETY: a helper without arguments.
-    tick(unsafe { bpf_ktime_get_coarse_ns() })
+    // SAFETY: helpers without arguments.
+    let (jiffies, ask) = unsafe { (bpf_jiffies64(), || tick(bpf_ktime_get_coarse_ns())) };
+    let Some(read) = CLOCK.get_ptr_mut(0) else {
+        return ask();
+    };
+    // SAFETY: this CPU's copy. Whoever interrupts this run stores what is right, too, but for a
+    // jiffy that has just passed.
+    let read = unsafe { &mut *read };
+    if read[0] != jiffies {
+        *read = [jiffies, ask().into()];
+    }
+    read[1] as u32
 }
 
 /// What the flow table says of a packet from a client.

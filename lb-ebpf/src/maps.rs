@@ -116,6 +116,9 @@ pub static VERDICTS: PerCpuArray<VerdictCount, { Verdict::COUNTERS }> = PerCpuAr
 pub static SERVICE_STATS: PerCpuArray<Stats, MAX_SERVICES> = PerCpuArray::new();
 #[btf_map]
 pub static BACKEND_STATS: PerCpuArray<Stats, MAX_BACKENDS> = PerCpuArray::new();
+/// The jiffy in which this CPU last read the flows' clock, and what it read.
+#[btf_map]
+pub static CLOCK: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
 /// Refusals sent in the tick that the upper half names, on this CPU.
 #[btf_map]
 pub static REFUSALS: PerCpuArray<u64, 1> = PerCpuArray::new();
