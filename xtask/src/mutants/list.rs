@@ -104,8 +104,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "slot index one too high",
         file: "lb-ebpf/src/table.rs",
-        good: "SLOTS.get(table.offset() + index)",
-        bad: "SLOTS.get(table.offset() + index + 1)",
+        good: "block::entry(&SLOTS, table.offset() + index)",
+        bad: "block::entry(&SLOTS, table.offset() + index + 1)",
         caught_by: Packet("round robin: ten flows over five pods are two each, in turn"),
     },
     Fault {
