@@ -22,7 +22,7 @@ pub struct Device {
     pad: u8,
 }
 
-/// Value of map `NEAR` (key: interface index modulo [`Self::LEN`]), one word: what most frames
+/// Entry of map `NEAR` (index: the interface's modulo [`Self::LEN`]), one word: what most frames
 /// ask of an interface that Naru is attached to.
 ///
 /// Bits 0–47 are its hardware address, the first byte lowest; bit 48 is set where its driver has

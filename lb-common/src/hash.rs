@@ -37,13 +37,21 @@ pub const fn tuple_hash(tuple: &Tuple, seed: u64) -> u64 {
     finish(h)
 }
 
-/// A hash of an address that the node alone chooses: two multiplications, the upper bits the best.
+/// A hash of an address that the node alone chooses, its upper bits the best: what a
+/// multiplication makes of a word's last byte stands in the upper byte alone.
 #[inline(always)]
 pub const fn addr_hash(addr: &Addr) -> u64 {
     let [a, b, c, d] = addr.words();
     let high = (a as u64 | (b as u64) << 32).wrapping_mul(FINAL);
     let low = c as u64 | (d as u64) << 32;
-    (high ^ low).wrapping_mul(K)
+    (high ^ high >> 32 ^ low).wrapping_mul(K)
+}
+
+/// The same of an address with a number beside it, every bit of it as good as any other.
+#[inline(always)]
+pub const fn addr_and_hash(addr: &Addr, number: u64) -> u64 {
+    let sum = addr_hash(addr) ^ number.wrapping_mul(K);
+    (sum ^ sum >> 32).wrapping_mul(FINAL)
 }
 
 /// A 64-bit hash of bytes, for the permutations of a Maglev table. Host side only.

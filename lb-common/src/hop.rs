@@ -1,6 +1,6 @@
 //! Next hops that were looked up a moment ago.
 
-/// Value of map `HOPS` (key: [`crate::BackendId::index`]), two words: how frames of map
+/// Entry of map `HOPS` (index: [`crate::BackendId::index`]), two words: how frames of map
 /// `BACKENDS`' entry leave, by the interface that they came by.
 ///
 /// Word 0 is the link address (bits 0–47) and the lower half of a [`tag`] (48–63); word 1 the

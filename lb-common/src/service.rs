@@ -216,7 +216,7 @@ pub const fn former_table(service: u32) -> u32 {
     service + 2 * MAX_SERVICES as u32
 }
 
-/// Value of map `SERVICES` (key: service index, or [`handover_table`] of it): where a
+/// Entry of map `SERVICES` (index: the service's, or [`handover_table`] of it): where a
 /// service's slots are.
 ///
 /// One word, so that one store switches a service to another table as a whole:

@@ -9,7 +9,7 @@
 
 use crate::BackendId;
 
-/// Value of map `SLOTS` (key: slot index), one 8-byte store each.
+/// Entry of map `SLOTS` (index: the slot's), one 8-byte store each.
 ///
 /// Bits 0–29 are the current backend, where flows begin; 32–61 the previous one, where flows
 /// are that began before the slot changed (no backend: the service had another table then).

@@ -23,6 +23,7 @@ pub fn place<T, const N: usize>(block: &Block<T, N>, index: u32) -> Option<*mut 
 /// The entry at `index`, if there is one.
 #[inline(always)]
 pub fn entry<T: Copy, const N: usize>(block: &Block<T, N>, index: u32) -> Option<T> {
-    // SAFETY: one or two words of a map value, of which any bits are valid.
+    // SAFETY: words of a map value, of which any bits are valid. Where they are several, what they
+    // say tells whether they are of one moment (`Hop`, `NearFrontend`).
     place(block, index).map(|entry| unsafe { *entry })
 }

@@ -24,22 +24,27 @@ const PORT_TRIES: u32 = 24;
 /// TIME_WAIT and would not take the new connection. Then those are better than none.
 const PATIENT_TRIES: u32 = 18;
 
-/// The current tick of the flows' clock, as this CPU has read it in this jiffy: the clock does
-/// not move within one, and jiffies need no call.
+/// The current tick of the flows' clock, as this CPU has read it in this jiffy, or in the one
+/// before where the clock was about to move: jiffies need no call.
 #[inline(always)]
 pub fn now() -> u32 {
-    // SAFETY: helpers without arguments.
-    let (jiffies, ask) = unsafe { (bpf_jiffies64(), || tick(bpf_ktime_get_coarse_ns())) };
+    // SAFETY: a helper without arguments.
+    let jiffies = unsafe { bpf_jiffies64() } << 32;
+    // SAFETY: as above.
+    let ask = || tick(unsafe { bpf_ktime_get_coarse_ns() });
     let Some(read) = CLOCK.get_ptr_mut(0) else {
         return ask();
     };
-    // SAFETY: this CPU's copy. Whoever interrupts this run stores what is right, too, but for a
-    // jiffy that has just passed.
-    let read = unsafe { &mut *read };
-    if read[0] != jiffies {
-        *read = [jiffies, ask().into()];
+    // SAFETY: this CPU's copy. A process that connects may be interrupted here: one word is read
+    // and stored as a whole.
+    let word = unsafe { read.read_volatile() };
+    if word >> 32 << 32 == jiffies {
+        return word as u32;
     }
-    read[1] as u32
+    let now = ask();
+    // SAFETY: as above.
+    unsafe { read.write_volatile(jiffies | u64::from(now)) };
+    now
 }
 
 /// What the flow table says of a packet from a client.

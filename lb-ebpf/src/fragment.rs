@@ -3,7 +3,7 @@
 //! A later one that comes before it finds none and is dropped: as with every balancer
 //! that does not hold fragments back, order matters. Networks keep it nearly always.
 
-use lb_common::Port;
+use lb_common::{Port, flow::is_past};
 
 use crate::{
     headers::{Fragment, Headers},
@@ -27,7 +27,8 @@ pub fn find(headers: &mut Headers, now: u32) -> bool {
     };
     headers.tuple.src_port = Port::from_word(note as u16);
     headers.tuple.dst_port = Port::from_word((note >> 16) as u16);
-    ((note >> 32) as u32).wrapping_sub(now) <= LIFETIME
+    // Another CPU may have noted it by a clock that is a tick ahead.
+    !is_past((note >> 32) as u32, now)
 }
 
 /// Notes the ports of a first fragment that is forwarded.

@@ -116,9 +116,10 @@ pub static VERDICTS: PerCpuArray<VerdictCount, { Verdict::COUNTERS }> = PerCpuAr
 pub static SERVICE_STATS: PerCpuArray<Stats, MAX_SERVICES> = PerCpuArray::new();
 #[btf_map]
 pub static BACKEND_STATS: PerCpuArray<Stats, MAX_BACKENDS> = PerCpuArray::new();
-/// The jiffy in which this CPU last read the flows' clock, and what it read.
+/// The tick that this CPU last read off the flows' clock (bits 0–31), and the lower half of the
+/// jiffy in which it did.
 #[btf_map]
-pub static CLOCK: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
+pub static CLOCK: PerCpuArray<u64, 1> = PerCpuArray::new();
 /// Refusals sent in the tick that the upper half names, on this CPU.
 #[btf_map]
 pub static REFUSALS: PerCpuArray<u64, 1> = PerCpuArray::new();

@@ -39,8 +39,10 @@ pub mod generated {
         NOW.fetch_add(1 << 30, Ordering::Relaxed)
     }
 
+    /// As that one: the program reads it anew in every one of these.
     pub unsafe fn bpf_jiffies64() -> u64 {
-        0
+        static JIFFIES: AtomicU64 = AtomicU64::new(1);
+        JIFFIES.fetch_add(1, Ordering::Relaxed)
     }
 
     pub unsafe fn bpf_ktime_get_boot_ns() -> u64 {

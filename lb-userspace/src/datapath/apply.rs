@@ -322,16 +322,27 @@ impl Datapath {
         image: &MapImage,
         applied: &mut Applied,
     ) -> Result<(), DatapathError> {
+        if self.live.frontends == image.frontends {
+            return self.store_frontends(image, applied);
+        }
+        self.set_near_frontends(Some(image));
+        let stored = self.store_frontends(image, applied);
+        // Whatever of it has failed, what is there is found.
+        self.set_near_frontends(None);
+        stored
+    }
+
+    fn store_frontends(
+        &mut self,
+        image: &MapImage,
+        applied: &mut Applied,
+    ) -> Result<(), DatapathError> {
         // An address is known before its frontends are, and forgotten after them: a
         // packet to an unknown frontend of a known VIP is dropped, not misdirected.
         for (&addr, &usage) in &image.addresses {
             if !self.live.addresses.contains_key(&addr) {
                 self.set_address(addr, usage, applied)?;
             }
-        }
-        let differs = self.live.frontends != image.frontends;
-        if differs {
-            self.set_near_frontends(Some(image));
         }
         for (&frontend, &entry) in &image.frontends {
             if self.live.frontends.get(&frontend) != Some(&entry) {
@@ -348,9 +359,6 @@ impl Datapath {
             removed("FRONTENDS", self.maps.frontends.remove(&frontend))?;
             self.live.frontends.remove(&frontend);
             applied.frontends += 1;
-        }
-        if differs {
-            self.set_near_frontends(None);
         }
         for (&addr, &usage) in &image.addresses {
             if self.live.addresses.get(&addr) != Some(&usage) {

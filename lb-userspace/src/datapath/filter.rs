@@ -49,14 +49,12 @@ impl Datapath {
             }
         }
         for (index, NearFrontend(words)) in near.into_iter().enumerate() {
-            let at = |word| index * words.len() + word;
-            let map = &self.maps.near_frontends;
-            if (1..words.len()).any(|word| map.get(at(word)) != words[word]) {
-                // Nobody is to find the entry of one under the key of another.
-                map.set(at(0), 0);
-            }
-            for (word, &value) in words.iter().enumerate().rev() {
-                map.set(at(word), value);
+            // In whichever order: nobody takes the entry of one for that of another's key, see
+            // `near::Place`.
+            for (word, &value) in words.iter().enumerate() {
+                self.maps
+                    .near_frontends
+                    .set(index * words.len() + word, value);
             }
         }
     }

@@ -11,8 +11,8 @@ use memmap2::{MmapOptions, MmapRaw};
 
 use super::DatapathError;
 
-/// An array map with `BPF_F_MMAPABLE` whose values are words of 8 bytes, shared with the running
-/// programs.
+/// An array map with `BPF_F_MMAPABLE` whose values are words of 8 bytes, or whose one value is an
+/// array of them, shared with the running programs.
 pub(super) struct Words {
     map: MmapRaw,
     len: usize,

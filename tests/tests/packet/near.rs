@@ -30,7 +30,7 @@ pub(crate) fn cases() -> Vec<Case> {
                 ]);
                 expect(&mut world, 1, &http);
                 expect(&mut world, 2, &other);
-                let gone = tcp("192.168.56.1:40002", &other, ACK).bytes();
+                let gone = tcp(&client(2), &other, ACK).bytes();
                 world.change(&[
                     service(&[&format!("{VIP}:83")], &PODS[..1]),
                     service(&[&format!("{VIP}:82"), &http], &PODS[1..]),
@@ -58,6 +58,30 @@ pub(crate) fn cases() -> Vec<Case> {
                 expect(&mut world, 7, &both[1]);
             },
         },
+        Case {
+            name: "near: a frontend is found by its short key, and one that shares a place in the map",
+            run: || {
+                let both = sharing().map(|port| format!("{VIP}:{port}"));
+                let mut world = World::new(&[
+                    service(&[&both[0]], &PODS[..1]),
+                    service(&[&both[1]], &PODS[1..]),
+                ]);
+                expect(&mut world, 8, &both[0]);
+                expect(&mut world, 9, &both[1]);
+                // Without the map the long way finds neither.
+                for frontend in &both {
+                    let key = key(addr(frontend).port());
+                    world.datapath.frontends().remove(&key).unwrap();
+                }
+                let mut is_forwarded = |n, frontend: &str| {
+                    let ack = tcp(&client(n), frontend, ACK).bytes();
+                    let out = world.datapath.test_run(Hook::Xdp, &ack, world.ingress);
+                    out.unwrap().bytes != ack
+                };
+                assert!(is_forwarded(8, &both[0]), "the short key is not used");
+                assert!(!is_forwarded(9, &both[1]), "two short keys at one place");
+            },
+        },
     ]
 }
 
@@ -67,11 +91,17 @@ fn key(port: u16) -> Frontend {
     Frontend::new(vip.into(), Port::new(port), 6)
 }
 
-/// Two ports of [`VIP`] that are looked for at one place.
+fn client(n: u16) -> String {
+    format!("192.168.56.1:{}", 40_000 + n)
+}
+
+/// Two ports of [`VIP`] that are looked for at one place, the lower one, which stands there, first.
 fn sharing() -> [u16; 2] {
     let place = |port| Place::new(&key(port)).index;
     let other = (1..=u16::MAX).find(|&port| port != 80 && place(port) == place(80));
-    [80, other.expect("65,535 ports share 16,384 places")]
+    let mut ports = [80, other.expect("65,535 ports share 16,384 places")];
+    ports.sort_unstable();
+    ports
 }
 
 /// That packets of connection `n` are counted as those of the service of its frontend.
@@ -81,9 +111,8 @@ fn expect(world: &mut World, n: u16, frontend: &str) {
     let service = world.datapath.live_image().frontends[&key].service();
     let count = |world: &mut World| world.datapath.service_stats(service).unwrap().packets_in;
     let before = count(world);
-    let client = format!("192.168.56.1:{}", 40_000 + n);
     for flags in [SYN, ACK, ACK] {
-        world.forwarded(&tcp(&client, frontend, flags), Verdict::ForwardLocal);
+        world.forwarded(&tcp(&client(n), frontend, flags), Verdict::ForwardLocal);
     }
     assert_eq!(count(world), before + 3, "{frontend}");
 }

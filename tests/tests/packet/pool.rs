@@ -17,7 +17,7 @@ use std::{
 };
 
 use aya::maps::{Array, HashMap, Map, MapData};
-use lb_common::Tuple;
+use lb_common::{Entry, Frontend, Tuple};
 use naru::datapath::{self, Datapath, GoneFlows, Options, Records};
 
 use crate::empty;
@@ -156,6 +156,13 @@ impl Lease {
     /// How many entries a map has that tells something of values `V` by packets' addresses.
     pub(crate) fn count<V: aya::Pod>(&self, map: &str) -> usize {
         self.table::<V>(map).keys().map(Result::unwrap).count()
+    }
+
+    /// What the long way finds services by.
+    pub(crate) fn frontends(&self) -> HashMap<MapData, Frontend, Entry> {
+        let dir = self.0.as_ref().unwrap().pins.dir();
+        let data = MapData::from_pin(dir.join("FRONTENDS")).unwrap();
+        Map::from_map_data(data).unwrap().try_into().unwrap()
     }
 
     /// A map that tells something by packets' addresses.

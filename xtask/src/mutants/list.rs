@@ -44,6 +44,15 @@ pub(super) const FAULTS: &[Fault] = &[
         ),
     },
     Fault {
+        name: "short keys of frontends are not used",
+        file: "lb-ebpf/src/fast.rs",
+        good: "        Found::Entry(entry) => Some(entry),",
+        bad: "        Found::Entry(_) => None,",
+        caught_by: Packet(
+            "near: a frontend is found by its short key, and one that shares a place in the map",
+        ),
+    },
+    Fault {
         name: "reply not restored",
         file: "lb-ebpf/src/fast.rs",
         good: "flow::find_reply(headers, flow::now(), &mut to)?;\n",
