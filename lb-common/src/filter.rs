@@ -5,7 +5,8 @@ use crate::{Addr, Hook, hash::addr_hash};
 
 /// Words that a hook has in map `FILTER`.
 const WORDS: u32 = 1 << 10;
-/// Entries of map `FILTER`, which is one value (index: word; entry: 64 bits, one for each hash of an address).
+/// Entries of map `FILTER`, which is one value (index: word; entry: 64 bits, one for each hash of
+/// an address).
 ///
 /// At XDP the bits are of all that map `ADDRESSES` holds, for destinations; at TC ingress of
 /// those but the ones that local backends alone have, since XDP has dealt with packets to them;

@@ -1,4 +1,5 @@
-//! The flow hash: which slot of a Maglev table a 5-tuple falls on.
+//! Hashes: of a 5-tuple, which slot of a Maglev table it falls on; of addresses, where what is
+//! known of them stands.
 
 use crate::{Addr, Family, Tuple};
 
@@ -49,7 +50,7 @@ pub const fn addr_hash(addr: &Addr) -> u64 {
 
 /// The same of an address with a number beside it, every bit of it as good as any other.
 #[inline(always)]
-pub const fn addr_and_hash(addr: &Addr, number: u64) -> u64 {
+pub const fn addr_and_number_hash(addr: &Addr, number: u64) -> u64 {
     let sum = addr_hash(addr) ^ number.wrapping_mul(K);
     (sum ^ sum >> 32).wrapping_mul(FINAL)
 }

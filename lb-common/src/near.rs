@@ -1,6 +1,6 @@
 //! Frontends where one load finds most of them.
 
-use crate::{Entry, Frontend, hash::addr_and_hash};
+use crate::{Entry, Frontend, hash::addr_and_number_hash};
 
 /// Entry of map `NEAR_FRONTENDS` (index: [`Place::index`]), four words: a frontend and what
 /// `FRONTENDS` says of it. Of several at one place the first one stands there, and the others are
@@ -43,7 +43,7 @@ impl Place {
     pub const fn new(frontend: &Frontend) -> Self {
         let [a, b, c, d] = frontend.addr.words();
         let rest = frontend.port.word() as u64 | (frontend.protocol as u64) << 16;
-        let hash = addr_and_hash(&frontend.addr, rest);
+        let hash = addr_and_number_hash(&frontend.addr, rest);
         Self {
             index: (hash >> 50) as u32,
             tag: (hash >> 18) as u32 >> 1 | 1,
@@ -59,6 +59,8 @@ impl Place {
 impl NearFrontend {
     /// Entries of the map.
     pub const LEN: usize = 1 << 14;
+    /// Words of 8 bytes in all of them.
+    pub const WORDS: usize = Self::LEN * size_of::<Self>() / size_of::<u64>();
 
     /// What stands here for the frontend with this place.
     #[inline(always)]

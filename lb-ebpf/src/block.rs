@@ -8,7 +8,7 @@ use aya_ebpf::btf_maps::Array;
 
 use crate::{maps::MMAPABLE, packet::opaque};
 
-/// `N` entries in one value, which the agent maps into its memory.
+/// `N` entries in one value, which the agent may map into its memory.
 pub type Block<T, const N: usize> = Array<[T; N], 1, MMAPABLE>;
 
 /// Where the entry at `index` stands, if there is one.

@@ -72,7 +72,7 @@ pub static FILTER: Block<u64, { filter::LEN }> = Block::new();
 /// The interfaces in `DEVICES`, by a key of one byte.
 #[btf_map]
 pub static NEAR: Block<Near, { Near::LEN }> = Block::new();
-/// How frames leave to backends in mode `dsr`.
+/// How frames leave to backends elsewhere.
 #[btf_map]
 pub static HOPS: Block<Hop, MAX_BACKENDS> = Block::new();
 /// The agent's count of what might have changed in `HOPS`.

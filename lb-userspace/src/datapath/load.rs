@@ -57,12 +57,7 @@ const PINNED: [(&str, usize, usize, Option<usize>); 30] = [
         4,
         Some(config::MAX_FRONTENDS),
     ),
-    (
-        "NEAR_FRONTENDS",
-        4,
-        size_of::<NearFrontend>() * NearFrontend::LEN,
-        Some(1),
-    ),
+    ("NEAR_FRONTENDS", 4, 8 * NearFrontend::WORDS, Some(1)),
     (
         "INTERNAL",
         size_of::<Frontend>(),
@@ -415,7 +410,7 @@ impl Maps {
         Ok(Self {
             addresses: typed(ebpf, "ADDRESSES")?,
             frontends: typed(ebpf, "FRONTENDS")?,
-            near_frontends: words(ebpf, "NEAR_FRONTENDS", NearFrontend::LEN * 4)?,
+            near_frontends: words(ebpf, "NEAR_FRONTENDS", NearFrontend::WORDS)?,
             internal: typed(ebpf, "INTERNAL")?,
             sources: typed(ebpf, "SOURCES")?,
             affinity: typed(ebpf, "AFFINITY")?,
