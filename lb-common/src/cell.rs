@@ -4,7 +4,7 @@
 //! and says all that most packets ask, so that one of a million flows costs the time of one miss; in a hash table of the kernel's it costs several, one after the other: its bucket, and
 //! what is chained there, each with the key that is compared.
 
-use crate::{Tuple, hash};
+use crate::{BackendId, Tuple, flow::is_past_short, hash};
 
 /// Cells of a bucket.
 pub const WAYS: u32 = 8;
@@ -16,7 +16,7 @@ pub struct Bucket(pub [Cell; WAYS as usize]);
 
 /// What a table has of one tuple, 16 bytes, each word read and written as a whole.
 ///
-/// Word 0 says whose it is, in bits 8–63, see [`Key::mark`]; its lowest byte and word 1 are the
+/// Word 0 says whose it is, in bits 24–63, see [`Key::mark`]; its lower bits and word 1 are the
 /// table's. A cell with word 0 of [`Self::FREE`] is nobody's, one of [`Self::BUSY`] is about to
 /// be somebody's: whoever has put that there owns the cell.
 #[repr(transparent)]
@@ -27,9 +27,11 @@ impl Cell {
     /// Word 0 of one that is nobody's.
     pub const FREE: u64 = 0;
     /// Word 0 of one that is about to be somebody's.
-    pub const BUSY: u64 = 1 << 8;
+    pub const BUSY: u64 = 1 << Self::MARK_FROM;
     /// The bits of word 0 that say whose it is.
-    pub const MARK: u64 = !0xff;
+    pub const MARK: u64 = u64::MAX << Self::MARK_FROM;
+    /// The lowest of them.
+    pub const MARK_FROM: u32 = 24;
     /// Set in every mark, and in neither of the others.
     pub const TAKEN: u64 = 1 << 63;
 
@@ -43,8 +45,10 @@ impl Cell {
 /// Where a tuple may stand in a table, and what tells it from all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
-    /// What word 0 of its cell says, in bits 8–63; the others are 0. Among a million flows there
-    /// are two with the same one hardly ever (n²/2⁵⁶ is 2⁻¹⁶); who stores a tuple finds out.
+    /// What word 0 of its cell says, in bits 24–63; the others are 0. They are other bits of a hash
+    /// than those that choose the first bucket, so that among a million flows hardly ever two share
+    /// a bucket and a mark (16 neighbours have one of 2³⁹: 2⁻¹⁶ in all); who stores a tuple finds
+    /// out.
     pub mark: u64,
     /// The bucket where it is looked for first.
     pub first: u32,
@@ -59,7 +63,7 @@ impl Key {
     pub const fn new(tuple: &Tuple, secret: u64, buckets: u32) -> Self {
         let hash = hash::tuple_hash(tuple, secret);
         Self {
-            mark: hash & Cell::MARK | Cell::TAKEN,
+            mark: hash << Cell::MARK_FROM | Cell::TAKEN,
             first: hash::reduce(hash, buckets),
             second: hash::reduce(hash.wrapping_mul(APART), buckets),
         }
@@ -92,21 +96,27 @@ pub const fn reply_buckets(buckets: u32) -> u32 {
 }
 
 /// Value of map `ENDS`, 128 bytes, by the place of a flow's cell in `FLOWS`: bucket times
-/// [`WAYS`], and which cell of it. All of the flow that its packets do not need to find their
-/// backend.
-#[repr(C, align(8))]
+/// [`WAYS`], and which cell of it. All of the flow that its client's packets do not need; what most
+/// of its backend's ask stands in the first line.
+#[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ends {
     /// Its client's packet.
     pub from: Tuple,
-    /// That packet as its backend sees it; of protocol 0 where no replies are looked for.
-    pub to: Tuple,
+    /// Until when replies need not ask the flow's cell, see [`Fresh`].
+    pub fresh: Fresh,
     /// Index of its service, for the counters.
     pub service: u32,
+    /// Its backend, for the same.
+    pub backend: BackendId,
     /// The place of the cell in `REPLIES` that its replies are found by; [`Self::NONE`] without
     /// one.
     pub reply: u32,
-    pad: [u32; 10],
+    /// 1 where it goes to its backend by `nat`, else 0.
+    pub nat: u32,
+    /// Its client's packet as its backend sees it; of protocol 0 where no replies are looked for.
+    pub to: Tuple,
+    pad: [u32; 6],
 }
 
 impl Ends {
@@ -114,7 +124,38 @@ impl Ends {
     pub const NONE: u32 = u32::MAX;
 }
 
+/// Until when what a flow's cell says is not changed by replies that change nothing in its state:
+/// in bits 24–63 the mark of the replies, in 0–23 the last tick. So what somebody says of a flow
+/// that has made room meanwhile is of no other.
+///
+/// It spares most replies the line of the cell, and costs what the flow counts longer by them: a
+/// part of its timeout that [`Self::SHARE`] says.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fresh(pub u64);
+
+impl Fresh {
+    /// Never.
+    pub const NOT: Self = Self(0);
+    /// Of a flow's timeout this part goes by before a reply keeps it fresh again.
+    pub const SHARE: u32 = 16;
+
+    /// For a flow that was refreshed in tick `now` and expires `timeout` ticks later.
+    #[inline(always)]
+    pub const fn new(mark: u64, now: u32, timeout: u32) -> Self {
+        let last = now.wrapping_add(timeout / Self::SHARE);
+        Self(mark & Cell::MARK | last as u64 & !Cell::MARK)
+    }
+
+    /// Whether it holds in tick `now` for replies with this mark.
+    #[inline(always)]
+    pub const fn holds(self, mark: u64, now: u32) -> bool {
+        (self.0 ^ mark) & Cell::MARK == 0 && !is_past_short(self.0 as u32, now)
+    }
+}
+
 const _: () = assert!(size_of::<Ends>() == 128 && size_of::<Bucket>() == 128);
+const _: () = assert!(core::mem::offset_of!(Ends, to) == 64);
 
 #[cfg(test)]
 mod tests {
@@ -153,12 +194,23 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_is_neither_free_nor_busy_and_leaves_a_byte() {
+    fn a_mark_is_neither_free_nor_busy_and_leaves_room() {
         for key in keys() {
             assert!(Cell([key.mark, 0]).is_taken());
             assert_eq!(key.mark & !Cell::MARK, 0);
         }
         assert!(!Cell([Cell::FREE, 0]).is_taken() && !Cell([Cell::BUSY, 0]).is_taken());
+    }
+
+    #[test]
+    fn what_is_fresh_is_so_for_its_own_replies_and_for_a_while() {
+        let [mark, other] =
+            [0x1234_5678_9a00_0000, 0x1234_5678_9b00_0000].map(|it| it | Cell::TAKEN);
+        let start = (1 << 24) - 3;
+        let fresh = Fresh::new(mark, start, 120);
+        assert!(fresh.holds(mark, start) && fresh.holds(mark, start + 7));
+        assert!(!fresh.holds(mark, start + 8) && !fresh.holds(other, start));
+        assert!(!Fresh::NOT.holds(mark, 0));
     }
 
     #[test]

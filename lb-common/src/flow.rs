@@ -1,6 +1,6 @@
 //! Flow records: what is remembered of a connection, for how long, and its TCP state.
 
-use crate::{BackendId, cell::Cell};
+use crate::{Addr, BackendId, Port, cell::Cell, hash};
 
 /// TCP header flags, byte 13 of the header (RFC 9293 section 3.1).
 pub mod tcp_flag {
@@ -27,6 +27,15 @@ pub const fn is_past(expires: u32, now: u32) -> bool {
     // Half the range on either side, so that the clock may wrap.
     now.wrapping_sub(expires).cast_signed() > 0
 }
+
+/// The same of ticks of which bits 0–23 count; those of `expires` above these may be anything.
+#[inline(always)]
+pub const fn is_past_short(expires: u32, now: u32) -> bool {
+    (now.wrapping_sub(expires) << (32 - SHORT)).cast_signed() > 0
+}
+
+/// Bits of a tick in a cell. They come round after 208 days, and a day is the longest timeout.
+const SHORT: u32 = 24;
 
 /// What has been seen of a flow, a bit set; its name and timeout follow from it.
 #[repr(transparent)]
@@ -149,15 +158,21 @@ impl FlowState {
     }
 }
 
-/// What the cell of a flow in map `FLOWS` says of it: the [`FlowState`] in the lowest byte of word
-/// 0; of word 1 the backend's id in bits 0–31 and the tick in which it expires in 32–63.
+/// What the cell of a flow in map `FLOWS` says of it: the [`FlowState`] in bits 0–7 of word 0 and
+/// the port in 8–23; of word 1 the backend's id in bits 0–31, the source in 32–39 and the tick in
+/// which it expires in 40–63.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flow {
     /// The backend that serves the flow.
     pub backend: BackendId,
     /// The last [`tick`] in which the flow counts unless another packet comes: when it was
-    /// last refreshed, and the timeout of its state.
+    /// last refreshed, and the timeout of its state. Bits 0–23 of it.
     pub expires: u32,
+    /// By `nat` the address that the backend sees, see [`source`]; 0 where only
+    /// [`crate::cell::Ends`] says.
+    pub source: u8,
+    /// By `nat` the port that it sees.
+    pub port: Port,
     /// What has been seen of it.
     pub state: FlowState,
 }
@@ -168,7 +183,9 @@ impl Flow {
     pub const fn new(backend: BackendId, now: u32, state: FlowState, tcp: bool) -> Self {
         Self {
             backend,
-            expires: now.wrapping_add(state.timeout(tcp)),
+            expires: now.wrapping_add(state.timeout(tcp)) & (u32::MAX >> (32 - SHORT)),
+            source: 0,
+            port: Port::new(0),
             state,
         }
     }
@@ -178,7 +195,9 @@ impl Flow {
     pub const fn read(cell: Cell) -> Self {
         Self {
             backend: BackendId(cell.0[1] as u32),
-            expires: (cell.0[1] >> 32) as u32,
+            expires: (cell.0[1] >> 40) as u32,
+            source: (cell.0[1] >> 32) as u8,
+            port: Port::from_word((cell.0[0] >> 8) as u16),
             state: FlowState(cell.0[0] as u8),
         }
     }
@@ -187,8 +206,8 @@ impl Flow {
     #[inline(always)]
     pub const fn cell(self, mark: u64) -> Cell {
         Cell([
-            mark & Cell::MARK | self.state.0 as u64,
-            self.backend.0 as u64 | (self.expires as u64) << 32,
+            mark & Cell::MARK | (self.port.word() as u64) << 8 | self.state.0 as u64,
+            self.backend.0 as u64 | (self.source as u64) << 32 | (self.expires as u64) << 40,
         ])
     }
 
@@ -196,22 +215,41 @@ impl Flow {
     #[inline(always)]
     #[must_use]
     pub const fn refreshed(self, now: u32, state: FlowState, tcp: bool) -> Self {
-        Self::new(self.backend, now, state, tcp)
+        Self {
+            source: self.source,
+            port: self.port,
+            ..Self::new(self.backend, now, state, tcp)
+        }
     }
 
     /// Whether the flow has been silent in tick `now` for longer than its state allows.
     #[inline(always)]
     pub const fn is_expired(&self, now: u32) -> bool {
-        is_past(self.expires, now)
+        is_past_short(self.expires, now)
     }
 
     /// For how many ticks it has been silent in tick `now`.
     pub const fn idle(&self, now: u32, tcp: bool) -> u32 {
         let refreshed = self.expires.wrapping_sub(self.state.timeout(tcp));
         // A CPU may hold a slightly older clock than the one that refreshed it.
-        let idle = now.wrapping_sub(refreshed).cast_signed();
-        if idle < 0 { 0 } else { idle.cast_unsigned() }
+        let idle = (now.wrapping_sub(refreshed) << (32 - SHORT)).cast_signed();
+        if idle < 0 {
+            0
+        } else {
+            idle.cast_unsigned() >> (32 - SHORT)
+        }
     }
+}
+
+/// Entries of map `NEAR_SOURCES`.
+pub const SOURCES: usize = 1 << 8;
+
+/// Where in map `NEAR_SOURCES` the address stands that `nat` flows come from: never at 0, which a
+/// cell says where its flow's does not stand there. Once an address stands somewhere it stays: flows
+/// go by it.
+#[inline(always)]
+pub const fn source(addr: &Addr) -> u8 {
+    1 + hash::reduce(hash::addr_hash(addr), SOURCES as u32 - 1) as u8
 }
 
 #[cfg(test)]
@@ -259,9 +297,13 @@ mod tests {
     #[test]
     fn a_cell_says_all_of_a_flow() {
         let state = FlowState(FlowState::NAT.0 | FlowState::REPLIED.0);
-        let flow = Flow::new(BackendId::new(0xffff, 0xfe), 0xfffe_0000, state, true);
+        let mut flow = Flow::new(BackendId::new(0xffff, 0xfe), 0xfffe_0000, state, true);
+        flow.source = 0xfd;
+        flow.port = Port::new(0xfcfb);
         let cell = flow.cell(Cell::TAKEN | 0x00ab_cdef_0123_4567);
         assert_eq!(Flow::read(cell), flow);
-        assert_eq!(cell.0[0] & Cell::MARK, Cell::TAKEN | 0x00ab_cdef_0123_4500);
+        assert_eq!(cell.0[0] & Cell::MARK, Cell::TAKEN | 0x00ab_cdef_0100_0000);
+        let later = flow.refreshed(0xffff_ffff, state, true);
+        assert_eq!((later.source, later.port), (flow.source, flow.port));
     }
 }

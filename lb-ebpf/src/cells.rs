@@ -103,7 +103,7 @@ pub fn is_still(table: &'static Table, found: Found) -> bool {
 /// may be a client's that is answered next.
 #[inline(always)]
 pub fn take(table: &'static Table, key: &Key, worth: impl Fn(Cell) -> u64 + Copy) -> Option<Found> {
-    let turn = (key.mark >> 8) as u32;
+    let turn = (key.mark >> Cell::MARK_FROM) as u32;
     let first = cheapest(table, key.first, worth, turn)?;
     let second = cheapest(table, key.second, worth, turn)? | u64::from(WAYS);
     let least = lesser(first, second);
@@ -133,18 +133,18 @@ pub fn claim(table: &'static Table, found: Found) -> bool {
 /// What a cell is worth where free ones are wanted alone.
 #[inline(always)]
 pub fn only_free(cell: Cell) -> u64 {
-    (opaque(cell.0[0] >> 63) | opaque(cell.0[0] >> 8 & 1)) * KEPT
+    (opaque(cell.0[0] >> 63) | opaque(cell.0[0] >> Cell::MARK_FROM & 1)) * KEPT
 }
 
-/// The same where flows make room that end soonest; they expire in the tick in the upper half of
-/// word 1.
+/// The same where flows make room that end soonest, see [`lb_common::Flow`].
 #[inline(always)]
 pub fn by_ticks_left(cell: Cell, now: u32) -> u64 {
     let taken = 0_u64.wrapping_sub(opaque(cell.0[0] >> 63));
-    let left = ((cell.0[1] >> 32) as u32).wrapping_sub(now);
+    // In the upper bits, so that the sign of the difference is the word's.
+    let left = (((cell.0[1] >> 40) as u32) << 8).wrapping_sub(now << 8);
     let over = 0_u32.wrapping_sub(opaque(u64::from(left >> 31)) as u32);
-    let busy = !taken & opaque(cell.0[0] >> 8 & 1);
-    (taken & (OCCUPIED + u64::from(left & !over))) + busy * KEPT
+    let busy = !taken & opaque(cell.0[0] >> Cell::MARK_FROM & 1);
+    (taken & (OCCUPIED + u64::from((left & !over) >> 8))) + busy * KEPT
 }
 
 /// Puts the words of a cell that was taken in place.
@@ -243,7 +243,7 @@ fn marked(table: &'static Table, bucket: u32, mark: u64) -> u32 {
         // SAFETY: a word of the bucket.
         let word = unsafe { words.add(2 * way as usize).read_volatile() };
         // 0 alone is less than 1.
-        let differs = opaque((word ^ mark) >> 8);
+        let differs = opaque((word ^ mark) >> Cell::MARK_FROM);
         ways |= ((differs.wrapping_sub(1) >> 63) as u32) << way;
     }
     ways

@@ -3,7 +3,7 @@
 
 use aya_ebpf::{bindings::xdp_action, helpers::generated::bpf_jiffies64};
 use lb_common::{
-    Addr, Backend, BackendId, Entry, Flow, FlowState, Frontend, Hook, Hop, Mode, Near, Verdict,
+    Addr, Backend, BackendId, Entry, Flow, Frontend, Hook, Hop, Mode, Near, Verdict,
     device::{handing, is_handed, word},
     filter, hop,
     near::{Found, Place},
@@ -13,11 +13,12 @@ use crate::{
     block, cells, count, direct, exceptions, flow,
     frame::{Context, Frame},
     headers::Headers,
-    maps::{BACKENDS, ENDS, EPOCH, FAST, FILTER, FLOWS, FRONTENDS, HOPS, NEAR, NEAR_FRONTENDS},
+    maps::{
+        BACKENDS, EPOCH, FAST, FILTER, FLOWS, FRONTENDS, HOPS, NEAR, NEAR_FRONTENDS, NEAR_SOURCES,
+    },
     packet::View,
     parse::ETH_LEN,
     plain::{Plain, network, transport},
-    record,
     route::{self, Way},
     table,
     work::Work,
@@ -125,13 +126,14 @@ fn by_record(packet: &Plain, entry: Entry) -> Option<Course> {
     };
     let mode = flow::mode(backend, flow.state);
     if mode == Mode::Nat {
-        let ends = ENDS.get(found.place)?;
         // A flow to a peer may go by another way than what is handed over to it.
-        let same = backend.mode() == Mode::Nat && ends.from.is_same(&packet.tuple);
-        Work::of(Hook::Xdp).ok()?.to = ends.to;
-        if !same || !cells::is_still(&FLOWS, found) {
+        if backend.mode() != Mode::Nat || flow.source == 0 {
             return None;
         }
+        let to = &mut Work::of(Hook::Xdp).ok()?.to;
+        flow::redirect(to, &packet.tuple, backend, Mode::Nat);
+        to.src = block::entry(&NEAR_SOURCES, flow.source.into())?;
+        to.src_port = flow.port;
     }
     let restored = mode == Mode::Local && flow::is_restored(backend, entry);
     let state = flow::seen(flow.state, packet.flags, mode == Mode::Dsr || restored);
@@ -152,35 +154,23 @@ fn answer(ctx: Context<'_>, packet: &Plain) -> Option<u32> {
     if packet.turns() || is_handed(mac(ctx.view, 6)?) {
         return None;
     }
-    let (found, ends) = record::find_reply(&packet.tuple)?;
-    let flow = Flow::read(found.cell);
-    let now = flow::now();
-    let state = flow.state.after_backend(packet.flags);
-    let nat = flow.state.has(FlowState::NAT);
-    if !nat || flow.is_expired(now) || flow.state.is_closing() || state != flow.state {
-        return None;
-    }
     let (headers, work) = (Headers::of(Hook::Xdp).ok()?, Work::of(Hook::Xdp).ok()?);
+    let now = flow::now();
+    let (service, backend) = flow::find_fresh(&packet.tuple, true, now, &mut work.to)?;
     headers.tos = packet.tos;
-    work.to = ends.from.reversed();
     work.hop = work.to.dst;
-    let service = ends.service;
-    if !cells::is_still(&FLOWS, found) {
-        return None;
-    }
     let len = (packet.end - ETH_LEN) as u16;
     let way = route::lookup(ctx, headers, work, len).ok()?;
     if way != Way::Resolved || work.fib.ifindex != ctx.ifindex {
         return None;
     }
-    flow::refresh(found, state, packet.is_tcp(), now);
     let link = [work.fib.dmac, work.fib.smac];
     if !packet.send(ctx.view, &work.to) || !ctx.view.store(0, link) {
         return None;
     }
     let bytes = packet.end as u64;
     count::verdict(Hook::Xdp, Verdict::ReplyNat, bytes);
-    count::reply(service, flow.backend, bytes);
+    count::reply(service, backend, bytes);
     Some(xdp_action::XDP_TX)
 }
 
@@ -224,7 +214,10 @@ pub fn reply<F: Frame>(frame: &mut F) -> Option<()> {
     let (mut service, mut backend) = (primary.service, primary.backend);
     let mut to = packet.tuple;
     if exceptions::may_be(&packet.tuple) {
-        (service, backend) = flow::find_reply(headers, flow::now(), &mut to)?;
+        if packet.turns() {
+            return None;
+        }
+        (service, backend) = flow::find_fresh(&packet.tuple, false, flow::now(), &mut to)?;
     } else if packet.is_tcp() && direct::restores(primary) {
         to.src = primary.addr;
         to.src_port = primary.port;

@@ -2,17 +2,19 @@
 
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use lb_common::{
-    Backend, BackendId, Ends, Entry, Flow, FlowState, Mode, Port, Protocol, SnatSource, Tuple,
-    Verdict,
-    flow::{tcp_flag, tick},
+    Addr, Backend, BackendId, Ends, Entry, Flow, FlowState, Mode, Port, Protocol, SnatSource,
+    Tuple, Verdict,
+    flow::{self, tcp_flag, tick},
     hash,
 };
 
 use crate::{
+    block,
     cells::{self, Found},
     count, direct,
     headers::Headers,
-    maps::{BACKENDS, CLOCK, FLOWS, LEAVE_GONE, SEED, dry_run},
+    maps::{BACKENDS, CLOCK, FLOWS, LEAVE_GONE, NEAR_SOURCES, REPLIES, SEED, dry_run},
+    packet::opaque,
     record,
     work::{Recorded, Work},
 };
@@ -137,9 +139,14 @@ pub fn find(headers: &Headers, now: u32, work: &mut Work) -> Known {
 /// Notes that a packet in tick `now` has brought a flow to `state`.
 #[inline(always)]
 pub fn refresh(found: Found, state: FlowState, tcp: bool, now: u32) {
-    if !dry_run() {
-        let flow = Flow::read(found.cell).refreshed(now, state, tcp);
-        cells::change(&FLOWS, found, flow.cell(found.cell.0[0]));
+    if dry_run() {
+        return;
+    }
+    let flow = Flow::read(found.cell);
+    let refreshed = flow.refreshed(now, state, tcp);
+    cells::change(&FLOWS, found, refreshed.cell(found.cell.0[0]));
+    if state != flow.state {
+        record::outdate(found.place);
     }
 }
 
@@ -253,6 +260,7 @@ pub fn create_nat(
     work.flow.state.0 |= FlowState::NAT.0;
     redirect(&mut work.to, &headers.tuple, backend, Mode::Nat);
     work.to.src = source.addr;
+    work.flow.source = near_source(&source.addr);
     let hash = hash::tuple_hash(&headers.tuple, SEED.load());
     // In scratch memory, of which the verifier knows nothing: so the paths through one
     // try lead to one state, and not each to its own.
@@ -269,6 +277,7 @@ pub fn create_nat(
             Port::new((work.port_first + work.port_offset) as u16)
         };
         if record::is_free(headers, now, attempt >= PATIENT_TRIES, work) {
+            work.flow.port = work.to.src_port;
             work.records(Recorded::BothWays, service);
             return Ok(());
         }
@@ -278,6 +287,20 @@ pub fn create_nat(
         }
     }
     Err(Verdict::PortsExhausted)
+}
+
+/// Where the address stands that a `nat` flow comes from; 0 where another one does.
+#[inline(always)]
+fn near_source(addr: &Addr) -> u8 {
+    let place = flow::source(addr);
+    let [a, b, c, d] = addr.words();
+    let [e, f, g, h] = block::entry(&NEAR_SOURCES, place.into())
+        .unwrap_or_default()
+        .words();
+    let differs = (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h);
+    // 0 alone is less than 1; a branch would be one in all that follows.
+    let same = opaque(u64::from(differs)).wrapping_sub(1) >> 63;
+    place * same as u8
 }
 
 /// Records of a connection that it began at the node that had the VIP before.
@@ -315,7 +338,21 @@ pub fn find_reply(headers: &Headers, now: u32, to: &mut Tuple) -> Option<(u32, B
     }
     let state = flow.state.after_backend(headers.tcp_flags);
     refresh(found, state, headers.is_tcp(), now);
+    if !dry_run() && !state.is_closing() {
+        let timeout = state.timeout(headers.is_tcp());
+        record::freshen(found.place, &headers.tuple, now, timeout);
+    }
     *to = ends.from.reversed();
     let service = ends.service;
     cells::is_still(&FLOWS, found).then_some((service, flow.backend))
+}
+
+/// The same of a packet that changes nothing in what its flow's cell says, of a flow by `nat` or of
+/// another one.
+#[inline(always)]
+pub fn find_fresh(reply: &Tuple, nat: bool, now: u32, to: &mut Tuple) -> Option<(u32, BackendId)> {
+    let (leads, ends) = record::find_fresh(reply, now)?;
+    *to = ends.from.reversed();
+    let (same, counted) = ((ends.nat != 0) == nat, (ends.service, ends.backend));
+    (same && cells::is_still(&REPLIES, leads)).then_some(counted)
 }

@@ -15,7 +15,7 @@ use lb_common::{
         MAX_FRONTENDS, MAX_INTERNAL, MAX_PRIMARIES, MAX_SERVICES, MAX_SLOTS, MAX_SOCKETS,
         MAX_SOURCES, MAX_TABLES, MAX_TURNS,
     },
-    exceptions, filter,
+    exceptions, filter, flow,
 };
 
 use crate::{block::Block, cells};
@@ -72,6 +72,9 @@ pub static FILTER: Block<u64, { filter::LEN }> = Block::new();
 /// The interfaces in `DEVICES`, by a key of one byte.
 #[btf_map]
 pub static NEAR: Block<Near, { Near::LEN }> = Block::new();
+/// Where flows by `nat` come from, as their backends see them, see [`flow::source`].
+#[btf_map]
+pub static NEAR_SOURCES: Block<Addr, { flow::SOURCES }> = Block::new();
 /// How frames leave to backends elsewhere.
 #[btf_map]
 pub static HOPS: Block<Hop, MAX_BACKENDS> = Block::new();

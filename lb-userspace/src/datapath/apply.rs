@@ -229,6 +229,7 @@ impl Datapath {
         image: &MapImage,
         applied: &mut Applied,
     ) -> Result<(), DatapathError> {
+        self.set_near_sources(image);
         for (&index, device) in &image.devices {
             if self.live.devices.get(&index) != Some(device) {
                 self.maps

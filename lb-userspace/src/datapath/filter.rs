@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use aya::maps::MapData;
 use lb_common::{
-    Addr, AddressUse, Frontend, Hook, Near, NearFrontend, exceptions, filter, near::Place,
+    Addr, AddressUse, Frontend, Hook, Near, NearFrontend, exceptions, filter, flow, near::Place,
 };
 
 use super::{Datapath, DatapathError, load::maps_dir, words::Words};
@@ -67,6 +67,21 @@ impl Datapath {
         }
         for (index, word) in words.into_iter().enumerate() {
             self.maps.near.set(index, word);
+        }
+    }
+
+    /// Has the addresses that `nat` flows will come from found by flows' cells, as far as no other
+    /// one stands in their place: that one may have flows yet.
+    pub(super) fn set_near_sources(&self, image: &MapImage) {
+        let devices = image.devices.values();
+        for source in devices.flat_map(|it| [it.snat_v4, it.snat_v6]) {
+            let place = 2 * usize::from(flow::source(&source.addr));
+            let [a, b, c, d] = source.addr.words().map(u64::from);
+            let words = [a | b << 32, c | d << 32];
+            let free = (0..2).all(|word| self.maps.near_sources.get(place + word) == 0);
+            for (word, &value) in words.iter().enumerate().filter(|_| free) {
+                self.maps.near_sources.set(place + word, value);
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use lb_common::{
     Direct, Ends, Entry, Frontend, Near, NearFrontend, Peer, Primary, Socket, Stats, Trace, Tuple,
     VerdictCount,
     cell::{self, WAYS, reply_buckets},
-    config, exceptions, filter,
+    config, exceptions, filter, flow,
 };
 
 use super::{
@@ -44,7 +44,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/na
 
 /// The maps that are pinned, with key size, value size and capacity (`None`: the tables of
 /// flows, whose capacity is the operator's choice).
-const PINNED: [(&str, usize, usize, Option<usize>); 30] = [
+const PINNED: [(&str, usize, usize, Option<usize>); 31] = [
     (
         "ADDRESSES",
         size_of::<Addr>(),
@@ -109,6 +109,12 @@ const PINNED: [(&str, usize, usize, Option<usize>); 30] = [
     ("ROUND", 4, 8, Some(1)),
     ("FILTER", 4, 8 * filter::LEN, Some(1)),
     ("NEAR", 4, size_of::<Near>() * Near::LEN, Some(1)),
+    (
+        "NEAR_SOURCES",
+        4,
+        size_of::<Addr>() * flow::SOURCES,
+        Some(1),
+    ),
     (
         "CLAIMS",
         size_of::<Claim>(),
@@ -180,6 +186,7 @@ pub(super) struct Maps {
     pub(super) devices: HashMap<MapData, u32, Device>,
     pub(super) filter: Words,
     pub(super) near: Words,
+    pub(super) near_sources: Words,
     pub(super) epoch: Words,
     pub(super) claims: HashMap<MapData, Claim, ClaimCount>,
     pub(super) formers: HashMap<MapData, Addr, Addr>,
@@ -423,6 +430,7 @@ impl Maps {
             devices: typed(ebpf, "DEVICES")?,
             filter: words(ebpf, "FILTER", filter::LEN)?,
             near: words(ebpf, "NEAR", Near::LEN)?,
+            near_sources: words(ebpf, "NEAR_SOURCES", 2 * flow::SOURCES)?,
             epoch: words(ebpf, "EPOCH", 1)?,
             claims: typed(ebpf, "CLAIMS")?,
             formers: typed(ebpf, "FORMERS")?,

@@ -33,6 +33,7 @@ mod frames;
 mod gone;
 mod hops;
 mod ipv6;
+mod known;
 mod leave;
 mod link;
 mod near;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         errors::cases(),
         leave::cases(),
         refuse::cases(),
+        known::cases(),
         near::cases(),
         state::cases(),
         gone::cases(),

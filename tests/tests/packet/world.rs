@@ -165,10 +165,16 @@ impl World {
 
     /// On a node where `nat` flows that leave by the uplink come from this IPv4 source.
     pub(crate) fn with_snat(services: &[Service], source: Snat) -> Self {
-        let mut around = surroundings();
-        let uplink = around.devices.get_mut(&interface("uplink")).unwrap();
+        let mut world = Self::new(&[]);
+        world.snat_from(source);
+        world.change(services);
+        world
+    }
+
+    /// Has those that begin from the next change on come from this one.
+    pub(crate) fn snat_from(&mut self, source: Snat) {
+        let uplink = self.surroundings.devices.get_mut(&self.ingress).unwrap();
         uplink.snat_v4 = Some(source);
-        Self::over(pool::take(GoneFlows::Reset, pool::MANY), around, services)
     }
 
     /// On a node that others may take VIPs over from.
