@@ -49,6 +49,14 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A control plane that does not do what it should.
+    #[error("control plane on {machine}: {reason}")]
+    ControlPlane {
+        /// The machine's name.
+        machine: String,
+        /// What is wrong, with the end of a log where that helps.
+        reason: String,
+    },
     /// An agent that does not do what it should.
     #[error("agent on {node}: {reason}")]
     Agent {

@@ -32,6 +32,7 @@ mod agent;
 mod burn;
 mod client;
 mod cluster;
+mod controlplane;
 mod error;
 mod fault;
 mod faults;
@@ -62,6 +63,7 @@ pub use client::{Answer, Client, Http, http_get};
 pub use cluster::{
     Cluster, ClusterOptions, Condition, OwnerChoice, can_fake_clocks, tutorial_services,
 };
+pub use controlplane::ControlPlane;
 pub use error::{Error, Result};
 pub use fault::Fault;
 pub use held::{Connection, HeldOpen};

@@ -86,6 +86,10 @@ impl State {
             Source::Manifests(dir) => format!("manifests in {}", dir.display()),
             Source::Config(file) => format!("configuration file {}", file.display()),
             Source::Flags(_) => "command line".to_owned(),
+            Source::Cluster(cluster) => match &cluster.kubeconfig {
+                Some(file) => format!("the cluster in {}", file.display()),
+                None => "the cluster".to_owned(),
+            },
         };
         Self {
             image: datapath.live_image(),

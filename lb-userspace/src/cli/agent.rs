@@ -21,6 +21,7 @@ use crate::{
     net::SnatChoice,
     source::{
         Source,
+        cluster::Cluster,
         flags::{Backend, Flags, Vip},
     },
 };
@@ -31,6 +32,7 @@ Examples:
   naru agent --vip 192.168.56.11:53/udp --backend 10.0.0.53:53 --algorithm maglev --interface eth0
   naru agent --manifests /etc/naru/manifests --interface eth0 --interface flannel.1
   naru agent --config /etc/naru/naru.yaml --interface bond0 --attach generic
+  naru agent --kubernetes --kubeconfig ~/.kube/config --interface eth0 --cgroup /sys/fs/cgroup
 On a LAN of nodes, with the same manifests and the same key on each:
   openssl rand -base64 32 > /etc/naru/gossip.key; chmod 600 /etc/naru/gossip.key
   naru agent --manifests /etc/naru/manifests --interface eth0 --gossip-key /etc/naru/gossip.key
@@ -49,6 +51,12 @@ pub(super) struct Args {
     /// Serve what this configuration file says
     #[arg(long, value_name = "FILE", group = "source")]
     config: Option<PathBuf>,
+    /// Serve the Services of a cluster, as its API server has them
+    #[arg(long, group = "source")]
+    kubernetes: bool,
+    /// How to reach its API server [default: $KUBECONFIG, ~/.kube/config, or what a pod finds]
+    #[arg(long, value_name = "FILE", requires = "kubernetes")]
+    kubeconfig: Option<PathBuf>,
     /// Serve this virtual IP and port; repeatable
     #[arg(
         long,
@@ -165,13 +173,17 @@ impl Args {
         let source = match (self.manifests, self.config) {
             (Some(dir), _) => Source::Manifests(dir),
             (None, Some(file)) => Source::Config(file),
+            (None, None) if self.kubernetes => Source::Cluster(Cluster {
+                kubeconfig: self.kubeconfig,
+            }),
             (None, None) if !self.vip.is_empty() => Source::Flags(Flags {
                 vips: self.vip,
                 backends: self.backend,
                 algorithm: self.algorithm,
             }),
             (None, None) => anyhow::bail!(
-                "nothing to serve: give --manifests DIR, --config FILE, or --vip and --backend"
+                "nothing to serve: give --kubernetes, --manifests DIR, --config FILE, or --vip and \
+                 --backend"
             ),
         };
         let node = match self.node_name {

@@ -1,10 +1,11 @@
-//! Where services come from: manifests, a configuration file, flags.
+//! Where services come from: a cluster, manifests, a configuration file, flags.
 //!
 //! Every source is read as a whole and ends in one [`Desired`]. It is either valid
 //! and taken whole, or refused whole with every problem that was found; what was in
 //! force before stays in force then.
 
 pub mod check;
+pub mod cluster;
 pub mod config;
 pub mod flags;
 mod health;
@@ -33,10 +34,12 @@ pub enum Source {
     Config(PathBuf),
     /// `--vip` and `--backend`, see [`flags`].
     Flags(flags::Flags),
+    /// The API server of a cluster, see [`cluster`].
+    Cluster(cluster::Cluster),
 }
 
 impl Source {
-    /// Reads the source once. Blocks on the file system.
+    /// Reads the source once. Blocks on the file system, or until a cluster has answered.
     pub fn load(&self) -> Outcome {
         reader::Reader::new(self).read()
     }

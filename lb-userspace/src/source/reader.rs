@@ -2,7 +2,9 @@
 
 use std::{fs, path::PathBuf};
 
-use super::{Outcome, Source, config, flags::Flags, manifest::Directory, stamp::Stamp};
+use super::{
+    Outcome, Source, cluster::Cluster, config, flags::Flags, manifest::Directory, stamp::Stamp,
+};
 
 /// Reads a source, and remembers of it what need not be read again.
 #[derive(Debug)]
@@ -14,6 +16,7 @@ pub(super) enum Reader {
         seen: Option<Stamp>,
     },
     Flags(Flags),
+    Cluster(Cluster),
 }
 
 impl Reader {
@@ -26,6 +29,7 @@ impl Reader {
                 seen: None,
             },
             Source::Flags(flags) => Self::Flags(flags.clone()),
+            Source::Cluster(cluster) => Self::Cluster(cluster.clone()),
         }
     }
 
@@ -39,6 +43,7 @@ impl Reader {
                 config::load(file)
             }
             Self::Flags(flags) => flags.desired(),
+            Self::Cluster(cluster) => cluster.load(),
         }
     }
 
@@ -47,7 +52,7 @@ impl Reader {
         match self {
             Self::Manifests(directory) => directory.is_stale(),
             Self::Config { file, seen } => stamp(file) != *seen,
-            Self::Flags(_) => false,
+            Self::Flags(_) | Self::Cluster(_) => false,
         }
     }
 }

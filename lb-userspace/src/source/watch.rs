@@ -49,6 +49,7 @@ pub(super) fn spawn(source: Source) -> mpsc::Receiver<Outcome> {
                     sender.closed().await;
                 }
             }
+            Source::Cluster(cluster) => cluster.clone().follow(sender).await,
             Source::Manifests(_) | Source::Config(_) => follow(source, sender).await,
         }
     });
@@ -143,7 +144,7 @@ impl Watches {
         let watched = match source {
             Source::Manifests(dir) => [Some(dir.clone()), parent(dir)],
             Source::Config(file) => [parent(file), None],
-            Source::Flags(_) => [None, None],
+            Source::Flags(_) | Source::Cluster(_) => [None, None],
         };
         let watched = watched
             .into_iter()
@@ -211,7 +212,7 @@ fn relevance(source: &Source) -> impl Fn(&Event) -> bool + Send + 'static {
     let (own, inside) = match source {
         Source::Manifests(dir) => (dir.clone(), true),
         Source::Config(path) => (path.clone(), false),
-        Source::Flags(_) => (PathBuf::new(), false),
+        Source::Flags(_) | Source::Cluster(_) => (PathBuf::new(), false),
     };
     let own_name = own.file_name().map(ToOwned::to_owned);
     move |event| {

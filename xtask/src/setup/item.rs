@@ -26,6 +26,8 @@ pub(crate) enum Need {
     Vm,
     /// Measuring beside other balancers.
     Bench,
+    /// Building a control plane.
+    ControlPlane,
 }
 
 /// Something that has to be on the machine.
@@ -76,7 +78,7 @@ pub(crate) struct Step {
 // === impl Need ===
 
 impl Need {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Build,
         Self::Lab,
         Self::Style,
@@ -86,6 +88,7 @@ impl Need {
         Self::Package,
         Self::Vm,
         Self::Bench,
+        Self::ControlPlane,
     ];
 }
 

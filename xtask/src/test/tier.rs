@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::{
+    cluster,
     count::{Reader, Tally},
     kernel, lint, vm,
 };
@@ -33,6 +34,8 @@ pub(crate) enum Tier {
     Packet,
     /// Scenarios with real sockets in the lab
     Lan,
+    /// The agent beside a real control plane
+    Cluster,
     /// Random input to the parsers, for a minute
     Fuzz,
     /// The packet tier and native XDP on network cards, in virtual machines of several kernels
@@ -44,6 +47,7 @@ pub(crate) enum Tier {
 // === impl Tier ===
 
 impl Tier {
+    /// Those that run where none is named.
     pub(crate) const ALL: [Self; 7] = [
         Self::Lint,
         Self::Unit,
@@ -60,6 +64,7 @@ impl Tier {
             Self::Unit => "unit",
             Self::Packet => "packet",
             Self::Lan => "lan",
+            Self::Cluster => "cluster",
             Self::Fuzz => "fuzz",
             Self::Kernel => "kernel",
             Self::Vm => "vm",
@@ -72,6 +77,7 @@ impl Tier {
             Self::Lint => &[Need::Build, Need::Style, Need::Lint],
             Self::Unit => &[Need::Build],
             Self::Packet | Self::Lan => &[Need::Build, Need::Lab],
+            Self::Cluster => cluster::NEEDS,
             Self::Fuzz => fuzz::NEEDS,
             Self::Kernel => kernel::NEEDS,
             Self::Vm => vm::NEEDS,
@@ -107,6 +113,7 @@ impl Tier {
             }
             Self::Packet => cargo_test(&mut as_root(&PACKET.map(Into::into))?, tail),
             Self::Lan => lan(tail),
+            Self::Cluster => cluster::run(tail),
             Self::Fuzz => fuzz::tier().map(Into::into),
             Self::Kernel => kernel::run(tail).map(Into::into),
             Self::Vm => vm::run(tail),
@@ -138,8 +145,7 @@ fn lan(tail: &[String]) -> Result<Tally> {
     Ok(first.again(second))
 }
 
-/// Every test program but those of the tiers `packet`, `kernel` and `vm`, so that none is
-/// left out.
+/// Every test program but those of the other tiers, so that none is left out.
 fn lan_programs() -> Result<Vec<String>> {
     let dir = host::root().join("tests/tests");
     let cannot_read = || format!("cannot read {}", dir.display());
@@ -152,7 +158,11 @@ fn lan_programs() -> Result<Vec<String>> {
             programs.push(name.to_string_lossy().into_owned());
         }
     }
-    let elsewhere = [&PACKET[..], &[kernel::PROGRAM, vm::PROGRAM]].concat();
+    let elsewhere = [
+        &PACKET[..],
+        &[cluster::PROGRAM, kernel::PROGRAM, vm::PROGRAM],
+    ]
+    .concat();
     programs.retain(|name| !elsewhere.contains(&&**name));
     programs.sort();
     Ok(programs)

@@ -1,8 +1,7 @@
 //! Services, EndpointSlices, Endpoints, Nodes and MetalLB's kinds → [`Desired`], whoever read
 //! the objects.
 //!
-//! Manifests hand their objects in today; a cluster's watches can hand in the same
-//! kinds. Follows kube-proxy where Kubernetes leaves a choice.
+//! Manifests and a cluster's watches hand in the same kinds. Follows kube-proxy where Kubernetes leaves a choice.
 
 mod addresses;
 mod annotations;
@@ -59,14 +58,14 @@ pub struct Objects {
     /// `discovery.k8s.io/v1` EndpointSlice.
     pub slices: Vec<Arc<Sourced<Slice>>>,
     /// `v1` Node.
-    pub nodes: Vec<Sourced<Node>>,
+    pub nodes: Vec<Arc<Sourced<Node>>>,
     /// `v1` Namespace, for its labels.
-    pub namespaces: Vec<Sourced<Namespace>>,
+    pub namespaces: Vec<Arc<Sourced<Namespace>>>,
     /// `metallb.io/v1beta1` IPAddressPool. Where there is any, Services of type LoadBalancer
     /// have their addresses from pools alone.
-    pub pools: Vec<Sourced<IpAddressPool>>,
+    pub pools: Vec<Arc<Sourced<IpAddressPool>>>,
     /// `metallb.io/v1beta1` L2Advertisement.
-    pub advertisements: Vec<Sourced<L2Advertisement>>,
+    pub advertisements: Vec<Arc<Sourced<L2Advertisement>>>,
 }
 
 /// Namespace and name.
@@ -111,12 +110,19 @@ pub fn translate<'a>(
     let endpoints = endpoints::Index::new(slices, endpoints, &services, &mut findings);
 
     let lan = metallb::read(
-        objects.clone().flat_map(|it| &it.pools),
-        objects.clone().flat_map(|it| &it.advertisements),
-        objects.clone().flat_map(|it| &it.namespaces),
+        objects.clone().flat_map(|it| &it.pools).map(|it| &**it),
+        objects
+            .clone()
+            .flat_map(|it| &it.advertisements)
+            .map(|it| &**it),
+        objects
+            .clone()
+            .flat_map(|it| &it.namespaces)
+            .map(|it| &**it),
         &mut findings,
     );
-    let nodes = nodes::read(objects.flat_map(|it| &it.nodes), &mut findings);
+    let nodes = objects.flat_map(|it| &it.nodes).map(|it| &**it);
+    let nodes = nodes::read(nodes, &mut findings);
     let mut labels: BTreeMap<String, Labels> = BTreeMap::new();
     let mut owners: BTreeMap<Taken, (Key, &Origin)> = BTreeMap::new();
     let (mut ports, mut balancers) = (Vec::new(), Vec::new());

@@ -143,8 +143,12 @@ impl Object<'_> {
             (_, kind) if kind.ends_with("List") && self.raw.get("items").is_some() => {
                 self.items(objects, findings);
             }
-            ("v1", "Node") => objects.nodes.extend(self.take(&name, findings)),
-            ("v1", "Namespace") => objects.namespaces.extend(self.take(&name, findings)),
+            ("v1", "Node") => objects
+                .nodes
+                .extend(self.take(&name, findings).map(Arc::new)),
+            ("v1", "Namespace") => objects
+                .namespaces
+                .extend(self.take(&name, findings).map(Arc::new)),
             ("v1", "ConfigMap") if self.is_legacy() => self.convert(&name, objects, findings),
             ("v1", "Secret") => findings.note(&origin, &name, "not used by naru yet"),
             _ if version.starts_with("metallb.io/") => {
@@ -177,10 +181,14 @@ impl Object<'_> {
         let origin = Origin::line(self.file, self.line);
         match (version, kind) {
             ("metallb.io/v1beta1", "IPAddressPool") => {
-                return objects.pools.extend(self.take(name, findings));
+                return objects
+                    .pools
+                    .extend(self.take(name, findings).map(Arc::new));
             }
             ("metallb.io/v1beta1", "L2Advertisement") => {
-                return objects.advertisements.extend(self.take(name, findings));
+                return objects
+                    .advertisements
+                    .extend(self.take(name, findings).map(Arc::new));
             }
             (_, "IPAddressPool" | "L2Advertisement") => {
                 let what = format!("apiVersion {version} of this kind is not known");
@@ -233,8 +241,9 @@ impl Object<'_> {
         for peer in peers {
             findings.note(&peer.origin, name, format!("peers: {NO_BGP}"));
         }
-        objects.pools.extend(pools);
-        objects.advertisements.extend(l2_advertisements);
+        objects.pools.extend(pools.into_iter().map(Arc::new));
+        let advertisements = l2_advertisements.into_iter().map(Arc::new);
+        objects.advertisements.extend(advertisements);
     }
 
     /// Reads the object as what it says that it is.

@@ -3,7 +3,12 @@
 //! Fields that were not written are `None`, so that an object is written back as it was
 //! read. The specs are what a derive of `kube::CustomResource` asks for.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use std::borrow::Cow;
+
+use k8s_openapi::{
+    NamespaceResourceScope,
+    apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
+};
 use serde::{Deserialize, Serialize};
 
 /// An object of a custom kind.
@@ -23,6 +28,53 @@ pub struct Resource<S> {
     /// What a controller wrote back; not used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<serde_json::Value>,
+}
+
+/// What tells a custom kind by its spec.
+pub trait Spec {
+    /// The kind's name.
+    const KIND: &'static str;
+    /// The same of several, as it stands in addresses of the API.
+    const PLURAL: &'static str;
+}
+
+impl Spec for IpAddressPoolSpec {
+    const KIND: &'static str = "IPAddressPool";
+    const PLURAL: &'static str = "ipaddresspools";
+}
+
+impl Spec for L2AdvertisementSpec {
+    const KIND: &'static str = "L2Advertisement";
+    const PLURAL: &'static str = "l2advertisements";
+}
+
+impl<S: Spec> kube_core::Resource for Resource<S> {
+    type DynamicType = ();
+    type Scope = NamespaceResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        S::KIND.into()
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        "metallb.io".into()
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        "v1beta1".into()
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        S::PLURAL.into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
 }
 
 /// Addresses for Services of type LoadBalancer.

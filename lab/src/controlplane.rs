@@ -1,0 +1,225 @@
+//! A real control plane on a machine of the lab: etcd, Kubernetes' API server, controllers and
+//! scheduler, out of one program (`tests/controlplane`).
+
+use std::{
+    fmt::Write as _,
+    fs,
+    net::Ipv4Addr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    error::{Error, Result},
+    netns::NetNs,
+    process::Process,
+};
+
+/// How long a part of it may take to be ready: seconds of one core, which others may want.
+const START: Duration = Duration::from_secs(120);
+/// The port of the API server.
+const PORT: u16 = 6443;
+/// Whence Services have their cluster IPs.
+const SERVICES: &str = "10.96.0.0/16";
+/// Of the one who may do everything, and of the agents.
+const USERS: [(&str, &str, &str); 2] = [
+    ("admin", "lab-admin-token", "system:masters"),
+    ("naru", "lab-naru-token", "naru"),
+];
+
+/// A control plane. Dropping it ends it.
+#[derive(Debug)]
+pub struct ControlPlane {
+    program: PathBuf,
+    namespace: NetNs,
+    address: Ipv4Addr,
+    dir: PathBuf,
+    server: Mutex<Option<Process>>,
+    _others: Vec<Process>,
+}
+
+impl ControlPlane {
+    /// Starts it in a namespace that has this address on the LAN, with its files in `dir`; returns
+    /// when it answers.
+    ///
+    /// # Errors
+    /// Where a part of it does not start, with the end of what it said.
+    pub fn start(program: &Path, namespace: NetNs, address: Ipv4Addr, dir: &Path) -> Result<Self> {
+        fs::create_dir_all(dir).map_err(Error::io(dir.display().to_string()))?;
+        let mut plane = Self {
+            program: program.to_owned(),
+            namespace,
+            address,
+            dir: dir.to_owned(),
+            server: Mutex::new(None),
+            _others: Vec::new(),
+        };
+        plane.write_identities()?;
+        let key = plane.path("service-accounts.key");
+        plane.namespace.run(&plane.program(), &["keys", &key])?;
+        let data = plane.path("etcd");
+        let etcd = plane.part("etcd", &["--data-dir", &data])?;
+        plane._others.push(etcd);
+        plane.start_server()?;
+        let config = plane.kubeconfig("admin").display().to_string();
+        let controllers = plane.part(
+            "kube-controller-manager",
+            &[
+                "--kubeconfig",
+                &config,
+                "--leader-elect=false",
+                "--service-account-private-key-file",
+                &key,
+                "--root-ca-file",
+                &plane.path("apiserver.crt"),
+            ],
+        )?;
+        plane._others.push(controllers);
+        let scheduler = ["--kubeconfig", &config, "--leader-elect=false"];
+        let scheduler = plane.part("kube-scheduler", &scheduler)?;
+        plane._others.push(scheduler);
+        Ok(plane)
+    }
+
+    /// The file by which `admin` or `naru` reaches the API server.
+    pub fn kubeconfig(&self, user: &str) -> PathBuf {
+        self.dir.join(format!("{user}.kubeconfig"))
+    }
+
+    /// Runs `kubectl` as the one who may do everything; gives what it printed.
+    pub fn kubectl(&self, args: &[&str]) -> Result<String> {
+        self.namespace.run(&self.program(), &self.with_config(args))
+    }
+
+    /// `kubectl apply -f -` of these objects.
+    pub fn apply(&self, yaml: &str) -> Result<String> {
+        let args = self.with_config(&["apply", "-f", "-"]);
+        self.namespace.feed(&self.program(), &args, yaml)
+    }
+
+    /// Ends the API server, as a machine that is switched off does.
+    pub fn stop_server(&self) {
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Starts it again; returns when it answers.
+    pub fn start_server(&self) -> Result<()> {
+        let address = self.address.to_string();
+        let (key, dir) = (self.path("service-accounts.key"), self.path(""));
+        let process = self.part(
+            "kube-apiserver",
+            &[
+                "--etcd-servers=http://127.0.0.1:2379",
+                "--bind-address",
+                &address,
+                "--advertise-address",
+                &address,
+                "--secure-port",
+                &PORT.to_string(),
+                "--cert-dir",
+                &dir,
+                "--token-auth-file",
+                &self.path("tokens.csv"),
+                "--authorization-mode=RBAC",
+                "--service-cluster-ip-range",
+                SERVICES,
+                "--service-account-issuer=https://kubernetes.default.svc",
+                "--service-account-signing-key-file",
+                &key,
+                "--service-account-key-file",
+                &key,
+                // What it has in hand when it is asked to end is not waited for.
+                "--shutdown-delay-duration=0s",
+            ],
+        )?;
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
+        let deadline = Instant::now() + START;
+        loop {
+            let ready = self.kubectl(&["get", "--raw=/readyz"]);
+            match ready {
+                Ok(_) => return Ok(()),
+                Err(error) if Instant::now() > deadline || !self.is_serving() => {
+                    let said = tail(&self.log("kube-apiserver"));
+                    return Err(self.error(&format!("it is not ready: {error}\n{said}")));
+                }
+                Err(_) => sleep(Duration::from_millis(200)),
+            }
+        }
+    }
+
+    fn is_serving(&self) -> bool {
+        let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        server.as_mut().is_some_and(Process::is_running)
+    }
+
+    fn part(&self, name: &str, args: &[&str]) -> Result<Process> {
+        let mut all = vec![name];
+        all.extend(args);
+        self.namespace.start(&self.program(), &all, &self.log(name))
+    }
+
+    fn with_config<'a>(&self, args: &[&'a str]) -> Vec<String> {
+        let config = self.kubeconfig("admin").display().to_string();
+        let before = ["kubectl".to_owned(), "--kubeconfig".to_owned(), config];
+        let args = args.iter().map(|&arg| arg.to_owned());
+        before.into_iter().chain(args).collect()
+    }
+
+    /// Who may ask, and how.
+    fn write_identities(&self) -> Result<()> {
+        let mut tokens = String::new();
+        for (user, token, group) in USERS {
+            // Writing to a string cannot fail.
+            let _ = writeln!(tokens, "{token},{user},{user},{group}");
+            let config = format!(
+                "apiVersion: v1\n\
+                 kind: Config\n\
+                 clusters: [{{name: lab, cluster: {{server: 'https://{address}:{PORT}', \
+                 certificate-authority: {authority}}}}}]\n\
+                 users: [{{name: {user}, user: {{token: {token}}}}}]\n\
+                 contexts: [{{name: lab, context: {{cluster: lab, user: {user}}}}}]\n\
+                 current-context: lab\n",
+                address = self.address,
+                authority = self.path("apiserver.crt"),
+            );
+            private(&self.kubeconfig(user), &config)?;
+        }
+        private(Path::new(&self.path("tokens.csv")), &tokens)
+    }
+
+    fn program(&self) -> String {
+        self.program.display().to_string()
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.join(name).display().to_string()
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}.log"))
+    }
+
+    fn error(&self, reason: &str) -> Error {
+        Error::ControlPlane {
+            machine: self.namespace.name().to_owned(),
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+/// Writes a file that its owner alone may read.
+fn private(path: &Path, text: &str) -> Result<()> {
+    let failed = || Error::io(path.display().to_string());
+    fs::write(path, text).map_err(failed())?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed())
+}
+
+/// The last lines of a log.
+fn tail(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(10)..].join("\n")
+}

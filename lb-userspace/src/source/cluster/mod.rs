@@ -1,0 +1,167 @@
+//! A cluster's API server as the source: its Services, EndpointSlices, Nodes and Namespaces, and
+//! MetalLB's kinds where they are installed.
+//!
+//! Watches tell of every change; what they have told is put together and worked out as a whole, as
+//! a directory of manifests is. Where a directory with a mistake is refused whole, a cluster has
+//! many authors: an object that is not valid counts as it was when it was last, or not at all, and
+//! all others go on (see [`kept`]). An API server that is away changes nothing: what it said last
+//! stays in force, and a note says so.
+
+mod follow;
+mod kept;
+
+use std::{path::PathBuf, time::Duration};
+
+use futures_util::StreamExt;
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until, timeout_at},
+};
+
+use self::{follow::Change, kept::Kept};
+use super::{
+    Loaded, Origin, Outcome, Problem, Rejected, kubernetes,
+    watch::{PATIENCE, QUIET},
+};
+
+/// How long the first complete answer may take; what has failed by then is told.
+const FIRST_ANSWER: Duration = Duration::from_secs(10);
+/// How long a connection to the API server may take.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long it may be silent. A watch ends sooner, and is begun anew.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// How to reach a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cluster {
+    /// As `kubectl` is told; none: `KUBECONFIG`, `~/.kube/config`, or what a pod finds.
+    pub kubeconfig: Option<PathBuf>,
+}
+
+impl Cluster {
+    /// A client of its API server.
+    ///
+    /// # Errors
+    /// Where nothing says how to reach it, or that cannot be read.
+    pub async fn client(&self) -> Result<Client, Rejected> {
+        let mut config = match &self.kubeconfig {
+            Some(file) => {
+                let read = Kubeconfig::read_from(file);
+                let options = KubeConfigOptions::default();
+                match read {
+                    Ok(read) => Config::from_custom_kubeconfig(read, &options).await,
+                    Err(error) => Err(error),
+                }
+                .map_err(|error| refused(format!("{}: {error}", file.display())))?
+            }
+            None => Config::infer()
+                .await
+                .map_err(|error| refused(error.to_string()))?,
+        };
+        config.connect_timeout = Some(CONNECT);
+        config.read_timeout = Some(SILENCE);
+        Client::try_from(config).map_err(|error| refused(error.to_string()))
+    }
+
+    /// Reads it once. Blocks until it has answered.
+    pub(super) fn load(&self) -> Outcome {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let runtime = runtime.map_err(|error| refused(error.to_string()))?;
+        runtime.block_on(async {
+            let (sender, mut receiver) = mpsc::channel(1);
+            let followed = self.clone().follow(sender);
+            tokio::select! {
+                Some(outcome) = receiver.recv() => outcome,
+                () = followed => Err(refused("its watches have ended".to_owned())),
+            }
+        })
+    }
+
+    /// Sends what it says, now and after every change, until nobody listens any more.
+    pub(super) async fn follow(self, sender: mpsc::Sender<Outcome>) {
+        let client = match self.client().await {
+            Ok(client) => client,
+            Err(rejected) => {
+                // The channel stays open: its end means failure.
+                if sender.send(Err(rejected)).await.is_ok() {
+                    sender.closed().await;
+                }
+                return;
+            }
+        };
+        let mut changes = follow::all(&client);
+        let mut kept = Kept::default();
+        let mut known = kubernetes::Known::default();
+        let mut last: Option<Outcome> = None;
+        let deadline = Instant::now() + FIRST_ANSWER;
+        loop {
+            let outcome = if kept.is_complete() {
+                Some(kept.outcome(&mut known))
+            } else if Instant::now() >= deadline && last.is_none() {
+                Some(Err(kept.unreachable()))
+            } else {
+                None
+            };
+            if let Some(outcome) = outcome.filter(|it| last.as_ref() != Some(it)) {
+                last = Some(outcome.clone());
+                if sender.send(outcome).await.is_err() {
+                    return;
+                }
+            }
+            tokio::select! {
+                () = sender.closed() => return,
+                () = sleep_until(deadline), if last.is_none() && Instant::now() < deadline => {}
+                change = changes.next() => match change {
+                    Some(change) => {
+                        change(&mut kept);
+                        settle(&mut changes, &mut kept).await;
+                    }
+                    None => return,
+                },
+            }
+        }
+    }
+}
+
+/// Takes what else comes in a burst whose first change has just come.
+async fn settle(changes: &mut (impl futures_util::Stream<Item = Change> + Unpin), kept: &mut Kept) {
+    let patience = Instant::now() + PATIENCE;
+    loop {
+        let end = (Instant::now() + QUIET).min(patience);
+        match timeout_at(end, changes.next()).await {
+            Ok(Some(change)) => change(kept),
+            _ => return,
+        }
+        if Instant::now() >= patience {
+            return;
+        }
+    }
+}
+
+fn refused(what: String) -> Rejected {
+    Rejected {
+        problems: vec![Problem {
+            origin: Origin::Cluster,
+            object: String::new(),
+            what: format!("the API server cannot be asked: {what}"),
+            remedy:
+                "give a --kubeconfig that `kubectl get nodes` works with, or run in a pod whose \
+                     service account may list them"
+                    .to_owned(),
+        }],
+    }
+}
+
+/// What a cluster came to, with what there is to know of it.
+fn loaded(mut loaded: Loaded, notes: impl IntoIterator<Item = super::Note>) -> Outcome {
+    loaded.notes.extend(notes);
+    loaded.notes.sort();
+    loaded.notes.dedup();
+    Ok(loaded)
+}

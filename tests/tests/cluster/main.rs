@@ -1,0 +1,15 @@
+//! The tier `cluster`: the real agent beside a real control plane, judged from outside.
+//!
+//! `NARU_CONTROLPLANE` names the program of `tests/controlplane`, `NARU_BIN` the agent's; without
+//! the latter the one beside the test program is used.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    unreachable_pub
+)]
+
+mod scene;
+
+mod following;

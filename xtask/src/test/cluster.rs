@@ -1,0 +1,87 @@
+//! The tier `cluster`: its control plane, built once and kept beside the downloads.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+use lb_common::hash;
+
+use super::{
+    count::Tally,
+    tier::{as_root, cargo_test},
+};
+use crate::{
+    host,
+    setup::{Need, go},
+};
+
+/// The test program.
+pub(super) const PROGRAM: &str = "cluster";
+pub(super) const NEEDS: &[Need] = &[Need::Build, Need::Lab, Need::ControlPlane];
+
+/// What it says of its version: that of the module.
+const VERSION: &str = "v1.37.2";
+
+pub(super) fn run(tail: &[String]) -> Result<Tally> {
+    let plane = control_plane()?;
+    let mut build = host::cargo("build");
+    host::status(build.args(["--release", "-p", "naru"]))?;
+    let mut test = as_root(&[PROGRAM.to_owned()])?;
+    test.env("NARU_BIN", host::target().join("release/naru"))
+        .env("NARU_CONTROLPLANE", plane);
+    // Each test has a control plane of its own, and the machine a few cores.
+    let mut args = vec!["--test-threads=1".to_owned()];
+    args.extend_from_slice(tail);
+    cargo_test(&mut test, &args)
+}
+
+/// The program of `tests/controlplane`, built where its sources are others than the last time:
+/// it takes minutes.
+pub(crate) fn control_plane() -> Result<PathBuf> {
+    let sources = host::root().join("tests/controlplane");
+    let built = host::cache()?
+        .join("controlplane")
+        .join(digest(&sources)?)
+        .join("controlplane");
+    if built.is_file() {
+        return Ok(built);
+    }
+    println!("building a control plane out of Kubernetes {VERSION}: ten minutes of one core, once");
+    let flags = format!(
+        "-s -w -X k8s.io/component-base/version.gitVersion={VERSION} \
+         -X k8s.io/client-go/pkg/version.gitVersion={VERSION}"
+    );
+    let new = built.with_extension("new");
+    let mut go = Command::new(go().context("there is no Go")?);
+    go.current_dir(&sources)
+        .args(["build", "-trimpath", "-ldflags", &flags, "-o"])
+        .arg(&new)
+        .arg(".")
+        .env("CGO_ENABLED", "0")
+        .env("GOTOOLCHAIN", "local");
+    host::status(&mut go)?;
+    fs::rename(&new, &built).with_context(|| format!("cannot write {}", built.display()))?;
+    Ok(built)
+}
+
+/// What tells one state of the sources from another.
+fn digest(sources: &Path) -> Result<String> {
+    let cannot_read = || format!("cannot read {}", sources.display());
+    let entries = fs::read_dir(sources).with_context(cannot_read)?;
+    let mut files = Vec::new();
+    for entry in entries {
+        files.push(entry.with_context(cannot_read)?.path());
+    }
+    files.sort();
+    let mut hash = 0;
+    for file in files {
+        let name = file.file_name().unwrap_or_default();
+        let text = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        hash = hash::bytes_hash(name.as_encoded_bytes(), hash);
+        hash = hash::bytes_hash(&text, hash);
+    }
+    Ok(format!("{hash:016x}"))
+}
