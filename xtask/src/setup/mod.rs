@@ -4,6 +4,7 @@
 //! is missing where that is allowed, and print the commands where it is not.
 
 mod apt;
+pub(crate) mod go;
 mod item;
 mod list;
 mod progress;
@@ -14,7 +15,6 @@ use anyhow::{Result, bail};
 
 use item::{Item, Remedy};
 pub(crate) use item::{Need, Step};
-pub(crate) use list::go;
 pub(crate) use progress::run as show;
 
 pub(crate) const HELP: &str = "\

@@ -55,7 +55,7 @@ pub(crate) fn control_plane() -> Result<PathBuf> {
          -X k8s.io/client-go/pkg/version.gitVersion={VERSION}"
     );
     let new = built.with_extension("new");
-    let mut go = Command::new(go().context("there is no Go")?);
+    let mut go = Command::new(go::find().context("there is no Go")?);
     go.current_dir(&sources)
         .args(["build", "-trimpath", "-ldflags", &flags, "-o"])
         .arg(&new)

@@ -42,6 +42,9 @@ pub(super) struct Table<T> {
     error: Option<String>,
 }
 
+/// What a watch told of objects of one kind.
+pub(super) type Told<T> = Result<Event<(Name, Arc<Sourced<T>>)>, watcher::Error>;
+
 /// What counts in place of an object that is not valid.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Instead {
@@ -252,7 +255,7 @@ impl<T> Table<T> {
     }
 
     /// Takes what its watch told.
-    pub(super) fn take(&mut self, told: Result<Event<(Name, Arc<Sourced<T>>)>, watcher::Error>) {
+    pub(super) fn take(&mut self, told: Told<T>) {
         match told {
             Ok(Event::Init) => self.coming.clear(),
             Ok(Event::InitApply((name, object))) => {
