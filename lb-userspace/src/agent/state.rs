@@ -20,7 +20,7 @@ use crate::{
     desired::{Desired, Surroundings},
     health::{Checker, Ledger},
     net::{Link, LinkKind, Network, Snapshot},
-    source::{Outcome, Problem, Source},
+    source::{Note, Outcome, Problem, Source},
 };
 
 /// The agent's state.
@@ -135,7 +135,7 @@ impl State {
         let inherited = !self.image.services.is_empty();
         match first {
             Ok(loaded) => {
-                self.source.notes = loaded.notes.iter().map(ToString::to_string).collect();
+                self.note(&loaded.notes);
                 self.want(loaded.desired);
             }
             Err(rejected) if inherited => {
@@ -181,7 +181,7 @@ impl State {
     pub(super) async fn source_changed(&mut self, outcome: Outcome) {
         match outcome {
             Ok(loaded) => {
-                self.source.notes = loaded.notes.iter().map(ToString::to_string).collect();
+                self.note(&loaded.notes);
                 self.source.problems.clear();
                 self.want(loaded.desired);
                 self.reconcile().await;
@@ -191,6 +191,15 @@ impl State {
                 self.refuse(&rejected.problems);
             }
         }
+    }
+
+    /// Remembers what there is to know of the source, and tells what is new of it.
+    fn note(&mut self, notes: &[Note]) {
+        let notes: Vec<String> = notes.iter().map(ToString::to_string).collect();
+        for note in notes.iter().filter(|it| !self.source.notes.contains(it)) {
+            tracing::info!("{note}");
+        }
+        self.source.notes = notes;
     }
 
     fn want(&mut self, desired: Desired) {

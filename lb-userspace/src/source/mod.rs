@@ -131,6 +131,8 @@ pub struct Problem {
     pub origin: Origin,
     /// The object, as in `Service default/web`; empty where there is none yet.
     pub object: String,
+    /// The other object that it cannot stand beside; empty where it is wrong in itself.
+    pub against: String,
     /// What is wrong.
     pub what: String,
     /// What to do about it.
@@ -184,9 +186,22 @@ impl Findings {
         what: impl Into<String>,
         remedy: impl Into<String>,
     ) {
+        self.conflict(origin, object, "", what, remedy);
+    }
+
+    /// A problem of two objects that cannot stand beside each other, told of the first.
+    pub(crate) fn conflict(
+        &mut self,
+        origin: &Origin,
+        object: &str,
+        against: &str,
+        what: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
         self.problems.push(Problem {
             origin: origin.clone(),
             object: object.to_owned(),
+            against: against.to_owned(),
             what: what.into(),
             remedy: remedy.into(),
         });

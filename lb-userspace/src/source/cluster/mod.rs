@@ -9,6 +9,7 @@
 
 mod follow;
 mod kept;
+mod table;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -19,7 +20,7 @@ use kube::{
 };
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep_until, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 
 use self::{follow::Change, kept::Kept};
@@ -30,6 +31,8 @@ use super::{
 
 /// How long the first complete answer may take; what has failed by then is told.
 const FIRST_ANSWER: Duration = Duration::from_secs(10);
+/// After so long a file that says how to reach it is read again, where it could not be.
+const AGAIN: Duration = Duration::from_secs(5);
 /// How long a connection to the API server may take.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long it may be silent. A watch ends sooner, and is begun anew.
@@ -64,6 +67,8 @@ impl Cluster {
         };
         config.connect_timeout = Some(CONNECT);
         config.read_timeout = Some(SILENCE);
+        // What fails is told at once, and tried again by whoever follows.
+        config.default_retry = false;
         Client::try_from(config).map_err(|error| refused(error.to_string()))
     }
 
@@ -85,15 +90,8 @@ impl Cluster {
 
     /// Sends what it says, now and after every change, until nobody listens any more.
     pub(super) async fn follow(self, sender: mpsc::Sender<Outcome>) {
-        let client = match self.client().await {
-            Ok(client) => client,
-            Err(rejected) => {
-                // The channel stays open: its end means failure.
-                if sender.send(Err(rejected)).await.is_ok() {
-                    sender.closed().await;
-                }
-                return;
-            }
+        let Some(client) = self.reach(&sender).await else {
+            return;
         };
         let mut changes = follow::all(&client);
         let mut kept = Kept::default();
@@ -103,7 +101,7 @@ impl Cluster {
         loop {
             let outcome = if kept.is_complete() {
                 Some(kept.outcome(&mut known))
-            } else if Instant::now() >= deadline && last.is_none() {
+            } else if Instant::now() >= deadline {
                 Some(Err(kept.unreachable()))
             } else {
                 None
@@ -114,16 +112,40 @@ impl Cluster {
                     return;
                 }
             }
-            tokio::select! {
-                () = sender.closed() => return,
-                () = sleep_until(deadline), if last.is_none() && Instant::now() < deadline => {}
-                change = changes.next() => match change {
-                    Some(change) => {
-                        change(&mut kept);
-                        settle(&mut changes, &mut kept).await;
+            loop {
+                tokio::select! {
+                    () = sender.closed() => return,
+                    () = sleep_until(deadline), if last.is_none() && Instant::now() < deadline => {
+                        break;
                     }
-                    None => return,
-                },
+                    change = changes.next() => {
+                        let Some(change) = change else { return };
+                        if change(&mut kept) {
+                            settle(&mut changes, &mut kept).await;
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// A client as soon as something says how to reach the API server; none where nobody waits for
+    /// it any more.
+    async fn reach(&self, sender: &mpsc::Sender<Outcome>) -> Option<Client> {
+        let mut told = None;
+        loop {
+            let rejected = match self.client().await {
+                Ok(client) => return Some(client),
+                Err(rejected) => rejected,
+            };
+            if told.as_ref() != Some(&rejected) {
+                told = Some(rejected.clone());
+                sender.send(Err(rejected)).await.ok()?;
+            }
+            tokio::select! {
+                () = sender.closed() => return None,
+                () = sleep(AGAIN) => {}
             }
         }
     }
@@ -135,7 +157,9 @@ async fn settle(changes: &mut (impl futures_util::Stream<Item = Change> + Unpin)
     loop {
         let end = (Instant::now() + QUIET).min(patience);
         match timeout_at(end, changes.next()).await {
-            Ok(Some(change)) => change(kept),
+            Ok(Some(change)) => {
+                change(kept);
+            }
             _ => return,
         }
         if Instant::now() >= patience {
@@ -149,6 +173,7 @@ fn refused(what: String) -> Rejected {
         problems: vec![Problem {
             origin: Origin::Cluster,
             object: String::new(),
+            against: String::new(),
             what: format!("the API server cannot be asked: {what}"),
             remedy:
                 "give a --kubeconfig that `kubectl get nodes` works with, or run in a pod whose \

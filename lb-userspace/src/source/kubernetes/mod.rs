@@ -153,9 +153,10 @@ pub fn translate<'a>(
                     }
                     Entry::Occupied(entry) => {
                         let (other, origin) = entry.get();
-                        findings.problem(
+                        findings.conflict(
                             &service.origin,
                             &format!("Service {key}"),
+                            &format!("Service {other}"),
                             format!(
                                 "{} is already taken by Service {other} ({origin})",
                                 entry.key()

@@ -124,7 +124,8 @@ fn named<'a, T: 'a>(
                     "one of this name is already defined at {}",
                     entry.get().origin
                 );
-                findings.problem(origin, &label, what, "remove one of the two, or rename it");
+                let remedy = "remove one of the two, or rename it";
+                findings.conflict(origin, &label, &entry.get().label, what, remedy);
             }
         }
     }

@@ -123,17 +123,16 @@ fn overlaps(
             && range::overlap(&range, &other)
             && let Some(object) = objects.get(name)
         {
-            let whose = if of == name {
-                "of the same pool".to_owned()
-            } else {
-                objects.get(of).map_or_else(String::new, |it| {
-                    let Named { label, origin, .. } = it;
-                    format!("of {label} ({origin})")
-                })
+            let another = objects.get(of).filter(|_| of != name);
+            let (whose, against) = match another {
+                Some(Named { label, origin, .. }) => {
+                    (format!("of {label} ({origin})"), label.as_str())
+                }
+                None => ("of the same pool".to_owned(), ""),
             };
             let what = format!("its addresses {range} overlap {other} {whose}");
             let remedy = "give each address to one pool, once";
-            findings.problem(object.origin, &object.label, what, remedy);
+            findings.conflict(object.origin, &object.label, against, what, remedy);
         }
         if furthest.is_none_or(|(other, _)| range.last > other.last) {
             furthest = Some((range, name));

@@ -1,0 +1,137 @@
+use std::sync::Arc;
+
+use kube::{
+    core::{Status, response::StatusSummary},
+    runtime::watcher::{self, Event},
+};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::source::{
+    Loaded,
+    cluster::table::{Name, Told},
+    kubernetes::Sourced,
+};
+
+/// A cluster in which nothing is yet.
+fn empty() -> Kept {
+    let mut kept = Kept::default();
+    each!(&mut kept, table => {
+        table.take(Ok(Event::Init));
+        assert!(table.take(Ok(Event::InitDone)));
+    });
+    kept
+}
+
+fn service(name: &str, annotations: Value, ip: &str) -> Told<Service> {
+    let object = json!({
+        "metadata": {"name": name, "namespace": "default", "annotations": annotations},
+        "spec": {"externalIPs": [ip], "ports": [{"port": 80}]},
+    });
+    Ok(Event::Apply((
+        Name {
+            namespace: "default".to_owned(),
+            name: name.to_owned(),
+        },
+        Arc::new(Sourced {
+            origin: Origin::Cluster,
+            object: serde_json::from_value(object).expect("a Service"),
+        }),
+    )))
+}
+
+fn failed<T>(code: u16) -> Told<T> {
+    let status = Status {
+        status: Some(StatusSummary::Failure),
+        message: format!("it says {code}"),
+        code,
+        ..Status::default()
+    };
+    let error = kube::Error::Api(Box::new(status));
+    Err(watcher::Error::InitialListFailed(error))
+}
+
+fn outcome(kept: &mut Kept) -> Loaded {
+    kept.outcome(&mut Known::default()).expect("all that is valid")
+}
+
+/// The names of the Services that are served.
+fn served(loaded: &Loaded) -> Vec<String> {
+    loaded.desired.services.keys().map(|it| it.0.clone()).collect()
+}
+
+const A: &str = "192.168.56.11";
+const B: &str = "192.168.56.12";
+
+#[test]
+fn what_has_two_mistakes_counts_as_it_was_and_a_newcomer_not_at_all() {
+    let mut kept = empty();
+    kept.services.take(service("a", json!({}), A));
+    let before = outcome(&mut kept);
+    assert_eq!(served(&before), ["default/a:80"]);
+    let mistakes = json!({"naru.dev/algorithm": "sideways", "naru.dev/maglev-slots": "7"});
+    kept.services.take(service("a", mistakes.clone(), A));
+    kept.services.take(service("b", mistakes, B));
+    let after = outcome(&mut kept);
+    assert_eq!(after.desired, before.desired);
+    let of = |name: &str| {
+        let named = format!("Service default/{name}");
+        let notes = after.notes.iter().filter(move |it| it.object == named);
+        notes.map(|it| it.what.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(of("a").len(), 2, "{:?}", after.notes);
+    assert!(of("a").iter().all(|it| it.contains("stays in force")));
+    assert!(of("b").iter().all(|it| it.contains("does not count")));
+    kept.services.take(service("a", json!({}), B));
+    let mended = outcome(&mut kept);
+    assert!(mended.notes.iter().all(|it| it.object != "Service default/a"));
+}
+
+#[test]
+fn whoever_comes_later_gives_way_whatever_its_name() {
+    let mut kept = empty();
+    kept.services.take(service("m", json!({}), A));
+    let before = outcome(&mut kept);
+    for newcomer in ["a", "z"] {
+        kept.services.take(service(newcomer, json!({}), A));
+        assert_eq!(outcome(&mut kept).desired, before.desired, "{newcomer}");
+    }
+    // One that was valid where it was stays there.
+    kept.services.take(service("b", json!({}), B));
+    assert_eq!(served(&outcome(&mut kept)), ["default/b:80", "default/m:80"]);
+    kept.services.take(service("b", json!({}), A));
+    assert_eq!(served(&outcome(&mut kept)), ["default/b:80", "default/m:80"]);
+}
+
+#[test]
+fn an_api_server_that_answers_nonsense_takes_nothing_away() {
+    let mut kept = empty();
+    kept.services.take(service("a", json!({}), A));
+    let before = outcome(&mut kept);
+    assert!(kept.services.take(failed(404)), "it is told");
+    assert!(!kept.services.take(failed(404)), "once");
+    // MetalLB's kinds may not be there.
+    assert!(!kept.pools.take(failed(404)));
+    let away = outcome(&mut kept);
+    assert_eq!(away.desired, before.desired);
+    let said = "Service cannot be followed: 404 it says 404; what the API server said last stays \
+                in force";
+    assert_eq!(away.notes.len(), 1 + before.notes.len());
+    assert!(away.notes.iter().any(|it| it.what == said), "{:?}", away.notes);
+    // Half of a list is none.
+    kept.services.take(Ok(Event::Init));
+    assert_eq!(outcome(&mut kept).desired, before.desired);
+    assert!(kept.services.take(Ok(Event::InitDone)));
+    let back = outcome(&mut kept);
+    assert!(served(&back).is_empty() && back.notes.iter().all(|it| it.what != said));
+}
+
+#[test]
+fn it_is_complete_once_each_kind_was_listed_or_is_not_there() {
+    let mut kept = Kept::default();
+    each!(&mut kept, table => { table.take(failed(404)); });
+    assert!(!kept.is_complete());
+    assert_eq!(kept.unreachable().problems.len(), 4, "not of MetalLB's kinds");
+    each!(&mut kept, table => { table.take(Ok(Event::InitDone)); });
+    assert!(kept.is_complete());
+}

@@ -1,0 +1,212 @@
+//! The objects of one kind, as a watch tells of them, and as they were when they were valid.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use kube::{
+    core::Status,
+    runtime::watcher::{self, Event},
+};
+
+use crate::source::kubernetes::Sourced;
+
+/// HTTP's status of a kind that is not installed.
+const NOT_FOUND: u16 = 404;
+/// The same of a watch that asks for what is not remembered any more.
+const EXPIRED: u16 = 410;
+/// Characters of an error that are told; a proxy may answer with a page.
+const MOST_SAID: usize = 300;
+
+/// The name of an object of some kind.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Name {
+    /// Empty for a kind without.
+    pub(super) namespace: String,
+    pub(super) name: String,
+}
+
+/// The objects of one kind.
+#[derive(Debug)]
+pub(super) struct Table<T> {
+    pub(super) kind: &'static str,
+    /// Whether the kind may not be installed.
+    optional: bool,
+    /// As the API server has them.
+    objects: BTreeMap<Name, Arc<Sourced<T>>>,
+    /// As far as they were used the last time.
+    valid: BTreeMap<Name, Arc<Sourced<T>>>,
+    /// A list that is not complete yet.
+    coming: BTreeMap<Name, Arc<Sourced<T>>>,
+    /// Whether there has been a complete one.
+    pub(super) listed: bool,
+    /// What is wrong with its watch.
+    pub(super) error: Option<String>,
+}
+
+/// What a watch told of objects of one kind.
+pub(super) type Told<T> = Result<Event<(Name, Arc<Sourced<T>>)>, watcher::Error>;
+
+/// What counts in place of an object that is not valid.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Instead {
+    /// What it was when it was.
+    Former,
+    /// Nothing.
+    Nothing,
+}
+
+/// By what messages call an object.
+pub(super) type Refused = BTreeMap<String, Instead>;
+
+impl<T> Table<T> {
+    pub(super) fn new(kind: &'static str) -> Self {
+        Self {
+            kind,
+            optional: false,
+            objects: BTreeMap::new(),
+            valid: BTreeMap::new(),
+            coming: BTreeMap::new(),
+            listed: false,
+            error: None,
+        }
+    }
+
+    pub(super) fn optional(kind: &'static str) -> Self {
+        Self {
+            optional: true,
+            ..Self::new(kind)
+        }
+    }
+
+    /// Takes what its watch told; says whether anything is another now.
+    pub(super) fn take(&mut self, told: Told<T>) -> bool {
+        match told {
+            Ok(Event::Init) => self.coming.clear(),
+            Ok(Event::InitApply((name, object))) => {
+                self.coming.insert(name, object);
+            }
+            Ok(Event::InitDone) => {
+                self.objects = std::mem::take(&mut self.coming);
+                (self.listed, self.error) = (true, None);
+                return true;
+            }
+            Ok(Event::Apply((name, object))) => {
+                self.objects.insert(name, object);
+                return true;
+            }
+            Ok(Event::Delete((name, _))) => return self.objects.remove(&name).is_some(),
+            // Its objects were deleted before the kind was.
+            Err(error) if self.optional && self.objects.is_empty() && is_not_installed(&error) => {
+                let known = std::mem::replace(&mut self.listed, true);
+                return self.error.take().is_some() || !known;
+            }
+            // It has fallen behind, and lists them all again, which is no fault.
+            Err(watcher::Error::WatchError(status)) if status.code == EXPIRED => {}
+            Err(error) => {
+                let error = said(&error);
+                let differs = self.error.as_ref().is_none_or(|it| !is_alike(it, &error));
+                if differs {
+                    self.error = Some(error);
+                }
+                return differs;
+            }
+        }
+        false
+    }
+
+    /// The objects that count.
+    pub(super) fn counting(&self, refused: &Refused) -> Vec<Arc<Sourced<T>>> {
+        let objects = self.objects.iter();
+        let counting = objects.filter_map(|(name, object)| self.instead(name, object, refused));
+        counting.cloned().collect()
+    }
+
+    fn instead<'a>(
+        &'a self,
+        name: &Name,
+        object: &'a Arc<Sourced<T>>,
+        refused: &Refused,
+    ) -> Option<&'a Arc<Sourced<T>>> {
+        if refused.is_empty() {
+            return Some(object);
+        }
+        match refused.get(&self.label(name)) {
+            None => Some(object),
+            Some(Instead::Former) => self.valid.get(name),
+            Some(Instead::Nothing) => None,
+        }
+    }
+
+    /// Remembers which ones counted.
+    pub(super) fn keep(&mut self, refused: &Refused) {
+        let objects = self.objects.iter();
+        let counting = objects.filter_map(|(name, object)| {
+            let counts = self.instead(name, object, refused)?;
+            Some((name.clone(), Arc::clone(counts)))
+        });
+        self.valid = counting.collect();
+    }
+
+    /// Whether what is called so is the very one that was valid; none where none was.
+    pub(super) fn was_valid(&self, label: &str) -> Option<bool> {
+        let mut valid = self.valid.iter();
+        let (name, valid) = valid.find(|(name, _)| self.label(name) == label)?;
+        let now = self.objects.get(name)?;
+        Some(Arc::ptr_eq(now, valid))
+    }
+
+    /// What messages call an object.
+    fn label(&self, Name { namespace, name }: &Name) -> String {
+        match namespace.as_str() {
+            "" => format!("{} {name}", self.kind),
+            _ => format!("{} {namespace}/{name}", self.kind),
+        }
+    }
+}
+
+fn is_not_installed(error: &watcher::Error) -> bool {
+    let listing = match error {
+        watcher::Error::InitialListFailed(error) => error,
+        watcher::Error::WatchStartFailed(error) => error,
+        _ => return false,
+    };
+    matches!(listing, kube::Error::Api(status) if status.code == NOT_FOUND)
+}
+
+/// What an error says, in one line.
+fn said(error: &watcher::Error) -> String {
+    let asked = match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => error,
+        watcher::Error::WatchError(status) => return answer(status),
+        watcher::Error::NoResourceVersion => return error.to_string(),
+    };
+    if let kube::Error::Api(status) = asked {
+        return answer(status);
+    }
+    let mut text = asked.to_string();
+    let mut cause = std::error::Error::source(asked);
+    while let Some(inner) = cause {
+        let more = inner.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = inner.source();
+    }
+    one_line(&text)
+}
+
+fn answer(status: &Status) -> String {
+    one_line(&format!("{} {}", status.code, status.message))
+}
+
+fn one_line(text: &str) -> String {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words.join(" ").chars().take(MOST_SAID).collect()
+}
+
+/// Whether two errors say the same but for how long it has been so.
+fn is_alike(one: &str, other: &str) -> bool {
+    let words = |text: &str| text.replace(|c: char| c.is_ascii_digit(), "");
+    words(one) == words(other)
+}
