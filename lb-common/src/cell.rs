@@ -4,7 +4,7 @@
 //! and says all that most packets ask, so that one of a million flows costs the time of one miss; in a hash table of the kernel's it costs several, one after the other: its bucket, and
 //! what is chained there, each with the key that is compared.
 
-use crate::{BackendId, Tuple, flow::is_past_short, hash};
+use crate::{Tuple, hash};
 
 /// Cells of a bucket.
 pub const WAYS: u32 = 8;
@@ -96,27 +96,21 @@ pub const fn reply_buckets(buckets: u32) -> u32 {
 }
 
 /// Value of map `ENDS`, 128 bytes, by the place of a flow's cell in `FLOWS`: bucket times
-/// [`WAYS`], and which cell of it. All of the flow that its client's packets do not need; what most
-/// of its backend's ask stands in the first line.
-#[repr(C, align(64))]
+/// [`WAYS`], and which cell of it. All of the flow that its client's packets do not
+/// need.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ends {
     /// Its client's packet.
     pub from: Tuple,
-    /// Until when replies need not ask the flow's cell, see [`Fresh`].
-    pub fresh: Fresh,
+    /// That packet as its backend sees it; of protocol 0 where no replies are looked for.
+    pub to: Tuple,
     /// Index of its service, for the counters.
     pub service: u32,
-    /// Its backend, for the same.
-    pub backend: BackendId,
     /// The place of the cell in `REPLIES` that its replies are found by; [`Self::NONE`] without
     /// one.
     pub reply: u32,
-    /// 1 where it goes to its backend by `nat`, else 0.
-    pub nat: u32,
-    /// Its client's packet as its backend sees it; of protocol 0 where no replies are looked for.
-    pub to: Tuple,
-    pad: [u32; 6],
+    pad: [u32; 10],
 }
 
 impl Ends {
@@ -124,38 +118,7 @@ impl Ends {
     pub const NONE: u32 = u32::MAX;
 }
 
-/// Until when what a flow's cell says is not changed by replies that change nothing in its state:
-/// in bits 24–63 the mark of the replies, in 0–23 the last tick. So what somebody says of a flow
-/// that has made room meanwhile is of no other.
-///
-/// It spares most replies the line of the cell, and costs what the flow counts longer by them: a
-/// part of its timeout that [`Self::SHARE`] says.
-#[repr(transparent)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Fresh(pub u64);
-
-impl Fresh {
-    /// Never.
-    pub const NOT: Self = Self(0);
-    /// Of a flow's timeout this part goes by before a reply keeps it fresh again.
-    pub const SHARE: u32 = 16;
-
-    /// For a flow that was refreshed in tick `now` and expires `timeout` ticks later.
-    #[inline(always)]
-    pub const fn new(mark: u64, now: u32, timeout: u32) -> Self {
-        let last = now.wrapping_add(timeout / Self::SHARE);
-        Self(mark & Cell::MARK | last as u64 & !Cell::MARK)
-    }
-
-    /// Whether it holds in tick `now` for replies with this mark.
-    #[inline(always)]
-    pub const fn holds(self, mark: u64, now: u32) -> bool {
-        (self.0 ^ mark) & Cell::MARK == 0 && !is_past_short(self.0 as u32, now)
-    }
-}
-
 const _: () = assert!(size_of::<Ends>() == 128 && size_of::<Bucket>() == 128);
-const _: () = assert!(core::mem::offset_of!(Ends, to) == 64);
 
 #[cfg(test)]
 mod tests {
@@ -200,17 +163,6 @@ mod tests {
             assert_eq!(key.mark & !Cell::MARK, 0);
         }
         assert!(!Cell([Cell::FREE, 0]).is_taken() && !Cell([Cell::BUSY, 0]).is_taken());
-    }
-
-    #[test]
-    fn what_is_fresh_is_so_for_its_own_replies_and_for_a_while() {
-        let [mark, other] =
-            [0x1234_5678_9a00_0000, 0x1234_5678_9b00_0000].map(|it| it | Cell::TAKEN);
-        let start = (1 << 24) - 3;
-        let fresh = Fresh::new(mark, start, 120);
-        assert!(fresh.holds(mark, start) && fresh.holds(mark, start + 7));
-        assert!(!fresh.holds(mark, start + 8) && !fresh.holds(other, start));
-        assert!(!Fresh::NOT.holds(mark, 0));
     }
 
     #[test]

@@ -28,13 +28,18 @@ pub const fn is_past(expires: u32, now: u32) -> bool {
     now.wrapping_sub(expires).cast_signed() > 0
 }
 
-/// The same of ticks of which bits 0–23 count; those of `expires` above these may be anything.
+/// For how many ticks after `now` a flow counts yet that counts until `expires`, of which bits 0–23
+/// say that; more than [`LONGEST`] where it does not count any more.
 #[inline(always)]
-pub const fn is_past_short(expires: u32, now: u32) -> bool {
-    (now.wrapping_sub(expires) << (32 - SHORT)).cast_signed() > 0
+pub const fn ticks_left(expires: u32, now: u32) -> u32 {
+    expires.wrapping_sub(now) & (u32::MAX >> (32 - SHORT))
 }
 
-/// Bits of a tick in a cell. They come round after 208 days, and a day is the longest timeout.
+/// More than any timeout is. What is over is so for 206 days, before ticks come round.
+pub const LONGEST: u32 = (1 << LONGEST_BITS) - 1;
+/// The bits of that.
+pub const LONGEST_BITS: u32 = 17;
+/// Bits of a tick in a cell.
 const SHORT: u32 = 24;
 
 /// What has been seen of a flow, a bit set; its name and timeout follow from it.
@@ -55,7 +60,8 @@ impl FlowState {
     pub const CLIENT_RST: Self = Self(1 << 3);
     /// The last packet of the backend was an RST.
     pub const BACKEND_RST: Self = Self(1 << 4);
-    /// It goes to its backend by `nat`, from the source in its [`crate::cell::Ends`].
+    /// It goes to its backend by `nat`, from the source in its cell, or else in its
+    /// [`crate::cell::Ends`].
     pub const NAT: Self = Self(1 << 5);
     /// The client sent more than what opens a connection: it has seen the backend's answer.
     pub const CONFIRMED: Self = Self(1 << 6);
@@ -225,7 +231,7 @@ impl Flow {
     /// Whether the flow has been silent in tick `now` for longer than its state allows.
     #[inline(always)]
     pub const fn is_expired(&self, now: u32) -> bool {
-        is_past_short(self.expires, now)
+        ticks_left(self.expires, now) > LONGEST
     }
 
     /// For how many ticks it has been silent in tick `now`.
@@ -292,6 +298,7 @@ mod tests {
         let flow = flow.refreshed(at(50), open, true);
         assert!(!flow.is_expired(at(50 + 86_400)));
         assert!(flow.is_expired(at(50 + 86_401)));
+        assert!(flow.is_expired(at(200 * 80_000)), "half a year later");
     }
 
     #[test]

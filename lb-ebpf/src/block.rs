@@ -24,6 +24,7 @@ pub fn place<T, const N: usize>(block: &Block<T, N>, index: u32) -> Option<*mut 
 #[inline(always)]
 pub fn entry<T: Copy, const N: usize>(block: &Block<T, N>, index: u32) -> Option<T> {
     // SAFETY: words of a map value, of which any bits are valid. Where they are several, what they
-    // say tells whether they are of one moment (`Hop`, `NearFrontend`).
+    // say tells whether they are of one moment (`Hop`, `NearFrontend`), or they never change once
+    // anything leads there (`NEAR_SOURCES`).
     place(block, index).map(|entry| unsafe { *entry })
 }

@@ -14,6 +14,7 @@ use lb_common::{
     Bucket, Cell, Tuple,
     cell::{Key, WAYS, reply_buckets},
     config::DEFAULT_BUCKETS,
+    flow::{LONGEST_BITS, ticks_left},
 };
 
 use crate::{
@@ -140,11 +141,12 @@ pub fn only_free(cell: Cell) -> u64 {
 #[inline(always)]
 pub fn by_ticks_left(cell: Cell, now: u32) -> u64 {
     let taken = 0_u64.wrapping_sub(opaque(cell.0[0] >> 63));
-    // In the upper bits, so that the sign of the difference is the word's.
-    let left = (((cell.0[1] >> 40) as u32) << 8).wrapping_sub(now << 8);
-    let over = 0_u32.wrapping_sub(opaque(u64::from(left >> 31)) as u32);
+    let left = ticks_left((cell.0[1] >> 40) as u32, now);
+    // 1 where any of the upper bits is set: they are seven.
+    let over = opaque((u64::from(left >> LONGEST_BITS) + 127) >> 7);
+    let over = 0_u32.wrapping_sub(over as u32);
     let busy = !taken & opaque(cell.0[0] >> Cell::MARK_FROM & 1);
-    (taken & (OCCUPIED + u64::from((left & !over) >> 8))) + busy * KEPT
+    (taken & (OCCUPIED + u64::from(left & !over))) + busy * KEPT
 }
 
 /// Puts the words of a cell that was taken in place.

@@ -3,7 +3,7 @@
 
 use aya_ebpf::{bindings::xdp_action, helpers::generated::bpf_jiffies64};
 use lb_common::{
-    Addr, Backend, BackendId, Entry, Flow, Frontend, Hook, Hop, Mode, Near, Verdict,
+    Addr, Backend, BackendId, Entry, Flow, FlowState, Frontend, Hook, Hop, Mode, Near, Verdict,
     device::{handing, is_handed, word},
     filter, hop,
     near::{Found, Place},
@@ -19,6 +19,7 @@ use crate::{
     packet::View,
     parse::ETH_LEN,
     plain::{Plain, network, transport},
+    record,
     route::{self, Way},
     table,
     work::Work,
@@ -154,23 +155,35 @@ fn answer(ctx: Context<'_>, packet: &Plain) -> Option<u32> {
     if packet.turns() || is_handed(mac(ctx.view, 6)?) {
         return None;
     }
-    let (headers, work) = (Headers::of(Hook::Xdp).ok()?, Work::of(Hook::Xdp).ok()?);
+    let (found, ends) = record::find_reply(&packet.tuple)?;
+    let flow = Flow::read(found.cell);
     let now = flow::now();
-    let (service, backend) = flow::find_fresh(&packet.tuple, true, now, &mut work.to)?;
+    let state = flow.state.after_backend(packet.flags);
+    let nat = flow.state.has(FlowState::NAT);
+    if !nat || flow.is_expired(now) || flow.state.is_closing() || state != flow.state {
+        return None;
+    }
+    let (headers, work) = (Headers::of(Hook::Xdp).ok()?, Work::of(Hook::Xdp).ok()?);
     headers.tos = packet.tos;
+    work.to = ends.from.reversed();
     work.hop = work.to.dst;
+    let service = ends.service;
+    if !cells::is_still(&FLOWS, found) {
+        return None;
+    }
     let len = (packet.end - ETH_LEN) as u16;
     let way = route::lookup(ctx, headers, work, len).ok()?;
     if way != Way::Resolved || work.fib.ifindex != ctx.ifindex {
         return None;
     }
+    flow::refresh(found, state, packet.is_tcp(), now);
     let link = [work.fib.dmac, work.fib.smac];
     if !packet.send(ctx.view, &work.to) || !ctx.view.store(0, link) {
         return None;
     }
     let bytes = packet.end as u64;
     count::verdict(Hook::Xdp, Verdict::ReplyNat, bytes);
-    count::reply(service, backend, bytes);
+    count::reply(service, flow.backend, bytes);
     Some(xdp_action::XDP_TX)
 }
 
@@ -214,10 +227,7 @@ pub fn reply<F: Frame>(frame: &mut F) -> Option<()> {
     let (mut service, mut backend) = (primary.service, primary.backend);
     let mut to = packet.tuple;
     if exceptions::may_be(&packet.tuple) {
-        if packet.turns() {
-            return None;
-        }
-        (service, backend) = flow::find_fresh(&packet.tuple, false, flow::now(), &mut to)?;
+        (service, backend) = flow::find_reply(headers, flow::now(), &mut to)?;
     } else if packet.is_tcp() && direct::restores(primary) {
         to.src = primary.addr;
         to.src_port = primary.port;

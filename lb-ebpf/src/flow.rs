@@ -13,7 +13,7 @@ use crate::{
     cells::{self, Found},
     count, direct,
     headers::Headers,
-    maps::{BACKENDS, CLOCK, FLOWS, LEAVE_GONE, NEAR_SOURCES, REPLIES, SEED, dry_run},
+    maps::{BACKENDS, CLOCK, FLOWS, LEAVE_GONE, NEAR_SOURCES, SEED, dry_run},
     packet::opaque,
     record,
     work::{Recorded, Work},
@@ -139,14 +139,9 @@ pub fn find(headers: &Headers, now: u32, work: &mut Work) -> Known {
 /// Notes that a packet in tick `now` has brought a flow to `state`.
 #[inline(always)]
 pub fn refresh(found: Found, state: FlowState, tcp: bool, now: u32) {
-    if dry_run() {
-        return;
-    }
-    let flow = Flow::read(found.cell);
-    let refreshed = flow.refreshed(now, state, tcp);
-    cells::change(&FLOWS, found, refreshed.cell(found.cell.0[0]));
-    if state != flow.state {
-        record::outdate(found.place);
+    if !dry_run() {
+        let flow = Flow::read(found.cell).refreshed(now, state, tcp);
+        cells::change(&FLOWS, found, flow.cell(found.cell.0[0]));
     }
 }
 
@@ -338,21 +333,7 @@ pub fn find_reply(headers: &Headers, now: u32, to: &mut Tuple) -> Option<(u32, B
     }
     let state = flow.state.after_backend(headers.tcp_flags);
     refresh(found, state, headers.is_tcp(), now);
-    if !dry_run() && !state.is_closing() {
-        let timeout = state.timeout(headers.is_tcp());
-        record::freshen(found.place, &headers.tuple, now, timeout);
-    }
     *to = ends.from.reversed();
     let service = ends.service;
     cells::is_still(&FLOWS, found).then_some((service, flow.backend))
-}
-
-/// The same of a packet that changes nothing in what its flow's cell says, of a flow by `nat` or of
-/// another one.
-#[inline(always)]
-pub fn find_fresh(reply: &Tuple, nat: bool, now: u32, to: &mut Tuple) -> Option<(u32, BackendId)> {
-    let (leads, ends) = record::find_fresh(reply, now)?;
-    *to = ends.from.reversed();
-    let (same, counted) = ((ends.nat != 0) == nat, (ends.service, ends.backend));
-    (same && cells::is_still(&REPLIES, leads)).then_some(counted)
 }

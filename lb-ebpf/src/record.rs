@@ -1,7 +1,7 @@
 //! The records of flows: their cells in `FLOWS`, where they begin and end in `ENDS`, and the cells
 //! in `REPLIES` that lead there from what their backends send.
 
-use lb_common::{BackendId, Cell, Ends, Flow, FlowState, Protocol, Tuple, Verdict, cell::Fresh};
+use lb_common::{BackendId, Cell, Ends, Flow, Protocol, Tuple, Verdict};
 
 use crate::{
     cells::{self, Found},
@@ -37,41 +37,6 @@ fn answered(reply: &Tuple) -> Option<(Found, &'static Ends, u32)> {
     ends.to
         .is_reverse(reply)
         .then_some((found, ends, leads.place))
-}
-
-/// Where the packet of a backend goes, as long as what its flow's cell says needs no change, see
-/// [`Fresh`]. That the flow is this one is as certain as its mark.
-#[inline(always)]
-pub fn find_fresh(reply: &Tuple, now: u32) -> Option<(Found, &'static Ends)> {
-    let key = cells::reply_key(reply);
-    let leads = cells::find(&REPLIES, &key)?;
-    let ends = ends(leads.cell.0[1] as u32)?;
-    // SAFETY: one aligned word of a map value.
-    let fresh = unsafe { (&raw const ends.fresh).read_volatile() };
-    fresh.holds(key.mark, now).then_some((leads, ends))
-}
-
-/// Says that what the cell of the flow at `place` says was found by a reply, and brought up to date.
-#[inline(always)]
-pub fn freshen(place: u32, reply: &Tuple, now: u32, timeout: u32) {
-    set_fresh(
-        place,
-        Fresh::new(cells::reply_key(reply).mark, now, timeout),
-    );
-}
-
-/// Has the next reply ask that cell.
-#[inline(always)]
-pub fn outdate(place: u32) {
-    set_fresh(place, Fresh::NOT);
-}
-
-#[inline(always)]
-fn set_fresh(place: u32, fresh: Fresh) {
-    if let Some(ends) = ENDS.get_ptr_mut(place) {
-        // SAFETY: one aligned word of a map value.
-        unsafe { (&raw mut (*ends).fresh).write_volatile(fresh) };
-    }
 }
 
 #[inline(always)]
@@ -149,12 +114,9 @@ pub fn store(headers: &Headers, work: &Work) -> Result<(), Verdict> {
     let ends = unsafe { &mut *ends };
     // The flow that was here before.
     forget_reply(ends.reply, place);
-    ends.fresh = Fresh::NOT;
     ends.from = headers.tuple;
     ends.to = work.to;
     ends.service = work.flow_service;
-    ends.backend = work.flow.backend;
-    ends.nat = work.flow.state.has(FlowState::NAT).into();
     ends.reply = Ends::NONE;
     if work.recorded == Recorded::BothWays as u32 {
         let taken = lead(place, work);

@@ -5,7 +5,6 @@ use std::{
     fs,
     hash::{BuildHasher, RandomState},
     io,
-    mem::offset_of,
     path::Path,
 };
 
@@ -21,11 +20,8 @@ use super::{DatapathError, causes, load::maps_dir, words::Words};
 const CELL: usize = size_of::<Cell>() / size_of::<u64>();
 /// Words of what `ENDS` has of a flow.
 const ENDS: usize = size_of::<Ends>() / size_of::<u64>();
-/// Words of a tuple.
+/// Words of a tuple, of which `ENDS` begins with two.
 const TUPLE: usize = size_of::<Tuple>() / size_of::<u64>();
-/// Which words of an entry of `ENDS` those of its tuples are.
-const FROM: usize = offset_of!(Ends, from) / size_of::<u64>();
-const TO: usize = offset_of!(Ends, to) / size_of::<u64>();
 
 /// The second word of a cell in `REPLIES` that is about to be nobody's.
 const GIVEN_UP: u64 = u64::MAX;
@@ -180,19 +176,20 @@ impl Records {
         if !cell.is_taken() {
             return None;
         }
-        let tuple = |at: usize| {
-            let start = place as usize * ENDS + at;
-            let words: [u64; TUPLE] = std::array::from_fn(|word| self.ends.get(start + word));
+        let start = place as usize * ENDS;
+        let tuple = |n: usize| {
+            let words: [u64; TUPLE] =
+                std::array::from_fn(|word| self.ends.get(start + n * TUPLE + word));
             Tuple::from_words(words)
         };
-        let to = tuple(TO);
+        let to = tuple(1);
         let [service, reply] = self.service_and_reply(place);
         let leads = cell_of(&self.replies, reply);
         let looked_up = leads.is_taken() && leads.0[1] == u64::from(place);
         let record = Record {
             place,
             cell,
-            tuple: tuple(FROM),
+            tuple: tuple(0),
             reply: looked_up.then(|| to.reversed()),
             to,
             flow: Flow::read(cell),
@@ -203,18 +200,11 @@ impl Records {
         (mark == cell.0[0] & Cell::MARK).then_some(record)
     }
 
-    /// The service of a flow, and the place of what leads to it.
+    /// What follows the tuples in an entry of `ENDS`.
     fn service_and_reply(&self, place: u32) -> [u32; 2] {
-        [offset_of!(Ends, service), offset_of!(Ends, reply)].map(|offset| {
-            let word = self
-                .ends
-                .get(place as usize * ENDS + offset / size_of::<u64>());
-            let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
-            u32::from_ne_bytes(match offset % size_of::<u64>() {
-                0 => [a, b, c, d],
-                _ => [e, f, g, h],
-            })
-        })
+        let word = self.ends.get(place as usize * ENDS + 2 * TUPLE);
+        let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
+        [[a, b, c, d], [e, f, g, h]].map(u32::from_ne_bytes)
     }
 
     fn withdraw(&self, reply: u32, owner: u32) -> bool {

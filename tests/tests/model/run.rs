@@ -189,8 +189,12 @@ impl<'a> Run<'a> {
     /// Compares everything that both remember and count.
     pub(crate) fn finish(self) -> Result<(), Stopped> {
         self.verdicts()?;
-        let flows = self.subject.flows();
-        self.same("flows", &self.state.flows_as_fresh(&flows), &flows)?;
+        // A cell has room for so many bits of a tick.
+        let flows = self.state.flows.iter().map(|(tuple, flow)| {
+            let expires = flow.expires & 0xff_ffff;
+            (*tuple, records::Flow { expires, ..*flow })
+        });
+        self.same("flows", &flows.collect(), &self.subject.flows())?;
         self.same("replies", &self.state.replies, &self.subject.replies())?;
         self.same("direct", &self.state.direct, &self.subject.direct())?;
         self.same(

@@ -55,8 +55,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "reply not restored",
         file: "lb-ebpf/src/fast.rs",
-        good: "flow::find_fresh(&packet.tuple, false, flow::now(), &mut to)?;\n",
-        bad: "flow::find_fresh(&packet.tuple, false, flow::now(), &mut to)?;\n        to = packet.tuple;\n",
+        good: "flow::find_reply(headers, flow::now(), &mut to)?;\n",
+        bad: "flow::find_reply(headers, flow::now(), &mut to)?;\n        to = packet.tuple;\n",
         caught_by: Packet("reply of a local pod leaves with the VIP as source"),
     },
     Fault {
@@ -367,8 +367,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "connections at work make room for others",
         file: "lb-ebpf/src/cells.rs",
-        good: "(taken & (OCCUPIED + u64::from((left & !over) >> 8)))",
-        bad: "(taken & (OCCUPIED + u64::from((!left & !over) >> 8)))",
+        good: "(taken & (OCCUPIED + u64::from(left & !over)))",
+        bad: "(taken & (OCCUPIED + u64::from(!left & !over)))",
         caught_by: Packet("cells: connections that work stay, whatever comes, here and by nat"),
     },
     Fault {
@@ -386,19 +386,10 @@ pub(super) const FAULTS: &[Fault] = &[
         caught_by: Packet("cells: connections that work stay, whatever comes, here and by nat"),
     },
     Fault {
-        name: "replies do not see that a flow ends",
-        file: "lb-ebpf/src/flow.rs",
-        good: "        record::outdate(found.place);",
-        bad: "        let _ = record::outdate;",
-        caught_by: Packet(
-            "known: replies keep a flow fresh, once in a sixteenth of its timeout, and at once where it ends",
-        ),
-    },
-    Fault {
         name: "any source that nat flows come from stands in its place",
         file: "lb-ebpf/src/flow.rs",
-        good: "    u8::from(stands == Some(*addr)) * place",
-        bad: "    u8::from(stands.is_some()) * place",
+        good: "    place * same as u8",
+        bad: "    place * (same | 1) as u8",
         caught_by: Packet(
             "known: a source that shares its place has flows of its own, and leaves the first one's",
         ),

@@ -38,7 +38,6 @@ impl State {
             return None;
         }
         flow.seen = flow.seen.after_backend(flags);
-        self.answered.insert(reply.flow);
         flow.expires = now + flow.seen.timeout(packet.protocol == TCP);
         Some(reply)
     }
@@ -210,7 +209,6 @@ impl State {
             flow.seen = flow.seen.after_client_alone(packet.flags());
             flow.expires = input.now + flow.seen.timeout(tcp);
             self.flows.insert(tuple, flow);
-            self.answered.remove(&tuple);
             return Some(Known::Former);
         }
         let Some(backend) = self.backends.get(&flow.backend).filter(keeps) else {
@@ -230,7 +228,6 @@ impl State {
         flow.expires = input.now + flow.seen.timeout(tcp);
         // What is looked up is refreshed, also where it is of no use.
         self.flows.insert(tuple, flow);
-        self.answered.remove(&tuple);
         here.then_some(Known::Live(flow))
     }
 

@@ -109,8 +109,6 @@ pub(crate) struct State {
     pub(crate) backends: BTreeMap<u32, Backend>,
     pub(crate) flows: BTreeMap<Tuple, Flow>,
     pub(crate) replies: BTreeMap<Tuple, Reply>,
-    /// Flows whose last packet was a reply.
-    pub(crate) answered: BTreeSet<Tuple>,
     pub(crate) direct: BTreeMap<Tuple, Direct>,
     pub(crate) fragments: BTreeMap<Tuple, Note>,
     /// By service and client.
@@ -125,21 +123,6 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// The flows, those as fresh as in `seen` that replies alone have kept fresh: these may leave a
-    /// sixteenth of the timeout alone.
-    pub(crate) fn flows_as_fresh(&self, seen: &BTreeMap<Tuple, Flow>) -> BTreeMap<Tuple, Flow> {
-        let mut flows = self.flows.clone();
-        for tuple in &self.answered {
-            if let (Some(flow), Some(seen)) = (flows.get_mut(tuple), seen.get(tuple)) {
-                let most = flow.seen.timeout(tuple.protocol == TCP) / 16;
-                if flow.expires.wrapping_sub(seen.expires) <= most {
-                    flow.expires = seen.expires;
-                }
-            }
-        }
-        flows
-    }
-
     /// Whether an address is claimed, as all of services are.
     pub(super) fn is_claimed(&self, ip: IpAddr) -> bool {
         self.frontends.keys().any(|(addr, _)| addr.ip() == ip)

@@ -52,12 +52,18 @@ fn failed<T>(code: u16) -> Told<T> {
 }
 
 fn outcome(kept: &mut Kept) -> Loaded {
-    kept.outcome(&mut Known::default()).expect("all that is valid")
+    kept.outcome(&mut Known::default())
+        .expect("all that is valid")
 }
 
 /// The names of the Services that are served.
 fn served(loaded: &Loaded) -> Vec<String> {
-    loaded.desired.services.keys().map(|it| it.0.clone()).collect()
+    loaded
+        .desired
+        .services
+        .keys()
+        .map(|it| it.0.clone())
+        .collect()
 }
 
 const A: &str = "192.168.56.11";
@@ -84,7 +90,12 @@ fn what_has_two_mistakes_counts_as_it_was_and_a_newcomer_not_at_all() {
     assert!(of("b").iter().all(|it| it.contains("does not count")));
     kept.services.take(service("a", json!({}), B));
     let mended = outcome(&mut kept);
-    assert!(mended.notes.iter().all(|it| it.object != "Service default/a"));
+    assert!(
+        mended
+            .notes
+            .iter()
+            .all(|it| it.object != "Service default/a")
+    );
 }
 
 #[test]
@@ -98,9 +109,15 @@ fn whoever_comes_later_gives_way_whatever_its_name() {
     }
     // One that was valid where it was stays there.
     kept.services.take(service("b", json!({}), B));
-    assert_eq!(served(&outcome(&mut kept)), ["default/b:80", "default/m:80"]);
+    assert_eq!(
+        served(&outcome(&mut kept)),
+        ["default/b:80", "default/m:80"]
+    );
     kept.services.take(service("b", json!({}), A));
-    assert_eq!(served(&outcome(&mut kept)), ["default/b:80", "default/m:80"]);
+    assert_eq!(
+        served(&outcome(&mut kept)),
+        ["default/b:80", "default/m:80"]
+    );
 }
 
 #[test]
@@ -117,7 +134,11 @@ fn an_api_server_that_answers_nonsense_takes_nothing_away() {
     let said = "Service cannot be followed: 404 it says 404; what the API server said last stays \
                 in force";
     assert_eq!(away.notes.len(), 1 + before.notes.len());
-    assert!(away.notes.iter().any(|it| it.what == said), "{:?}", away.notes);
+    assert!(
+        away.notes.iter().any(|it| it.what == said),
+        "{:?}",
+        away.notes
+    );
     // Half of a list is none.
     kept.services.take(Ok(Event::Init));
     assert_eq!(outcome(&mut kept).desired, before.desired);
@@ -131,7 +152,11 @@ fn it_is_complete_once_each_kind_was_listed_or_is_not_there() {
     let mut kept = Kept::default();
     each!(&mut kept, table => { table.take(failed(404)); });
     assert!(!kept.is_complete());
-    assert_eq!(kept.unreachable().problems.len(), 4, "not of MetalLB's kinds");
+    assert_eq!(
+        kept.unreachable().problems.len(),
+        4,
+        "not of MetalLB's kinds"
+    );
     each!(&mut kept, table => { table.take(Ok(Event::InitDone)); });
     assert!(kept.is_complete());
 }
