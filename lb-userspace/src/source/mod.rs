@@ -131,12 +131,12 @@ pub struct Problem {
     pub origin: Origin,
     /// The object, as in `Service default/web`; empty where there is none yet.
     pub object: String,
-    /// The other object that it cannot stand beside; empty where it is wrong in itself.
-    pub against: String,
     /// What is wrong.
     pub what: String,
     /// What to do about it.
     pub remedy: String,
+    /// The other object that it cannot stand beside; empty where it is wrong in itself.
+    pub against: String,
 }
 
 impl fmt::Display for Problem {
