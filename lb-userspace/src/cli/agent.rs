@@ -41,6 +41,9 @@ The kernel side outlives the agent: stopped or killed, it goes on balancing, and
 agent takes over without losing a packet. `naru detach` takes it away.
 RUST_LOG sets the log level (RUST_LOG=debug).";
 
+/// What the client of a cluster says of each attempt the agent tells itself, once.
+const DEFAULT_LOG: &str = "info,kube_client=off";
+
 /// The flags of `naru agent`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -152,7 +155,7 @@ pub(super) struct Args {
 pub(super) fn run(args: Args, dirs: Dirs) -> anyhow::Result<ExitCode> {
     let log_packets = args.log_packets;
     let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new(if log_packets { "debug" } else { "info" }));
+        .unwrap_or_else(|_| EnvFilter::new(if log_packets { "debug" } else { DEFAULT_LOG }));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)

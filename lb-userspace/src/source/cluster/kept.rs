@@ -1,6 +1,6 @@
 //! What a cluster's objects are, and what they were when they were valid last.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 
@@ -47,13 +47,13 @@ impl Kept {
     /// Why not.
     pub(super) fn unreachable(&self) -> Rejected {
         let waiting = self.watches().filter(|(_, listed, _)| !listed);
-        let problems = waiting.map(|(kind, _, error)| Problem {
+        let problems = grouped(waiting).into_iter().map(|(error, kinds)| Problem {
             origin: Origin::Cluster,
             object: String::new(),
             against: String::new(),
             what: match error {
-                Some(error) => format!("its {kind} objects cannot be listed: {error}"),
-                None => format!("it has not listed its {kind} objects yet"),
+                Some(error) => format!("{kinds} objects cannot be listed: {error}"),
+                None => format!("{kinds} objects have not been listed yet"),
             },
             remedy: "see that `kubectl get` lists them with the same --kubeconfig, or the same \
                      service account"
@@ -136,25 +136,32 @@ impl Kept {
 
     /// What is to be said of watches that fail.
     fn stale(&self) -> Vec<Note> {
-        let mut errors: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        for (kind, _, error) in self.watches() {
-            if let Some(error) = error {
-                errors.entry(error).or_default().insert(kind);
-            }
-        }
-        let notes = errors.into_iter().map(|(error, kinds)| {
-            let kinds: Vec<&str> = kinds.into_iter().collect();
-            Note {
-                origin: Origin::Cluster,
-                object: String::new(),
-                what: format!(
-                    "{} cannot be followed: {error}; what the API server said last stays in force",
-                    kinds.join(", ")
-                ),
-            }
+        let failing = self.watches().filter(|(_, _, error)| error.is_some());
+        let notes = grouped(failing).into_iter().map(|(error, kinds)| Note {
+            origin: Origin::Cluster,
+            object: String::new(),
+            what: format!(
+                "{kinds} objects cannot be followed: {}; what the API server said last stays in \
+                 force",
+                error.unwrap_or_default()
+            ),
         });
         notes.collect()
     }
+}
+
+/// Kinds by what is wrong with their watches, in one line each.
+fn grouped<'a>(
+    watches: impl Iterator<Item = (&'static str, bool, Option<&'a str>)>,
+) -> BTreeMap<Option<&'a str>, String> {
+    let mut kinds: BTreeMap<Option<&str>, Vec<&str>> = BTreeMap::new();
+    for (kind, _, error) in watches {
+        kinds.entry(error).or_default().push(kind);
+    }
+    let joined = kinds
+        .into_iter()
+        .map(|(error, kinds)| (error, kinds.join(", ")));
+    joined.collect()
 }
 
 /// Does the same with the tables of all kinds.
