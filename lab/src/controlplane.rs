@@ -100,7 +100,7 @@ impl ControlPlane {
         self.namespace.feed(&self.program(), &args, yaml)
     }
 
-    /// Ends the API server, as a machine that is switched off does.
+    /// Ends the API server at once; whoever asks is refused by the machine.
     pub fn stop_server(&self) {
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }

@@ -96,8 +96,7 @@ pub const fn reply_buckets(buckets: u32) -> u32 {
 }
 
 /// Value of map `ENDS`, 128 bytes, by the place of a flow's cell in `FLOWS`: bucket times
-/// [`WAYS`], and which cell of it. All of the flow that its client's packets do not
-/// need.
+/// [`WAYS`], and which cell of it. All of the flow that most of its client's packets do not need.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ends {

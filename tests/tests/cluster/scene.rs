@@ -15,8 +15,8 @@ use serde_json::Value;
 /// Where the agent and the control plane run.
 pub const NODE: &str = "nuc01";
 /// How long anything may take that is waited for: an API server that comes back is asked again
-/// within half a minute.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// within a minute.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The agent may do what is written for it, and belongs to the group of that name.
 const RBAC: &str = include_str!("../../../deploy/agent-rbac.yaml");

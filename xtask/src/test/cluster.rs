@@ -22,8 +22,8 @@ use crate::{
 pub(super) const PROGRAM: &str = "cluster";
 pub(super) const NEEDS: &[Need] = &[Need::Build, Need::Lab, Need::ControlPlane];
 
-/// What it says of its version: that of the module.
-const VERSION: &str = "v1.37.2";
+/// The module that its version is that of.
+const KUBERNETES: &str = "k8s.io/kubernetes ";
 
 pub(super) fn run(tail: &[String]) -> Result<Tally> {
     let plane = control_plane()?;
@@ -49,11 +49,9 @@ pub(crate) fn control_plane() -> Result<PathBuf> {
     if built.is_file() {
         return Ok(built);
     }
-    println!("building a control plane out of Kubernetes {VERSION}: ten minutes of one core, once");
-    let flags = format!(
-        "-s -w -X k8s.io/component-base/version.gitVersion={VERSION} \
-         -X k8s.io/client-go/pkg/version.gitVersion={VERSION}"
-    );
+    let version = version(&sources)?;
+    println!("building a control plane out of Kubernetes {version}: ten minutes of one core, once");
+    let flags = format!("-s -w -X k8s.io/component-base/version.gitVersion={version}");
     let new = built.with_extension("new");
     let mut go = Command::new(go::find().context("there is no Go")?);
     go.current_dir(&sources)
@@ -65,6 +63,17 @@ pub(crate) fn control_plane() -> Result<PathBuf> {
     host::status(&mut go)?;
     fs::rename(&new, &built).with_context(|| format!("cannot write {}", built.display()))?;
     Ok(built)
+}
+
+/// The release of Kubernetes that the sources name.
+fn version(sources: &Path) -> Result<String> {
+    let file = sources.join("go.mod");
+    let text = fs::read_to_string(&file);
+    let text = text.with_context(|| format!("cannot read {}", file.display()))?;
+    let mut lines = text.lines().map(str::trim);
+    let found = lines.find_map(|line| line.strip_prefix(KUBERNETES));
+    let found = found.with_context(|| format!("{} names no {KUBERNETES}", file.display()))?;
+    Ok(found.to_owned())
 }
 
 /// What tells one state of the sources from another.
