@@ -246,12 +246,18 @@ impl Cluster {
 
     /// Switches a node on again: pods, cable, agent.
     pub fn on(&self, node: &str) -> Result<()> {
-        let agent = self.agent(node)?;
+        self.power(node)?;
+        self.agent(node)?.restart()
+    }
+
+    /// What a node has before its agent runs: pods that serve, and a cable.
+    fn power(&self, node: &str) -> Result<()> {
+        self.agent(node)?;
         self.pods_on(node).try_for_each(Pod::launch)?;
         self.pods_on(node).try_for_each(Pod::wait_ready)?;
         self.lab.heal(node)?;
         self.set(node, Condition::Up);
-        agent.restart()
+        Ok(())
     }
 
     /// Has a node hang with its links up, as a virtual machine that is paused: nothing
@@ -314,13 +320,15 @@ impl Cluster {
         Ok(())
     }
 
-    /// Adds a node that was left out: its Node object, its endpoints, its power.
+    /// Adds a node that was left out: its power, its Node object and endpoints, its agent.
     pub fn join(&self, node: &str) -> Result<()> {
         let off = |it: &&crate::Node| it.name != node && self.condition(&it.name) == Condition::Off;
         let nodes = self.lab.topology().nodes.iter();
         let without: Vec<&str> = nodes.filter(off).map(|it| &*it.name).collect();
+        // An endpoint is one once its pod serves.
+        self.power(node)?;
         self.describe(&without)?;
-        self.on(node)
+        self.agent(node)?.restart()
     }
 
     /// Undoes [`join`](Self::join), in the order of a planned removal: its endpoints go, its
