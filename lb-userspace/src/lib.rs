@@ -9,6 +9,7 @@ pub mod announce;
 pub mod cli;
 pub mod compile;
 pub mod control;
+pub mod controller;
 pub mod datapath;
 pub mod desired;
 pub mod election;

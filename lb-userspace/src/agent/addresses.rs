@@ -6,7 +6,7 @@ use super::state::State;
 use crate::{
     control::{Pools, Service},
     desired::{Balancer, BalancerName, ServiceName},
-    ipam::{self, Assignment},
+    ipam::{self, Assignment, Authority},
 };
 
 /// What was assigned last, and whether it is written down.
@@ -27,7 +27,7 @@ impl State {
         };
         let known = self.merged_ledger();
         let assignment = ipam::assign(wanted, &known, self.authority());
-        self.cluster.waits = !self.authority().is_this();
+        self.cluster.waits = matches!(self.authority(), Authority::Other(_));
         for change in &assignment.changes {
             tracing::info!("{change}");
         }

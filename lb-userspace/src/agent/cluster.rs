@@ -16,6 +16,7 @@ use crate::{
     election::Standing,
     ipam::{Authority, Ledger},
     membership::{self, Key, LEASE, Member, Membership, View, Words},
+    source::Source,
 };
 
 /// How long others may take to announce what a node that stops hands over.
@@ -289,7 +290,15 @@ impl State {
         self.authority_in(&self.cluster.view)
     }
 
+    /// Whether addresses are not the nodes' to give out.
+    fn is_told_addresses(&self) -> bool {
+        matches!(self.options.source, Source::Cluster(_))
+    }
+
     fn authority_in<'a>(&'a self, view: &'a View) -> Authority<'a> {
+        if self.is_told_addresses() {
+            return Authority::Source;
+        }
         if self.options.gossip.is_none() {
             return Authority::This;
         }

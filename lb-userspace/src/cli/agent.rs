@@ -11,7 +11,6 @@ use std::{
 use anyhow::Context;
 use ipnet::IpNet;
 use lb_common::{Algorithm, config};
-use tracing_subscriber::EnvFilter;
 
 use super::dirs::Dirs;
 use crate::{
@@ -41,9 +40,6 @@ The kernel side outlives the agent: stopped or killed, it goes on balancing, and
 agent takes over without losing a packet. `naru detach` takes it away.
 RUST_LOG sets the log level (RUST_LOG=debug).";
 
-/// What the client of a cluster says of each attempt the agent tells itself, once.
-const DEFAULT_LOG: &str = "info,kube_client=off";
-
 /// The flags of `naru agent`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -60,6 +56,10 @@ pub(super) struct Args {
     /// How to reach its API server [default: $KUBECONFIG, ~/.kube/config, or what a pod finds]
     #[arg(long, value_name = "FILE", requires = "kubernetes")]
     kubeconfig: Option<PathBuf>,
+    /// Of Services of type LoadBalancer serve those of this loadBalancerClass alone [default: those
+    /// without one, and of naru.dev/naru]
+    #[arg(long, value_name = "CLASS", requires = "kubernetes")]
+    load_balancer_class: Option<String>,
     /// Serve this virtual IP and port; repeatable
     #[arg(
         long,
@@ -154,13 +154,11 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args, dirs: Dirs) -> anyhow::Result<ExitCode> {
     let log_packets = args.log_packets;
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new(if log_packets { "debug" } else { DEFAULT_LOG }));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_writer(std::io::stderr)
-        .init();
+    super::log_to_stderr(if log_packets {
+        "debug"
+    } else {
+        super::DEFAULT_LOG
+    });
     let options = args.options(dirs)?;
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -178,6 +176,7 @@ impl Args {
             (None, Some(file)) => Source::Config(file),
             (None, None) if self.kubernetes => Source::Cluster(Cluster {
                 kubeconfig: self.kubeconfig,
+                class: self.load_balancer_class,
             }),
             (None, None) if !self.vip.is_empty() => Source::Flags(Flags {
                 vips: self.vip,

@@ -1,6 +1,7 @@
 //! The command line: what `naru` understands, and what people get to see.
 
 mod agent;
+mod controller;
 mod dirs;
 mod owner;
 mod pools;
@@ -15,12 +16,16 @@ use std::{
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use lb_common::Protocol;
+use tracing_subscriber::EnvFilter;
 
 use crate::{
     control::{self, Question, Request, client::ClientError},
     datapath,
-    source::{Source, check, flags::Vip},
+    source::{Source, check, flags::Vip, metallb::crd},
 };
+
+/// What the client of a cluster says of each attempt is told once, by whoever asked.
+const DEFAULT_LOG: &str = "info,kube_client=off";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -76,6 +81,8 @@ struct Output {
 enum Command {
     /// Run the balancer: fill the kernel's maps, attach, claim the virtual IPs
     Agent(Box<agent::Args>),
+    /// In a cluster: give addresses to Services of type LoadBalancer
+    Controller(controller::Args),
     /// Validate manifests or a configuration file without touching the kernel
     Check {
         /// Directory of Kubernetes YAML, or a configuration file
@@ -168,6 +175,10 @@ Examples:
         /// A file with the ConfigMap, or with its `config` text alone; - for standard input
         file: PathBuf,
     },
+    /// Print the CustomResourceDefinitions of pools and advertisements, where MetalLB's are not
+    /// installed
+    #[command(after_help = "Example:\n  naru crds | kubectl apply -f -")]
+    Crds,
     /// Remove programs, maps and pins from the kernel
     Detach,
     /// Print completions for a shell
@@ -180,13 +191,14 @@ Examples:
 
 /// Runs what the command line asks for. Errors are printed; the exit status tells.
 pub fn run(cli: Cli) -> ExitCode {
-    if !matches!(cli.command, Command::Agent(_)) {
+    if !matches!(cli.command, Command::Agent(_) | Command::Controller(_)) {
         // `naru flows | head` ends as it would with any other tool.
         sigpipe::reset();
     }
     let run_dir = cli.dirs.run_dir();
     let outcome = match cli.command {
         Command::Agent(args) => agent::run(*args, cli.dirs),
+        Command::Controller(args) => controller::run(args),
         Command::Check { path, output } => Ok(check(path, output.output)),
         Command::Pools {
             manifests: Some(dir),
@@ -195,6 +207,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Pools { output, .. } => ask(run_dir, &Request::Pools, output.output),
         Command::Owner(args) => owner::run(args, run_dir),
         Command::Convert { file } => pools::convert(&file),
+        Command::Crds => crds(),
         Command::Detach => detach(run_dir, &cli.dirs.pin_dir),
         Command::Completions { shell } => {
             clap_complete::generate(
@@ -240,9 +253,24 @@ pub fn run(cli: Cli) -> ExitCode {
     })
 }
 
+/// Logs to standard error, what RUST_LOG says or else this.
+fn log_to_stderr(default: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_writer(std::io::stderr)
+        .init();
+}
+
 fn ask(run_dir: &Path, request: &Request, format: Format) -> anyhow::Result<ExitCode> {
     let reply = control::client::call(run_dir, request)?;
     show::reply(&reply, format)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn crds() -> anyhow::Result<ExitCode> {
+    print!("{}", crd::yaml()?);
     Ok(ExitCode::SUCCESS)
 }
 

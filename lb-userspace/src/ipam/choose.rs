@@ -262,7 +262,8 @@ fn missing(balancer: &Balancer, addresses: &BTreeSet<IpAddr>) -> impl Iterator<I
     wanted.filter(move |family| !has.contains(family))
 }
 
-fn holds(pool: &Pool, ip: IpAddr) -> bool {
+/// Whether it is one of a pool's addresses.
+pub(super) fn holds(pool: &Pool, ip: IpAddr) -> bool {
     pool.ranges.iter().any(|range| range.contains(ip))
 }
 

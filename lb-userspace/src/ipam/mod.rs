@@ -2,7 +2,8 @@
 //!
 //! Pure: no I/O, no clock. What was given is in a [`Ledger`]; [`assign()`] makes of it and of
 //! what is wanted the services with their addresses, and the ledger after that. One node, the
-//! [`Authority`], gives addresses out and takes them back; the others go by its ledger. What
+//! [`Authority`], gives addresses out and takes them back; the others go by its ledger. In a
+//! cluster that is the controller, and all nodes go by what it wrote into the Services. What
 //! somebody has, stays with them as long as they may have it.
 
 mod choose;
@@ -35,12 +36,14 @@ pub enum Authority<'a> {
     Among(&'a BTreeSet<BalancerName>),
     /// The node of this name.
     Other(&'a str),
+    /// The source itself: what it says that a balancer was given counts, where a pool has it.
+    Source,
 }
 
 impl Authority<'_> {
     /// Whether it is this node.
     pub fn is_this(self) -> bool {
-        !matches!(self, Self::Other(_))
+        matches!(self, Self::This | Self::Among(_))
     }
 }
 

@@ -10,6 +10,11 @@ pub enum Refusal {
     /// Another node gives addresses out, and has not said yet.
     #[error("waiting for node {0} to give it an address")]
     Waiting(String),
+    /// The source is to say which one it has.
+    #[error(
+        "`naru controller` has not given it an address; its events say why: `kubectl describe service`"
+    )]
+    NotGiven,
     /// It may not take from any pool.
     #[error(
         "no pool gives it an address unasked; name one with the annotation metallb.io/address-pool, \

@@ -6,7 +6,8 @@ use std::{
 };
 
 use super::{
-    Assignment, Authority, Change, Displaced, Entry, Ledger, Refusal, choose::Chooser,
+    Assignment, Authority, Change, Displaced, Entry, Ledger, Refusal,
+    choose::{self, Chooser},
     holdings::Holdings,
 };
 use crate::desired::{Balancer, BalancerName, Desired, Family, Frontend, Service, ServiceName};
@@ -24,7 +25,9 @@ pub(super) fn run(desired: &Desired, ledger: &Ledger, authority: Authority<'_>) 
         changes: Vec::new(),
     };
     let gives = authority.is_this();
-    if desired.pools.is_empty() {
+    if authority == Authority::Source {
+        run.as_given();
+    } else if desired.pools.is_empty() {
         if gives {
             run.give_up_all();
         }
@@ -85,7 +88,7 @@ impl<'a> Run<'a> {
             };
             let kept = match self.authority {
                 Authority::This | Authority::Among(_) => self.still_fits(name, balancer, &entry),
-                Authority::Other(_) => {
+                Authority::Other(_) | Authority::Source => {
                     let mut all = entry.addresses.iter();
                     let company = all.find_map(|ip| self.holdings.company(name, balancer, *ip));
                     company.map_or(Ok(entry.addresses.clone()), Err)
@@ -188,6 +191,31 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Honours what the source says that was given. What is of no pool somebody else gave: it
+    /// may be a node's own address.
+    fn as_given(&mut self) {
+        let desired = self.desired;
+        for (name, balancer) in desired.balancers.iter() {
+            let given: BTreeSet<IpAddr> = balancer.given.iter().copied().collect();
+            let refused = given.iter().find_map(|ip| {
+                let pooled = desired.pools.values().any(|pool| choose::holds(pool, *ip));
+                match pooled {
+                    true => self.holdings.company(name, balancer, *ip),
+                    false => Some(Refusal::NotInPool(*ip)),
+                }
+            });
+            match refused {
+                None if given.is_empty() => {
+                    self.refused.insert(name.clone(), Refusal::NotGiven);
+                }
+                None => self.hold(name, given),
+                Some(why) => {
+                    self.refused.insert(name.clone(), why);
+                }
+            }
+        }
+    }
+
     /// Who has no address waits for one.
     fn wait(&mut self) {
         let Authority::Other(node) = self.authority else {
@@ -251,7 +279,7 @@ impl<'a> Run<'a> {
     fn finish(self) -> Assignment {
         let mut desired = self.desired.clone();
         let mut displaced = BTreeSet::new();
-        if !desired.pools.is_empty() {
+        if self.authority == Authority::Source || !desired.pools.is_empty() {
             let mut given = BTreeSet::new();
             for (name, addresses) in &self.addresses {
                 let balancer = self.desired.balancers.get(name);

@@ -49,7 +49,7 @@ pub(super) fn spawn(source: Source) -> mpsc::Receiver<Outcome> {
                     sender.closed().await;
                 }
             }
-            Source::Cluster(cluster) => cluster.clone().follow(sender).await,
+            Source::Cluster(cluster) => cluster.clone().outcomes(sender).await,
             Source::Manifests(_) | Source::Config(_) => follow(source, sender).await,
         }
     });

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::source::{
     Note, Origin,
-    kubernetes::{Known, Objects, Slice},
+    kubernetes::{Known, Objects, Slice, Terms},
     metallb::types::{IpAddressPool, L2Advertisement},
 };
 
@@ -23,10 +23,12 @@ pub(super) struct Kept {
     pub(super) namespaces: Table<Namespace>,
     pub(super) pools: Table<IpAddressPool>,
     pub(super) advertisements: Table<L2Advertisement>,
+    terms: Terms,
 }
 
-impl Default for Kept {
-    fn default() -> Self {
+impl Kept {
+    /// Nothing yet, to be read on these terms.
+    pub(super) fn new(terms: Terms) -> Self {
         Self {
             services: Table::new("Service"),
             slices: Table::new("EndpointSlice"),
@@ -34,11 +36,10 @@ impl Default for Kept {
             namespaces: Table::new("Namespace"),
             pools: Table::optional("IPAddressPool"),
             advertisements: Table::optional("L2Advertisement"),
+            terms,
         }
     }
-}
 
-impl Kept {
     /// Whether each kind has been listed.
     pub(super) fn is_complete(&self) -> bool {
         self.watches().all(|(_, listed, _)| listed)
@@ -70,14 +71,15 @@ impl Kept {
         let mut notes: BTreeMap<String, Vec<Note>> = BTreeMap::new();
         loop {
             let objects = self.objects(&refused);
-            let rejected = match kubernetes::translate(std::iter::once(&objects), known) {
-                Ok(loaded) => {
-                    self.keep(&refused);
-                    let notes = notes.into_values().flatten();
-                    return super::loaded(loaded, notes.chain(self.stale()));
-                }
-                Err(rejected) => rejected,
-            };
+            let rejected =
+                match kubernetes::translate(std::iter::once(&objects), &self.terms, known) {
+                    Ok(loaded) => {
+                        self.keep(&refused);
+                        let notes = notes.into_values().flatten();
+                        return super::loaded(loaded, notes.chain(self.stale()));
+                    }
+                    Err(rejected) => rejected,
+                };
             let found = self.refuse(&rejected, &mut refused);
             if found.is_empty() {
                 return Err(rejected);
@@ -174,6 +176,7 @@ macro_rules! each {
             namespaces,
             pools,
             advertisements,
+            terms: _,
         } = $kept;
         {
             let $table = services;

@@ -11,9 +11,10 @@ mod follow;
 mod kept;
 mod table;
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
+use k8s_openapi::api::core::v1::Service;
 use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
@@ -25,7 +26,9 @@ use tokio::{
 
 use self::{follow::Change, kept::Kept};
 use super::{
-    Loaded, Origin, Outcome, Problem, Rejected, kubernetes,
+    Loaded, Origin, Outcome, Problem, Rejected,
+    kubernetes::{self, Sourced, Terms},
+    metallb::types::IpAddressPool,
     watch::{PATIENCE, QUIET},
 };
 
@@ -43,6 +46,32 @@ const SILENCE: Duration = Duration::from_secs(30);
 pub struct Cluster {
     /// As `kubectl` is told; none: `KUBECONFIG`, `~/.kube/config`, or what a pod finds.
     pub kubeconfig: Option<PathBuf>,
+    /// See [`Terms::class`].
+    pub class: Option<String>,
+}
+
+/// What there is in a cluster, and what that comes to.
+#[derive(Clone, Debug)]
+pub struct Scene {
+    /// What is wanted.
+    pub outcome: Outcome,
+    /// All Services as they are, with what was written into them.
+    pub services: Vec<Arc<Sourced<Service>>>,
+    /// All pools as they are.
+    pub pools: Vec<Arc<Sourced<IpAddressPool>>>,
+}
+
+impl PartialEq for Scene {
+    /// Objects that were read anew may be others.
+    fn eq(&self, other: &Self) -> bool {
+        fn same<T>(one: &[Arc<T>], other: &[Arc<T>]) -> bool {
+            let pairs = || one.iter().zip(other);
+            one.len() == other.len() && pairs().all(|(one, other)| Arc::ptr_eq(one, other))
+        }
+        same(&self.services, &other.services)
+            && same(&self.pools, &other.pools)
+            && self.outcome == other.outcome
+    }
 }
 
 impl Cluster {
@@ -80,7 +109,7 @@ impl Cluster {
         let runtime = runtime.map_err(|error| refused(error.to_string()))?;
         runtime.block_on(async {
             let (sender, mut receiver) = mpsc::channel(1);
-            let followed = self.clone().follow(sender);
+            let followed = self.clone().follow(sender, |outcome, _| outcome);
             tokio::select! {
                 Some(outcome) = receiver.recv() => outcome,
                 () = followed => Err(refused("its watches have ended".to_owned())),
@@ -89,14 +118,37 @@ impl Cluster {
     }
 
     /// Sends what it says, now and after every change, until nobody listens any more.
-    pub(super) async fn follow(self, sender: mpsc::Sender<Outcome>) {
-        let Some(client) = self.reach(&sender).await else {
+    pub(super) async fn outcomes(self, sender: mpsc::Sender<Outcome>) {
+        self.follow(sender, |outcome, _| outcome).await;
+    }
+
+    /// The same with the objects that whoever gives addresses out writes into.
+    pub async fn scenes(self, sender: mpsc::Sender<Scene>) {
+        let scene = |outcome, kept: Option<&Kept>| Scene {
+            outcome,
+            services: kept.map_or_else(Vec::new, |it| it.services.all().cloned().collect()),
+            pools: kept.map_or_else(Vec::new, |it| it.pools.all().cloned().collect()),
+        };
+        self.follow(sender, scene).await;
+    }
+
+    async fn follow<T: Clone + PartialEq>(
+        self,
+        sender: mpsc::Sender<T>,
+        view: impl Fn(Outcome, Option<&Kept>) -> T,
+    ) {
+        let terms = Terms {
+            class: self.class.clone(),
+            pooled: true,
+        };
+        let refused = |rejected| view(Err(rejected), None);
+        let Some(client) = self.reach(&sender, refused).await else {
             return;
         };
         let mut changes = follow::all(&client);
-        let mut kept = Kept::default();
+        let mut kept = Kept::new(terms);
         let mut known = kubernetes::Known::default();
-        let mut last: Option<Outcome> = None;
+        let mut last: Option<T> = None;
         let deadline = Instant::now() + FIRST_ANSWER;
         loop {
             let outcome = if kept.is_complete() {
@@ -106,9 +158,10 @@ impl Cluster {
             } else {
                 None
             };
-            if let Some(outcome) = outcome.filter(|it| last.as_ref() != Some(it)) {
-                last = Some(outcome.clone());
-                if sender.send(outcome).await.is_err() {
+            let news = outcome.map(|it| view(it, Some(&kept)));
+            if let Some(news) = news.filter(|it| last.as_ref() != Some(it)) {
+                last = Some(news.clone());
+                if sender.send(news).await.is_err() {
                     return;
                 }
             }
@@ -132,7 +185,11 @@ impl Cluster {
 
     /// A client as soon as something says how to reach the API server; none where nobody waits for
     /// it any more.
-    async fn reach(&self, sender: &mpsc::Sender<Outcome>) -> Option<Client> {
+    async fn reach<T>(
+        &self,
+        sender: &mpsc::Sender<T>,
+        refused: impl Fn(Rejected) -> T,
+    ) -> Option<Client> {
         let mut told = None;
         loop {
             let rejected = match self.client().await {
@@ -141,7 +198,7 @@ impl Cluster {
             };
             if told.as_ref() != Some(&rejected) {
                 told = Some(rejected.clone());
-                sender.send(Err(rejected)).await.ok()?;
+                sender.send(refused(rejected)).await.ok()?;
             }
             tokio::select! {
                 () = sender.closed() => return None,

@@ -113,6 +113,11 @@ impl<T> Table<T> {
         false
     }
 
+    /// The objects as the API server has them, also those that are not valid.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Sourced<T>>> {
+        self.objects.values()
+    }
+
     /// The objects that count.
     pub(super) fn counting(&self, refused: &Refused) -> Vec<Arc<Sourced<T>>> {
         let objects = self.objects.iter();

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 
 use super::{
-    LOAD_BALANCER_CLASS, Sourced,
+    LOAD_BALANCER_CLASS, Sourced, Terms,
     balancer::{self, Wish},
     service::Port,
 };
@@ -52,49 +52,60 @@ impl Addresses {
     }
 }
 
+impl Terms {
+    /// Whether a Service of type LoadBalancer is for this load balancer.
+    pub(crate) fn is_ours(&self, spec: &ServiceSpec) -> bool {
+        let of = spec.load_balancer_class.as_deref();
+        match self.class.as_deref() {
+            Some(class) => of == Some(class),
+            None => of.is_none_or(|of| of == LOAD_BALANCER_CLASS),
+        }
+    }
+}
+
 /// Reads them; `None` for a Service that is not to be served, or that nobody reaches.
 pub(super) fn read(
     object: &str,
     service: &Sourced<Service>,
     spec: &ServiceSpec,
-    pooled: bool,
+    terms: &Terms,
     findings: &mut Findings,
 ) -> Option<Addresses> {
     let origin = &service.origin;
+    let pooled = terms.pooled;
     let mut found = Addresses::default();
     let declared = declared(object, origin, spec, findings);
     let mut external = spec.external_ips.as_deref().unwrap_or_default();
     let cluster = cluster_addresses(spec);
     match spec.type_.as_deref().unwrap_or("ClusterIP") {
-        "LoadBalancer" => match spec.load_balancer_class.as_deref() {
-            None | Some(LOAD_BALANCER_CLASS) => {
-                let wish = balancer::wish(object, service, spec, pooled, findings);
-                found.pooled = pooled;
-                if !pooled {
-                    found.load_balancer = wish.without_pools();
-                    if found.load_balancer.is_empty() {
-                        let what = "no address, and no pool to take one from: set \
-                                    spec.loadBalancerIP, or define an IPAddressPool";
-                        findings.note(origin, object, what);
-                    }
-                }
-                found.wish = Some(wish);
-                found.node_ports = spec.allocate_load_balancer_node_ports != Some(false);
-                if !found.node_ports && writes_node_ports(spec) {
-                    let what = "its node ports are not served: allocateLoadBalancerNodePorts is \
-                                false";
+        "LoadBalancer" if terms.is_ours(spec) => {
+            let wish = balancer::wish(object, service, spec, pooled, findings);
+            found.pooled = pooled;
+            if !pooled {
+                found.load_balancer = wish.without_pools();
+                if found.load_balancer.is_empty() {
+                    let what = "no address, and no pool to take one from: set \
+                                spec.loadBalancerIP, or define an IPAddressPool";
                     findings.note(origin, object, what);
                 }
             }
-            Some(other) => {
-                let what = format!(
-                    "left to the load balancer of class {other} (naru's is {LOAD_BALANCER_CLASS})"
-                );
+            found.wish = Some(wish);
+            found.node_ports = spec.allocate_load_balancer_node_ports != Some(false);
+            if !found.node_ports && writes_node_ports(spec) {
+                let what = "its node ports are not served: allocateLoadBalancerNodePorts is \
+                            false";
                 findings.note(origin, object, what);
-                // Clients inside do not come by a load balancer.
-                external = &[];
             }
-        },
+        }
+        "LoadBalancer" => {
+            let other = spec.load_balancer_class.as_deref();
+            let other = other.map_or("no class".to_owned(), |it| format!("class {it}"));
+            let own = terms.class.as_deref().unwrap_or(LOAD_BALANCER_CLASS);
+            let what = format!("left to the load balancer of {other} (naru's is {own})");
+            findings.note(origin, object, what);
+            // Clients inside do not come by a load balancer.
+            external = &[];
+        }
         "NodePort" => {
             found.node_ports = true;
             found.wants_node_ports = true;

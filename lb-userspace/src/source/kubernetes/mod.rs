@@ -38,6 +38,16 @@ use crate::desired::{BalancerName, Desired, Frontend, Labels};
 /// The [`Service::spec`]'s `loadBalancerClass` that names naru.
 pub const LOAD_BALANCER_CLASS: &str = "naru.dev/naru";
 
+/// How Services are read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// The `loadBalancerClass` of those that are ours; none: [`LOAD_BALANCER_CLASS`], and those
+    /// without one.
+    pub class: Option<String>,
+    /// Whether addresses are from pools alone, also where there is no pool.
+    pub pooled: bool,
+}
+
 /// An object and where it was read.
 #[derive(Clone, Debug)]
 pub struct Sourced<T> {
@@ -93,9 +103,11 @@ impl fmt::Display for Key {
 }
 
 /// Works out what the objects of one moment ask for. `known` is what this found the last
-/// time, so that the same Services are not worked out again.
+/// time, so that the same Services are not worked out again: of
+/// the same terms.
 pub fn translate<'a>(
     objects: impl Iterator<Item = &'a Objects> + Clone,
+    terms: &Terms,
     known: &mut Known,
 ) -> Outcome {
     let mut findings = Findings::default();
@@ -127,10 +139,11 @@ pub fn translate<'a>(
     let mut owners: BTreeMap<Taken, (Key, &Origin)> = BTreeMap::new();
     let (mut ports, mut balancers) = (Vec::new(), Vec::new());
     let mut before = known.begin();
+    let pooled = terms.pooled || lan.has_pools();
     for (key, service) in services {
-        let input = endpoints.input(&key, service, lan.has_pools());
+        let input = endpoints.input(&key, service, pooled);
         let entry = known.renew(&mut before, key.clone(), input, |key, input, findings| {
-            service::ports(key, &format!("Service {key}"), input, findings)
+            service::ports(key, &format!("Service {key}"), input, terms, findings)
         });
         findings.add(&entry.findings);
         if let Some(balancer) = &mut entry.found.balancer {

@@ -10,7 +10,7 @@ use k8s_openapi::{api::core::v1::ServicePort, apimachinery::pkg::util::intstr::I
 use lb_common::{Algorithm, Protocol, maglev};
 
 use super::{
-    Key,
+    Key, Terms,
     addresses::{self, Addresses},
     annotations::{self, Choices},
     known::Input,
@@ -45,8 +45,18 @@ pub(super) struct Found {
 }
 
 /// Reads it.
-pub(super) fn ports(key: &Key, object: &str, input: &Input, findings: &mut Findings) -> Found {
-    let (service, pooled) = (&input.service, input.pooled);
+pub(super) fn ports(
+    key: &Key,
+    object: &str,
+    input: &Input,
+    terms: &Terms,
+    findings: &mut Findings,
+) -> Found {
+    let service = &input.service;
+    let terms = Terms {
+        pooled: input.pooled,
+        ..terms.clone()
+    };
     let origin = &service.origin;
     let metadata = &service.object.metadata;
     let Some(spec) = &service.object.spec else {
@@ -59,7 +69,7 @@ pub(super) fn ports(key: &Key, object: &str, input: &Input, findings: &mut Findi
         return Found::default();
     };
     let choices = annotations::choices(metadata.annotations.as_ref(), origin, object, findings);
-    let Some(addresses) = addresses::read(object, service, spec, pooled, findings) else {
+    let Some(addresses) = addresses::read(object, service, spec, &terms, findings) else {
         return Found::default();
     };
     let policies = policies::read(object, service, spec, findings);

@@ -39,7 +39,7 @@ fn outcome<'a>(
     services: &mut kubernetes::Known,
     mut findings: Findings,
 ) -> Outcome {
-    match kubernetes::translate(objects, services) {
+    match kubernetes::translate(objects, &kubernetes::Terms::default(), services) {
         Ok(loaded) => {
             findings.notes.extend(loaded.notes);
             findings.outcome(loaded.desired)

@@ -6,6 +6,7 @@
 mod advertisements;
 pub mod bgp;
 pub mod convert;
+pub mod crd;
 pub mod legacy;
 mod pools;
 mod range;

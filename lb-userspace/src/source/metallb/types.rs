@@ -9,6 +9,7 @@ use k8s_openapi::{
     NamespaceResourceScope,
     apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// An object of a custom kind.
@@ -77,17 +78,26 @@ impl<S: Spec> kube_core::Resource for Resource<S> {
     }
 }
 
+impl Spec for ServiceL2StatusSpec {
+    const KIND: &'static str = "ServiceL2Status";
+    const PLURAL: &'static str = "servicel2statuses";
+}
+
 /// Addresses for Services of type LoadBalancer.
 pub type IpAddressPool = Resource<IpAddressPoolSpec>;
 
 /// How the addresses of pools are announced on the LAN.
 pub type L2Advertisement = Resource<L2AdvertisementSpec>;
 
+/// Which node announces the addresses of a Service; agents write it.
+pub type ServiceL2Status = Resource<ServiceL2StatusSpec>;
+
 /// [`IpAddressPool`]'s spec.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IpAddressPoolSpec {
     /// Networks (`192.168.56.0/28`) and ranges (`192.168.56.11-192.168.56.13`).
+    #[schemars(length(min = 1))]
     pub addresses: Vec<String>,
     /// Whether Services get one without asking for this pool; true unless said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -105,7 +115,7 @@ pub struct IpAddressPoolSpec {
 }
 
 /// Whom a pool is for.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceAllocationSpec {
     /// Pools with a lower one come first; 0 comes last.
@@ -123,7 +133,7 @@ pub struct ServiceAllocationSpec {
 }
 
 /// [`L2Advertisement`]'s spec.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct L2AdvertisementSpec {
     /// Pools by name; without these and selectors: all pools.
@@ -155,11 +165,55 @@ pub struct L2AdvertisementSpec {
 }
 
 /// A weight for nodes of some labels.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PreferredNodeSelector {
     /// 1 to 100.
+    #[schemars(range(min = 1, max = 100))]
     pub weight: i64,
     /// The nodes.
     pub preference: LabelSelector,
+}
+
+/// [`ServiceL2Status`]'s spec: nobody wants anything of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ServiceL2StatusSpec {}
+
+/// What a controller writes into an [`IpAddressPool`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct IpAddressPoolStatus {
+    /// IPv4 addresses that were given out.
+    #[serde(rename = "assignedIPv4")]
+    pub assigned_v4: i64,
+    /// IPv6 addresses that were given out.
+    #[serde(rename = "assignedIPv6")]
+    pub assigned_v6: i64,
+    /// IPv4 addresses that are left.
+    #[serde(rename = "availableIPv4")]
+    pub available_v4: i64,
+    /// IPv6 addresses that are left.
+    #[serde(rename = "availableIPv6")]
+    pub available_v6: i64,
+}
+
+/// What an agent writes into a [`ServiceL2Status`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AnnouncedStatus {
+    /// The node that announces.
+    pub node: String,
+    /// The Service.
+    pub service_name: String,
+    /// Its namespace.
+    pub service_namespace: String,
+    /// The interfaces that it announces on; none: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<AnnouncedInterface>,
+}
+
+/// An interface by its name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AnnouncedInterface {
+    /// Its name.
+    pub name: String,
 }

@@ -15,7 +15,7 @@ use crate::source::{
 
 /// A cluster in which nothing is yet.
 fn empty() -> Kept {
-    let mut kept = Kept::default();
+    let mut kept = Kept::new(Terms::default());
     each!(&mut kept, table => {
         table.take(Ok(Event::Init));
         assert!(table.take(Ok(Event::InitDone)));
@@ -149,7 +149,7 @@ fn an_api_server_that_answers_nonsense_takes_nothing_away() {
 
 #[test]
 fn it_is_complete_once_each_kind_was_listed_or_is_not_there() {
-    let mut kept = Kept::default();
+    let mut kept = Kept::new(Terms::default());
     each!(&mut kept, table => { table.take(failed(404)); });
     assert!(!kept.is_complete());
     let problems = kept.unreachable().problems;

@@ -1,0 +1,20 @@
+//! What the API server says to a write.
+
+/// HTTP's status of a write to what has changed since it was read.
+const CONFLICT: u16 = 409;
+/// The same of one to what is not there.
+const NOT_FOUND: u16 = 404;
+
+/// Whether an object was changed by somebody else since it was read.
+pub(super) fn is_conflict(error: &kube::Error) -> bool {
+    has_code(error, CONFLICT)
+}
+
+/// Whether an object is not there any more.
+pub(super) fn is_gone(error: &kube::Error) -> bool {
+    has_code(error, NOT_FOUND)
+}
+
+fn has_code(error: &kube::Error, code: u16) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == code)
+}

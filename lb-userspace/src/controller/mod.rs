@@ -1,0 +1,177 @@
+//! The controller: gives addresses to a cluster's Services of type LoadBalancer, and writes them
+//! down where everybody looks for them.
+//!
+//! Of several controllers one works, the one that holds the [`lease`]. It begins by listing all
+//! objects, so that it knows what was given before; what Services say that they have counts, and
+//! stays with them. From then on each change is worked out as a whole, and what the objects are
+//! to say is compared with what they say. A write holds only for the version that was read: what
+//! somebody else wrote meanwhile comes by the watch, and is worked out again.
+
+mod answers;
+mod lease;
+mod plan;
+mod write;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::Context;
+use kube::runtime::{utils::Backoff, watcher::DefaultBackoff};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    time::sleep,
+};
+
+use self::{
+    lease::{Candidate, Seat},
+    write::Writer,
+};
+use crate::{
+    desired::BalancerName,
+    ipam::{self, Authority, Ledger, Refusal},
+    source::{
+        Outcome,
+        cluster::{Cluster, Scene},
+    },
+};
+
+/// The name of the Lease.
+const LEASE: &str = "naru-controller";
+/// The longest pause before what has failed is tried again.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// What the controller is told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The cluster.
+    pub cluster: Cluster,
+    /// Where the Lease is; none: the namespace of its service account, or of its kubeconfig.
+    pub namespace: Option<String>,
+    /// What this controller is called; no two may have the same name.
+    pub identity: String,
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Where nothing says how to reach the cluster. An API server that does not answer is asked again.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    let client = options.cluster.client().await?;
+    let namespace = options.namespace.clone();
+    let seat = Seat {
+        namespace: namespace.unwrap_or_else(|| client.default_namespace().to_owned()),
+        name: LEASE.to_owned(),
+        identity: options.identity.clone(),
+    };
+    let writer = Writer::new(client.clone(), options.identity);
+    let candidate = Candidate::stand(client, seat);
+    let work = async {
+        loop {
+            candidate.elected().await;
+            tracing::info!("giving out addresses");
+            tokio::select! {
+                ended = lead(&options.cluster, &writer, &candidate) => return ended,
+                () = candidate.deposed() => tracing::warn!("another controller may take over"),
+            }
+        }
+    };
+    let ended = tokio::select! {
+        ended = work => ended,
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    };
+    candidate.resign().await;
+    ended
+}
+
+/// Works for as long as this is the one that may.
+async fn lead(cluster: &Cluster, writer: &Writer, candidate: &Candidate) -> anyhow::Result<()> {
+    let (sender, mut scenes) = mpsc::channel(1);
+    let followed = cluster.clone().scenes(sender);
+    let mut office = Office::default();
+    let worked = async {
+        let mut backoff = DefaultBackoff::default();
+        let mut scene = scenes.recv().await;
+        while let Some(now) = &scene {
+            // One that was held up may hold the lease no more.
+            candidate.elected().await;
+            let failed = office.work(now, writer).await;
+            let pause = match failed {
+                true => backoff.next().unwrap_or(LONGEST),
+                false => {
+                    backoff.reset();
+                    Duration::MAX
+                }
+            };
+            tokio::select! {
+                next = scenes.recv() => scene = next,
+                () = sleep(pause) => {}
+            }
+        }
+    };
+    tokio::select! {
+        () = followed => {}
+        () = worked => {}
+    }
+    anyhow::bail!("the watches of the cluster ended unexpectedly")
+}
+
+/// What one who gives addresses out knows.
+#[derive(Default)]
+struct Office {
+    ledger: Ledger,
+    refused: BTreeMap<BalancerName, Refusal>,
+    /// What was said of the source last.
+    told: Vec<String>,
+    failures: Vec<String>,
+}
+
+impl Office {
+    /// Gives, takes back and writes down; says whether something is to be tried again.
+    async fn work(&mut self, scene: &Scene, writer: &Writer) -> bool {
+        self.tell(&scene.outcome);
+        let Ok(loaded) = &scene.outcome else {
+            return false;
+        };
+        let assignment = ipam::assign(&loaded.desired, &self.ledger, Authority::This);
+        for change in &assignment.changes {
+            tracing::info!("{change}");
+        }
+        self.ledger = assignment.ledger.clone();
+        let services = || scene.services.iter().map(|it| &it.object);
+        let refused = plan::refused(&assignment);
+        let events = plan::refusals(services(), &refused, &self.refused);
+        for event in &events {
+            tracing::warn!("{}", event.note);
+        }
+        let pools = plan::pools(scene.pools.iter().map(|it| &it.object), &assignment);
+        let mut failures = writer
+            .services(plan::services(services(), &assignment))
+            .await;
+        failures.extend(writer.pools(pools).await);
+        failures.extend(writer.tell(events).await);
+        self.refused = refused;
+        for failure in failures.iter().filter(|it| !self.failures.contains(it)) {
+            tracing::warn!("{failure}; trying again");
+        }
+        self.failures = failures;
+        !self.failures.is_empty()
+    }
+
+    /// Says what there is to know of the source, once.
+    fn tell(&mut self, outcome: &Outcome) {
+        let told = match outcome {
+            Ok(loaded) => loaded.notes.iter().map(ToString::to_string).collect(),
+            Err(rejected) => vec![rejected.to_string()],
+        };
+        for what in told.iter().filter(|it| !self.told.contains(it)) {
+            match outcome {
+                Ok(_) => tracing::info!("{what}"),
+                Err(_) => tracing::error!("{what}"),
+            }
+        }
+        self.told = told;
+    }
+}
