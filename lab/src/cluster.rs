@@ -410,7 +410,7 @@ fn write_clock(lab: &Lab, node: &str, offset: i64) -> Result<()> {
 }
 
 /// A key that nobody else has, readable by root alone.
-fn write_key(path: &Path) -> Result<()> {
+pub(crate) fn write_key(path: &Path) -> Result<()> {
     let mut bytes = [0; 32];
     File::open("/dev/urandom")
         .and_then(|mut source| source.read_exact(&mut bytes))

@@ -24,11 +24,16 @@ const START: Duration = Duration::from_secs(120);
 const PORT: u16 = 6443;
 /// Whence Services have their cluster IPs.
 const SERVICES: &str = "10.96.0.0/16";
-/// Of the one who may do everything, and of the agents.
-const USERS: [(&str, &str, &str); 2] = [
+/// Of the one who may do everything, of the agents, and of the controllers.
+const USERS: [(&str, &str, &str); 3] = [
     ("admin", "lab-admin-token", "system:masters"),
     ("naru", "lab-naru-token", "naru"),
+    ("controller", "lab-controller-token", "naru-controller"),
 ];
+/// A node that was silent for so long is gone, and its pods are made elsewhere after this many
+/// seconds: minutes by default, which nobody waits for in a lab.
+const SILENT: &str = "10s";
+const TOLERATED: &str = "2";
 
 /// A control plane. Dropping it ends it.
 #[derive(Debug)]
@@ -75,6 +80,9 @@ impl ControlPlane {
                 &key,
                 "--root-ca-file",
                 &plane.path("apiserver.crt"),
+                "--node-monitor-period=1s",
+                "--node-monitor-grace-period",
+                SILENT,
             ],
         )?;
         plane._others.push(controllers);
@@ -84,7 +92,12 @@ impl ControlPlane {
         Ok(plane)
     }
 
-    /// The file by which `admin` or `naru` reaches the API server.
+    /// The certificate that it made for itself, and its key.
+    pub(crate) fn identity(&self) -> [PathBuf; 2] {
+        ["apiserver.crt", "apiserver.key"].map(|it| self.dir.join(it))
+    }
+
+    /// The file by which `admin`, `naru` or `controller` reaches the API server.
     pub fn kubeconfig(&self, user: &str) -> PathBuf {
         self.dir.join(format!("{user}.kubeconfig"))
     }
@@ -131,6 +144,10 @@ impl ControlPlane {
                 &key,
                 "--service-account-key-file",
                 &key,
+                "--default-not-ready-toleration-seconds",
+                TOLERATED,
+                "--default-unreachable-toleration-seconds",
+                TOLERATED,
                 // What it has in hand when it is asked to end is not waited for.
                 "--shutdown-delay-duration=0s",
             ],

@@ -1,7 +1,7 @@
 //! A running lab: what is in it, and its end.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 
@@ -22,6 +22,7 @@ pub struct Lab {
     // Pods end before the namespaces that they are in go.
     pods: Vec<Pod>,
     namespaces: BTreeMap<String, NetNs>,
+    program: PathBuf,
     owned: Owned,
 }
 
@@ -63,13 +64,14 @@ impl Lab {
             topology,
             pods: Vec::new(),
             namespaces,
+            program,
             owned,
         };
         lan::make(&lab)?;
         for spec in &lab.topology.pods {
             let namespace = lab.node(&spec.name).clone();
             lab.pods
-                .push(Pod::new(spec.clone(), namespace, &program, &lab.dir()));
+                .push(Pod::new(spec.clone(), namespace, &lab.program, &lab.dir()));
         }
         // All at once, then wait for each.
         lab.pods.iter().try_for_each(Pod::launch)?;
@@ -107,6 +109,16 @@ impl Lab {
         self.namespaces
             .get(name)
             .unwrap_or_else(|| panic!("no {name} in this lab: {}", known()))
+    }
+
+    /// What names of its namespaces begin with.
+    pub(crate) fn prefix(&self) -> String {
+        self.owned.namespace("")
+    }
+
+    /// The `naru-lab` that pods run.
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
     }
 
     /// All namespaces.

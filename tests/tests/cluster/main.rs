@@ -13,3 +13,4 @@
 mod scene;
 
 mod following;
+mod tutorials;

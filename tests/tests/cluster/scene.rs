@@ -18,6 +18,7 @@ pub const NODE: &str = "nuc01";
 /// within a minute.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
+const NAMESPACE: &str = include_str!("../../../deploy/namespace.yaml");
 /// The agent may do what is written for it, and belongs to the group of that name.
 const RBAC: &str = include_str!("../../../deploy/agent-rbac.yaml");
 const GROUP: &str = "
@@ -46,12 +47,10 @@ impl Scene {
         let lab = Lab::build(Topology::nuc()).unwrap();
         let node = lab.topology().nodes.iter().find(|it| it.name == NODE);
         let address = node.unwrap().address;
-        let program = std::env::var_os("NARU_CONTROLPLANE").map(PathBuf::from);
-        let program =
-            program.expect("NARU_CONTROLPLANE names no program: `cargo xtask test cluster`");
         let namespace = lab.node(NODE).clone();
         let dir = lab.dir().join("controlplane");
-        let plane = ControlPlane::start(&program, namespace, address, &dir).unwrap();
+        let plane = ControlPlane::start(&control_plane(), namespace, address, &dir).unwrap();
+        plane.apply(NAMESPACE).unwrap();
         plane.apply(RBAC).unwrap();
         plane.apply(GROUP).unwrap();
         plane.apply(&service().yaml()).unwrap();
@@ -123,7 +122,13 @@ fn endpoints(pods: &[PodSpec]) -> String {
     service().endpoints_yaml(&endpoints)
 }
 
-fn naru() -> PathBuf {
+/// The program of `tests/controlplane`.
+pub fn control_plane() -> PathBuf {
+    let program = std::env::var_os("NARU_CONTROLPLANE").map(PathBuf::from);
+    program.expect("NARU_CONTROLPLANE names no program: `cargo xtask test cluster`")
+}
+
+pub fn naru() -> PathBuf {
     std::env::var_os("NARU_BIN").map_or_else(
         || {
             let running = std::env::current_exe().unwrap();

@@ -11,7 +11,6 @@ mod scale;
 mod server;
 mod update;
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -72,14 +71,7 @@ enum Command {
     },
     /// Serves as a pod.
     #[command(hide = true)]
-    Pod {
-        /// The name to answer with.
-        #[arg(long)]
-        name: String,
-        /// Where to listen, TCP and UDP.
-        #[arg(long)]
-        listen: SocketAddr,
-    },
+    Pod(server::Args),
 }
 
 fn main() -> ExitCode {
@@ -92,7 +84,7 @@ fn main() -> ExitCode {
         Command::Scale(args) => scale::run(&args),
         Command::Keep(args) => play::keep(&args).map(|()| true),
         Command::Testbed { dir } => testbed(&dir),
-        Command::Pod { name, listen } => server::run(&name, listen).map(|()| true),
+        Command::Pod(args) => server::run(args).map(|()| true),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -20,7 +20,7 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{ConnectInfo, DefaultBodyLimit, Query, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Query, Request, State};
 use axum::http::HeaderValue;
 use axum::middleware::{self, Next};
 use axum::response::Response;
@@ -43,27 +43,54 @@ const LAST_CALL: Duration = Duration::from_secs(5);
 /// A datagram longer than this comes back.
 const LONG: usize = 1_000;
 
+/// What a pod is told.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Its name, which is its answer
+    #[arg(long)]
+    name: String,
+    /// Where it serves, over TCP and UDP
+    #[arg(long)]
+    listen: SocketAddr,
+    /// What answers say in the header x-version
+    #[arg(long, default_value = "")]
+    version: String,
+    /// Write a line for each request to standard output
+    #[arg(long)]
+    log: bool,
+}
+
 #[derive(Clone)]
 struct Pod {
     name: &'static str,
+    version: HeaderValue,
+    log: bool,
     /// Becomes true when the grace is over: endless answers end.
     closing: watch::Receiver<bool>,
 }
 
 /// Serves until told to end.
-pub(crate) fn run(name: &str, listen: SocketAddr) -> anyhow::Result<()> {
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     // One thread a pod is plenty, and many pods share the machine.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     // For the rest of the process's life, as every answer needs it.
-    let name: &'static str = name.to_owned().leak();
-    runtime.block_on(serve(name, listen))
+    let name: &'static str = args.name.leak();
+    let version = HeaderValue::from_str(&args.version).context("--version")?;
+    let (close, closing) = watch::channel(false);
+    let pod = Pod {
+        name,
+        version,
+        log: args.log,
+        closing,
+    };
+    runtime.block_on(serve(pod, close, args.listen))
 }
 
-async fn serve(name: &'static str, listen: SocketAddr) -> anyhow::Result<()> {
+async fn serve(pod: Pod, close: watch::Sender<bool>, listen: SocketAddr) -> anyhow::Result<()> {
+    let name = pod.name;
     let mut terminate = signal(SignalKind::terminate())?;
-    let (close, closing) = watch::channel(false);
     if listen.ip().is_unspecified() {
         let udp = reflect::bind(listen).with_context(|| format!("udp {listen}"))?;
         std::thread::spawn(move || reflect::answer(&udp));
@@ -78,10 +105,7 @@ async fn serve(name: &'static str, listen: SocketAddr) -> anyhow::Result<()> {
     // A line of a stream should leave when it is written.
     let tcp = tcp.tap_io(|connection| drop(connection.set_nodelay(true)));
 
-    let pod = Pod {
-        name,
-        closing: closing.clone(),
-    };
+    let mut stop = pod.closing.clone();
     let routes = Router::new()
         .route("/", get(who))
         .route("/ip", get(client_address))
@@ -92,7 +116,6 @@ async fn serve(name: &'static str, listen: SocketAddr) -> anyhow::Result<()> {
         .layer(middleware::from_fn_with_state(pod.clone(), sign))
         .with_state(pod)
         .into_make_service_with_connect_info::<SocketAddr>();
-    let mut stop = closing;
     let server = axum::serve(tcp, routes).with_graceful_shutdown(async move {
         // An error says that nobody can tell us any more, which is the end as well.
         let _ = stop.wait_for(|closing| *closing).await;
@@ -125,10 +148,22 @@ async fn answer_datagrams(socket: UdpSocket, name: &'static str) {
 }
 
 /// Puts the pod's name on every answer.
-async fn sign(State(pod): State<Pod>, request: axum::extract::Request, next: Next) -> Response {
+async fn sign(
+    State(pod): State<Pod>,
+    ConnectInfo(client): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if pod.log {
+        println!("{} {} {}", client.ip(), request.method(), request.uri());
+    }
     let mut response = next.run(request).await;
+    let headers = response.headers_mut();
     if let Ok(name) = HeaderValue::from_str(pod.name) {
-        response.headers_mut().insert("x-pod", name);
+        headers.insert("x-pod", name);
+    }
+    if !pod.version.is_empty() {
+        headers.insert("x-version", pod.version);
     }
     response
 }

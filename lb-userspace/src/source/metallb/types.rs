@@ -92,7 +92,7 @@ pub type L2Advertisement = Resource<L2AdvertisementSpec>;
 /// Which node announces the addresses of a Service; agents write it.
 pub type ServiceL2Status = Resource<ServiceL2StatusSpec>;
 
-/// [`IpAddressPool`]'s spec.
+/// The addresses of an IPAddressPool, and who may have them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IpAddressPoolSpec {
@@ -132,7 +132,7 @@ pub struct ServiceAllocationSpec {
     pub service_selectors: Option<Vec<LabelSelector>>,
 }
 
-/// [`L2Advertisement`]'s spec.
+/// What an L2Advertisement is about: all pools, by all nodes, unless it says less.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct L2AdvertisementSpec {
@@ -175,7 +175,7 @@ pub struct PreferredNodeSelector {
     pub preference: LabelSelector,
 }
 
-/// [`ServiceL2Status`]'s spec: nobody wants anything of it.
+/// Nobody wants anything of a ServiceL2Status: it tells.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ServiceL2StatusSpec {}
 
