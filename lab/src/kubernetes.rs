@@ -11,11 +11,13 @@ use std::{
 
 use crate::{
     agent::{Agent, AgentOptions},
+    cgroup::Cgroup,
     cluster::write_key,
     controlplane::ControlPlane,
     error::{Error, Result},
     kubelet::{self, Kubelet},
     lab::Lab,
+    netns::NetNs,
     process::Process,
     topology::{Node, Topology},
 };
@@ -74,6 +76,7 @@ pub struct Kube {
     controllers: Mutex<Vec<Option<Process>>>,
     agents: BTreeMap<String, Agent>,
     kubelets: Mutex<BTreeMap<String, Kubelet>>,
+    cgroups: BTreeMap<String, Cgroup>,
     plane: ControlPlane,
     options: KubeOptions,
     lab: Lab,
@@ -113,19 +116,24 @@ impl Kube {
             controllers: Mutex::default(),
             agents: BTreeMap::new(),
             kubelets: Mutex::default(),
+            cgroups: BTreeMap::new(),
             plane,
             options,
             lab,
         };
         let nodes = kube.lab.topology().nodes.clone();
         for node in &nodes {
+            let cgroup = kube.lab.cgroup(&node.name)?;
+            kube.cgroups.insert(node.name.clone(), cgroup);
             kube.start_kubelet(&node.name)?;
         }
         kube.wait_nodes(nodes.len())?;
         let key = kube.lab.dir().join("gossip.key");
         write_key(&key)?;
         for node in &nodes {
-            let agent = kube.lab.agent(&node.name, kube.agent_options(&key))?;
+            let agent = kube
+                .lab
+                .agent(&node.name, kube.agent_options(&key, &node.name)?)?;
             kube.agents.insert(node.name.clone(), agent);
         }
         for index in 0..kube.options.controllers {
@@ -168,6 +176,23 @@ impl Kube {
     /// Where it fails, with what it said.
     pub fn apply(&self, yaml: &str) -> Result<String> {
         self.plane.apply(yaml)
+    }
+
+    /// Runs a shell's lines on a node; gives what they print.
+    ///
+    /// # Errors
+    /// Where they fail, with what they said.
+    pub fn shell(&self, node: &str, lines: &str) -> Result<String> {
+        self.cgroup(node)?.shell(self.lab.node(node), lines)
+    }
+
+    /// The same in a pod on a node, as `kubectl exec` does.
+    ///
+    /// # Errors
+    /// Where they fail, with what they said.
+    pub fn exec(&self, node: &str, pod: &str, lines: &str) -> Result<String> {
+        let inside = NetNs::new(format!("{}{pod}", self.lab.prefix()));
+        self.cgroup(node)?.shell(&inside, lines)
     }
 
     /// Starts a controller, which may be one of several; the first has number 0.
@@ -232,6 +257,7 @@ impl Kube {
         let kubelet = Kubelet::start(kubelet::Options {
             node: self.node(name)?.clone(),
             namespace: self.lab.node(name).clone(),
+            cgroup: self.cgroup(name)?.clone(),
             prefix: self.lab.prefix(),
             dir,
             program: self.lab.program().to_owned(),
@@ -242,13 +268,21 @@ impl Kube {
         Ok(())
     }
 
-    fn agent_options(&self, key: &Path) -> AgentOptions {
-        AgentOptions::new(&self.options.naru)
+    fn agent_options(&self, key: &Path, node: &str) -> Result<AgentOptions> {
+        let options = AgentOptions::new(&self.options.naru)
             .args(["--kubernetes", "--kubeconfig"])
             .arg(self.plane.kubeconfig("naru"))
             .arg("--gossip-key")
             .arg(key)
-            .args(&self.options.args)
+            .arg("--cgroup")
+            .arg(self.cgroup(node)?.path())
+            .args(&self.options.args);
+        Ok(options)
+    }
+
+    fn cgroup(&self, node: &str) -> Result<&Cgroup> {
+        let cgroup = self.cgroups.get(node);
+        cgroup.ok_or_else(|| Error::Topology(format!("{node} is no node")))
     }
 
     fn node(&self, name: &str) -> Result<&Node> {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::geteuid;
 
 use crate::agent::{Agent, AgentOptions};
+use crate::cgroup::Cgroup;
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::netns::NetNs;
@@ -155,6 +156,11 @@ impl Lab {
             state,
             options,
         )
+    }
+
+    /// Makes a cgroup for the processes of a node.
+    pub fn cgroup(&self, node: &str) -> Result<Cgroup> {
+        Cgroup::make(&self.owned.cgroup(node))
     }
 
     /// Removes the lab, and says so where something could not be removed.

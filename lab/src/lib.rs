@@ -30,6 +30,7 @@
 
 mod agent;
 mod burn;
+mod cgroup;
 mod client;
 mod cluster;
 mod controlplane;
@@ -61,6 +62,7 @@ mod vxlan;
 
 pub use agent::{Agent, AgentOptions};
 pub use burn::Burners;
+pub use cgroup::Cgroup;
 pub use client::{Answer, Client, Http, http_get};
 pub use cluster::{
     Cluster, ClusterOptions, Condition, OwnerChoice, can_fake_clocks, tutorial_services,

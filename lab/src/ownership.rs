@@ -9,6 +9,7 @@
 //! | files (state, logs, manifests) | `/run/naru-lab/ID/` |
 //! | namespaces, and the processes in them | `/run/netns/naru-ID-*` |
 //! | pins of agents | `/sys/fs/bpf/naru-lab-ID-*` |
+//! | cgroups of nodes | `naru-lab-ID-*` at the root of cgroup2 |
 //!
 //! The owner holds a lock on the record for as long as it lives. A record that can be
 //! locked by somebody else is a dead owner's, whatever process has its number now.
@@ -29,7 +30,7 @@ use nix::unistd::{Pid, getpid};
 
 use crate::error::{Error, Result};
 use crate::tool::{feed_now, tool};
-use crate::{interrupt, netns};
+use crate::{cgroup, interrupt, netns};
 
 const RUN: &str = "/run/naru-lab";
 const BPFFS: &str = "/sys/fs/bpf";
@@ -80,6 +81,11 @@ impl Owned {
     /// The name of a namespace of this lab.
     pub(crate) fn namespace(&self, name: &str) -> String {
         format!("{}{name}", namespace_prefix(&self.id))
+    }
+
+    /// The name of a cgroup of this lab.
+    pub(crate) fn cgroup(&self, node: &str) -> String {
+        format!("{}{node}", pin_prefix(&self.id))
     }
 
     /// The pin directory of an agent of this lab.
@@ -163,12 +169,20 @@ fn known_ids() -> Result<BTreeSet<String>> {
 pub fn left_of(id: &str) -> Result<Vec<PathBuf>> {
     let mut left = entries(Path::new(netns::DIR), &namespace_prefix(id))?;
     left.extend(entries(Path::new(BPFFS), &pin_prefix(id))?);
+    left.extend(cgroups(id)?);
     left.extend(
         [files(id), record(id)]
             .into_iter()
             .filter(|path| path.exists()),
     );
     Ok(left)
+}
+
+fn cgroups(id: &str) -> Result<Vec<PathBuf>> {
+    match cgroup::root()? {
+        Some(root) => entries(&root, &pin_prefix(id)),
+        None => Ok(Vec::new()),
+    }
 }
 
 /// Removes all labs of this process; for when it is about to end.
@@ -194,6 +208,9 @@ fn clean(id: &str) -> Result<()> {
     }
     for pins in entries(Path::new(BPFFS), &pin_prefix(id))? {
         gone(fs::remove_dir_all(&pins), &pins)?;
+    }
+    for cgroup in cgroups(id)? {
+        gone(fs::remove_dir(&cgroup), &cgroup)?;
     }
     gone(fs::remove_dir_all(files(id)), &files(id))?;
     gone(fs::remove_file(record(id)), &record(id))

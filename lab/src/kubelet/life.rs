@@ -189,7 +189,11 @@ impl Life {
             .process_group(0);
         let mut command = Command::from(command);
         command.kill_on_drop(true);
-        command.spawn().map_err(|error| self.error(error))
+        let child = command.spawn().map_err(|error| self.error(error))?;
+        if let Some(pid) = child.id() {
+            self.shared.options.cgroup.take(pid)?;
+        }
+        Ok(child)
     }
 
     /// Where its files are.

@@ -31,6 +31,7 @@ use tokio::sync::watch;
 
 use self::{life::Life, place::Places};
 use crate::{
+    cgroup::Cgroup,
     error::{Error, Result},
     netns::NetNs,
     topology::Node,
@@ -43,6 +44,8 @@ pub(crate) struct Options {
     pub(crate) node: Node,
     /// The node's namespace.
     pub(crate) namespace: NetNs,
+    /// Where the node's processes are.
+    pub(crate) cgroup: Cgroup,
     /// What names of pods' namespaces begin with.
     pub(crate) prefix: String,
     /// Where pods' files are.

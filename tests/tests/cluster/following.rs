@@ -2,69 +2,97 @@
 
 use std::{thread::sleep, time::Duration};
 
-use naru_lab::ServiceSpec;
+use naru_lab::{Kube, ServiceSpec};
+use serde_json::Value;
 
-use crate::scene::{Scene, none_failed, service, wait};
+use crate::scene::{answering, class_room, expose, load, none_failed, wait, wait_answering};
+
+/// What a node's agent has to say of its source, by `naru status`.
+fn notes(kube: &Kube) -> Vec<String> {
+    let status = kube.agent("nuc01").unwrap().json(&["status"]).unwrap();
+    let notes = status["source"]["notes"].as_array().cloned();
+    let text = |note: Value| note.as_str().map(str::to_owned);
+    notes
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(text)
+        .collect()
+}
+
+fn nest_server(kube: &Kube) -> String {
+    let create = "--image=nest-server --replicas=5 --port=3000";
+    let ip = expose(kube, "nest-server", create, "--port=80 --target-port=3000");
+    let url = format!("http://{ip}/");
+    wait_answering(kube, &url, 5);
+    url
+}
 
 #[test]
-fn a_service_is_served_and_followed_also_past_an_api_server_that_was_away() {
-    let scene = Scene::new();
-    let all = scene.pods().to_vec();
-    assert_eq!(scene.answering().len(), all.len());
-    let load = scene.load();
-    scene.set_endpoints(&all[..3]);
-
-    scene.plane.stop_server();
+fn what_it_said_last_is_in_force_while_it_is_away() {
+    let kube = class_room();
+    let url = nest_server(&kube);
+    let requests = load(&kube, &url);
+    kube.plane().stop_server();
     wait("the agent tells that it is away", || {
         let away = |note: &String| note.contains("cannot be followed");
-        scene.notes().iter().any(away)
+        notes(&kube).iter().any(away)
     });
     sleep(Duration::from_secs(20));
-    assert_eq!(scene.answering().len(), 3, "what it said last is in force");
-    scene.plane.start_server().unwrap();
-    scene.set_endpoints(&all);
-    wait("nothing is to be told any more", || {
-        scene.notes().is_empty()
-    });
+    assert_eq!(answering(&kube, &url, 20).len(), 5);
+    kube.plane().start_server().unwrap();
+    kube.kubectl("scale deployment nest-server --replicas=3")
+        .unwrap();
+    wait_answering(&kube, &url, 3);
+    wait("nothing is to be told any more", || notes(&kube).is_empty());
 
-    // An agent that is started while it is away goes on with what an earlier one left.
-    scene.plane.stop_server();
-    scene.agent.restart().unwrap();
-    assert_eq!(scene.answering().len(), all.len());
-    scene.plane.start_server().unwrap();
-    scene.set_endpoints(&all[1..]);
-    none_failed(load);
+    // Agents that are started while it is away go on with what earlier ones left.
+    kube.plane().stop_server();
+    for node in ["nuc01", "nuc02", "nuc03"] {
+        kube.agent(node).unwrap().restart().unwrap();
+    }
+    assert_eq!(answering(&kube, &url, 20).len(), 3);
+    kube.plane().start_server().unwrap();
+    kube.kubectl("scale deployment nest-server --replicas=4")
+        .unwrap();
+    wait_answering(&kube, &url, 4);
+    none_failed(requests);
 }
 
 #[test]
 fn a_mistake_in_one_service_is_told_and_disturbs_neither_it_nor_others() {
-    let scene = Scene::new();
-    let load = scene.load();
+    let kube = class_room();
+    let url = nest_server(&kube);
+    let requests = load(&kube, &url);
     let annotate = |value: &str| {
-        let name = service().name;
-        let algorithm = format!("naru.dev/algorithm={value}");
-        let args = ["annotate", "--overwrite", "service", &name, &algorithm];
-        scene.plane.kubectl(&args).unwrap();
+        let line = format!("annotate --overwrite service nest-server naru.dev/algorithm={value}");
+        kube.kubectl(&line).unwrap();
     };
     annotate("sideways");
-    let named = |scene: &Scene| {
-        let notes = scene.notes();
-        notes
-            .iter()
-            .any(|it| it.contains("Service default/nest-server") && it.contains("sideways"))
+    let named = || {
+        let notes = notes(&kube);
+        let of =
+            |it: &String| it.contains("Service default/nest-server") && it.contains("sideways");
+        notes.iter().any(of)
     };
-    wait("the mistake is told", || named(&scene));
-    assert_eq!(scene.answering().len(), scene.pods().len(), "as before");
+    wait("the mistake is told", named);
+    assert_eq!(answering(&kube, &url, 20).len(), 5, "as before");
 
     let other = ServiceSpec::new("other", [192, 168, 56, 12].into(), 80, 3000);
-    scene.plane.apply(&other.yaml()).unwrap();
-    let pods: Vec<_> = scene.pods().iter().map(Into::into).collect();
-    scene.plane.apply(&other.endpoints_yaml(&pods)).unwrap();
+    let other = ServiceSpec {
+        name: "nest-server-2".to_owned(),
+        ..other
+    };
+    kube.apply(
+        &other
+            .yaml()
+            .replace("app: nest-server-2", "app: nest-server"),
+    )
+    .unwrap();
     wait("another Service is served", || {
-        scene.lab.client().get(&other.url("/")).is_ok()
+        kube.lab().client().get(&other.url("/")).is_ok()
     });
 
     annotate("maglev");
-    wait("it is mended", || !named(&scene));
-    none_failed(load);
+    wait("it is mended", || !named());
+    none_failed(requests);
 }

@@ -1,4 +1,4 @@
-//! A lab with a control plane on its first node, and the agent there.
+//! A cluster of the lab with Naru in it, and how to ask it.
 
 use std::{
     collections::BTreeSet,
@@ -7,119 +7,111 @@ use std::{
     time::{Duration, Instant},
 };
 
-use naru_lab::{
-    Agent, AgentOptions, ControlPlane, Lab, Load, LoadOptions, PodSpec, ServiceSpec, Topology,
-};
-use serde_json::Value;
+use naru_lab::{Kube, KubeOptions, Load, LoadOptions};
 
-/// Where the agent and the control plane run.
-pub const NODE: &str = "nuc01";
 /// How long anything may take that is waited for: an API server that comes back is asked again
 /// within a minute.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-const NAMESPACE: &str = include_str!("../../../deploy/namespace.yaml");
-/// The agent may do what is written for it, and belongs to the group of that name.
-const RBAC: &str = include_str!("../../../deploy/agent-rbac.yaml");
-const GROUP: &str = "
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata: {name: naru-lab}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: naru-agent}
-subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: naru}]
+/// The class room's pool, which the tutorials give to MetalLB.
+pub const POOL: &str = "
+apiVersion: metallb.io/v1beta1
+kind: IPAddressPool
+metadata: {name: nginx-ip-range, namespace: naru-system}
+spec: {addresses: [192.168.56.11-192.168.56.13]}
+---
+apiVersion: metallb.io/v1beta1
+kind: L2Advertisement
+metadata: {name: nginx-ip-range, namespace: naru-system}
+spec: {ipAddressPools: [nginx-ip-range]}
 ";
 
-/// A running lab. What ends first stands first.
-pub struct Scene {
-    pub agent: Agent,
-    pub plane: ControlPlane,
-    pub lab: Lab,
+/// The class room with its pool.
+pub fn class_room() -> Kube {
+    start(KubeOptions::new(naru(), control_plane()))
 }
 
-/// The tutorial's Service, its endpoints written by hand.
-pub fn service() -> ServiceSpec {
-    ServiceSpec::nest_server()
+pub fn start(options: KubeOptions) -> Kube {
+    let kube = Kube::start(options).unwrap();
+    kube.apply(POOL).unwrap();
+    kube
 }
 
-impl Scene {
-    /// The class room, with the tutorial's Service for all its pods.
-    pub fn new() -> Self {
-        let lab = Lab::build(Topology::nuc()).unwrap();
-        let node = lab.topology().nodes.iter().find(|it| it.name == NODE);
-        let address = node.unwrap().address;
-        let namespace = lab.node(NODE).clone();
-        let dir = lab.dir().join("controlplane");
-        let plane = ControlPlane::start(&control_plane(), namespace, address, &dir).unwrap();
-        plane.apply(NAMESPACE).unwrap();
-        plane.apply(RBAC).unwrap();
-        plane.apply(GROUP).unwrap();
-        plane.apply(&service().yaml()).unwrap();
-        plane.apply(&endpoints(&lab.topology().pods)).unwrap();
-        let config = plane.kubeconfig("naru");
-        let options = AgentOptions::new(naru())
-            .args(["--kubernetes", "--kubeconfig"])
-            .arg(config);
-        Self {
-            agent: lab.agent(NODE, options).unwrap(),
-            plane,
-            lab,
-        }
-    }
-
-    pub fn pods(&self) -> &[PodSpec] {
-        &self.lab.topology().pods
-    }
-
-    /// Makes these the endpoints of the Service, and waits until they are the ones that answer.
-    pub fn set_endpoints(&self, pods: &[PodSpec]) -> Duration {
-        self.plane.apply(&endpoints(pods)).unwrap();
-        let expected: BTreeSet<String> = pods.iter().map(|it| it.name.clone()).collect();
-        wait("the endpoints are followed", || {
-            self.answering() == expected
-        })
-    }
-
-    /// The pods that answer twenty requests.
-    pub fn answering(&self) -> BTreeSet<String> {
-        let answers = self.lab.client().many(&service().url("/"), 20).unwrap();
-        answers
-            .into_iter()
-            .filter_map(|it| Some(it.ok()?.pod))
-            .collect()
-    }
-
-    /// Requests that go on until they are stopped, each on a connection of its own.
-    pub fn load(&self) -> Load {
-        let options = LoadOptions {
-            connections: 2,
-            ..LoadOptions::default()
-        };
-        self.lab.client().load(&service().url("/"), options)
-    }
-
-    /// What there is to know of the source, by `naru status`.
-    pub fn notes(&self) -> Vec<String> {
-        let status = self.agent.json(&["status"]).unwrap();
-        let notes = status["source"]["notes"].as_array().cloned();
-        let text = |note: Value| note.as_str().map(str::to_owned);
-        notes
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(text)
-            .collect()
-    }
+/// A Deployment, and a Service of type LoadBalancer for it; gives the Service's address.
+pub fn expose(kube: &Kube, app: &str, create: &str, expose: &str) -> String {
+    kube.kubectl(&format!("create deployment {app} {create}"))
+        .unwrap();
+    let line = format!("expose deployment {app} --type=LoadBalancer {expose}");
+    kube.kubectl(&line).unwrap();
+    given(kube, app)
 }
 
-/// Stops requests of which none may have failed, and some must have been answered.
+/// What `kubectl` prints of one field.
+pub fn field(kube: &Kube, object: &str, path: &str) -> String {
+    let line = format!("get {object} -o jsonpath={{{path}}}");
+    kube.kubectl(&line).unwrap()
+}
+
+pub fn external_ip(kube: &Kube, service: &str) -> String {
+    let of = format!("service {service}");
+    field(kube, &of, ".status.loadBalancer.ingress[0].ip")
+}
+
+/// Waits for a Service's address.
+pub fn given(kube: &Kube, service: &str) -> String {
+    wait("it has an address", || {
+        !external_ip(kube, service).is_empty()
+    });
+    external_ip(kube, service)
+}
+
+/// Requests that go on until they are stopped, each on a connection of its own.
+pub fn load(kube: &Kube, url: &str) -> Load {
+    let options = LoadOptions {
+        connections: 2,
+        limit: Duration::from_secs(300),
+        ..LoadOptions::default()
+    };
+    kube.lab().client().load(url, options)
+}
+
+/// The pods that answer so many requests.
+pub fn answering(kube: &Kube, url: &str, count: usize) -> BTreeSet<String> {
+    let answers = kube.lab().client().many(url, count).unwrap();
+    answers
+        .into_iter()
+        .filter_map(|it| Some(it.ok()?.pod))
+        .collect()
+}
+
+/// Waits until so many pods answer, and no other ones.
+pub fn wait_answering(kube: &Kube, url: &str, count: usize) -> Duration {
+    let what = format!("{count} pods answer at {url}");
+    wait(&what, || answering(kube, url, 4 * count).len() == count)
+}
+
+/// The pods of an app that are not about to go, each with its node.
+pub fn pods(kube: &Kube, app: &str) -> Vec<(String, String)> {
+    let line = format!(
+        "get pods -l app={app} -o jsonpath={{range.items[*]}}{{.metadata.name}},{{.spec.nodeName}},\
+         {{.metadata.deletionTimestamp}};{{end}}"
+    );
+    let listed = kube.kubectl(&line).unwrap();
+    let listed = listed.split(';').filter(|it| !it.is_empty());
+    let fields = listed.map(|it| it.split(',').collect::<Vec<_>>());
+    let there = fields.filter(|it| it[2].is_empty());
+    there
+        .map(|it| (it[0].to_owned(), it[1].to_owned()))
+        .collect()
+}
+
+/// Stops requests of which none may have failed, and some must have been answered; says how many.
+#[track_caller]
 pub fn none_failed(load: Load) {
     let tally = load.stop().unwrap();
+    println!("{} requests, {} failed", tally.ok, tally.failed);
     assert_eq!(tally.failed, 0, "{:?}", tally.failures);
     assert!(tally.ok > 0, "no request was answered");
-}
-
-fn endpoints(pods: &[PodSpec]) -> String {
-    let endpoints: Vec<_> = pods.iter().map(Into::into).collect();
-    service().endpoints_yaml(&endpoints)
 }
 
 /// The program of `tests/controlplane`.

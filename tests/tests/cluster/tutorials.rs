@@ -1,61 +1,14 @@
 //! The tutorials, as they are written: their objects, their `kubectl`, real clients, and requests
 //! that go on throughout.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeMap;
 
-use naru_lab::{Kube, KubeOptions, Load, LoadOptions};
+use naru_lab::{Kube, KubeOptions, Tally, Topology};
 
-use crate::scene::{control_plane, naru, none_failed, wait};
-
-/// The class room's pool, which the tutorials give to MetalLB.
-const POOL: &str = "
-apiVersion: metallb.io/v1beta1
-kind: IPAddressPool
-metadata: {name: nginx-ip-range, namespace: naru-system}
-spec: {addresses: [192.168.56.11-192.168.56.13]}
----
-apiVersion: metallb.io/v1beta1
-kind: L2Advertisement
-metadata: {name: nginx-ip-range, namespace: naru-system}
-spec: {ipAddressPools: [nginx-ip-range]}
-";
-
-/// What `kubectl` prints of one field.
-fn field(kube: &Kube, object: &str, path: &str) -> String {
-    let line = format!("get {object} -o jsonpath={{{path}}}");
-    kube.kubectl(&line).unwrap()
-}
-
-fn external_ip(kube: &Kube, service: &str) -> String {
-    let of = format!("service {service}");
-    field(kube, &of, ".status.loadBalancer.ingress[0].ip")
-}
-
-/// Waits for a Service's address.
-fn given(kube: &Kube, service: &str) -> String {
-    wait("it has an address", || {
-        !external_ip(kube, service).is_empty()
-    });
-    external_ip(kube, service)
-}
-
-fn load(kube: &Kube, url: &str) -> Load {
-    let options = LoadOptions {
-        connections: 2,
-        limit: Duration::from_secs(300),
-        ..LoadOptions::default()
-    };
-    kube.lab().client().load(url, options)
-}
-
-/// The pods that answer so many requests.
-fn answering(kube: &Kube, url: &str, count: usize) -> BTreeSet<String> {
-    let answers = kube.lab().client().many(url, count).unwrap();
-    answers
-        .into_iter()
-        .filter_map(|it| Some(it.ok()?.pod))
-        .collect()
-}
+use crate::scene::{
+    answering, class_room, control_plane, expose, external_ip, field, given, load, naru,
+    none_failed, pods, start, wait, wait_answering,
+};
 
 #[test]
 fn c_services_get_addresses_of_a_pool_until_there_are_none() {
@@ -63,17 +16,11 @@ fn c_services_get_addresses_of_a_pool_until_there_are_none() {
         controllers: 2,
         ..KubeOptions::new(naru(), control_plane())
     };
-    let kube = Kube::start(options).unwrap();
-    kube.apply(POOL).unwrap();
-    for app in ["nginx-1", "nginx-2"] {
-        let create = format!("create deployment {app} --image=nginx --replicas=3 --port=80");
-        kube.kubectl(&create).unwrap();
-        let expose = format!("expose deployment {app} --type=LoadBalancer --port=80");
-        kube.kubectl(&expose).unwrap();
-        given(&kube, app);
+    let kube = start(options);
+    for (app, ip) in [("nginx-1", "192.168.56.11"), ("nginx-2", "192.168.56.12")] {
+        let create = "--image=nginx --replicas=3 --port=80";
+        assert_eq!(expose(&kube, app, create, "--port=80"), ip);
     }
-    assert_eq!(external_ip(&kube, "nginx-1"), "192.168.56.11");
-    assert_eq!(external_ip(&kube, "nginx-2"), "192.168.56.12");
     let mode = field(
         &kube,
         "service nginx-1",
@@ -89,11 +36,11 @@ fn c_services_get_addresses_of_a_pool_until_there_are_none() {
 
     // All six of a Deployment that is scaled up answer, and none of those that ask is let down.
     let url = "http://192.168.56.11/";
-    wait("three answer", || answering(&kube, url, 12).len() == 3);
+    wait_answering(&kube, url, 3);
     let requests = load(&kube, url);
     kube.kubectl("scale deployment nginx-1 --replicas=6")
         .unwrap();
-    wait("six answer", || answering(&kube, url, 24).len() == 6);
+    wait_answering(&kube, url, 6);
 
     // One address is left for two.
     for name in ["nginx-3", "nginx-4"] {
@@ -143,5 +90,200 @@ fn c_services_get_addresses_of_a_pool_until_there_are_none() {
     });
     let gone = kube.lab().client().get("http://192.168.56.12/");
     assert!(gone.is_err(), "{gone:?}");
+    none_failed(requests);
+}
+
+/// Each of five pods answers exactly twice of ten requests, in turn.
+#[test]
+fn a_five_replicas_round_robin() {
+    let kube = start(KubeOptions {
+        topology: Topology::nuc_of(5),
+        ..KubeOptions::new(naru(), control_plane())
+    });
+    let create = "--image=nest-server --replicas=5 --port=3000";
+    let ip = expose(&kube, "nest-server", create, "--port=80 --target-port=3000");
+    let url = format!("http://{ip}/");
+    wait_answering(&kube, &url, 5);
+    wait("agents agree on all five", || {
+        let answers = kube.lab().client().many(&url, 10).unwrap();
+        let tally = Tally::of(&answers);
+        tally.failed == 0 && tally.by_pod.len() == 5 && tally.by_pod.values().all(|it| *it == 2)
+    });
+
+    let requests = load(&kube, &url);
+    let (victim, _) = pods(&kube, "nest-server").remove(0);
+    kube.kubectl(&format!("delete pod {victim}")).unwrap();
+    wait_answering(&kube, &url, 5);
+    assert!(!answering(&kube, &url, 20).contains(&victim));
+    none_failed(requests);
+
+    // A node is stopped, not the one with the API server.
+    let listed = pods(&kube, "nest-server");
+    let (lost, node) = listed.iter().find(|(_, node)| node != "nuc01").unwrap();
+    kube.off(node).unwrap();
+    wait("its pod is made elsewhere", || {
+        let now = pods(&kube, "nest-server");
+        now.len() == 5 && now.iter().all(|(_, at)| at != node)
+    });
+    wait_answering(&kube, &url, 5);
+    let requests = load(&kube, &url);
+    assert!(!answering(&kube, &url, 100).contains(lost));
+    none_failed(requests);
+}
+
+/// Every node answers on the port, and `kubectl expose` gets one out of the range.
+#[test]
+fn b_node_ports() {
+    let kube = class_room();
+    let create = "create deployment np --image=nginx --replicas=1 --port=80";
+    kube.kubectl(create).unwrap();
+    kube.apply(
+        "apiVersion: v1
+kind: Service
+metadata: {name: np-svc}
+spec:
+  type: NodePort
+  selector: {app: np}
+  ports: [{port: 80, targetPort: 80, nodePort: 30000}]
+",
+    )
+    .unwrap();
+    for node in &kube.lab().topology().nodes {
+        wait_answering(&kube, &format!("http://{}:30000/", node.address), 1);
+    }
+    let url = "http://192.168.56.102:30000/";
+    let requests = load(&kube, url);
+    kube.kubectl("scale deployment np --replicas=3").unwrap();
+    wait_answering(&kube, url, 3);
+    kube.kubectl("expose deployment np --name=np-2 --type=NodePort --port=80")
+        .unwrap();
+    let port: u16 = field(&kube, "service np-2", ".spec.ports[0].nodePort")
+        .parse()
+        .unwrap();
+    assert!((30000..=32767).contains(&port), "{port}");
+    wait_answering(&kube, &format!("http://192.168.56.103:{port}/"), 3);
+    none_failed(requests);
+}
+
+/// A cluster IP, reached from every node and from pods, through a life of its Deployment.
+#[test]
+fn f_rolling_updates_behind_a_cluster_ip() {
+    let kube = class_room();
+    let create = "create deployment simple-app --image=simple-app:v1 --replicas=3 --port=5000";
+    kube.kubectl(create).unwrap();
+    kube.kubectl("expose deployment simple-app --port=80 --target-port=5000")
+        .unwrap();
+    let ip = field(&kube, "service simple-app", ".spec.clusterIP");
+    let curl = format!("curl -sS --max-time 5 -D - http://{ip}/");
+    for node in ["nuc01", "nuc02", "nuc03"] {
+        wait("a node reaches it", || kube.shell(node, &curl).is_ok());
+    }
+    let (pod, node) = pods(&kube, "simple-app").remove(0);
+    wait("a pod reaches it", || kube.exec(&node, &pod, &curl).is_ok());
+
+    // From outside by an address, with requests on both ways throughout.
+    kube.kubectl("expose deployment simple-app --name=outside --type=LoadBalancer --port=80 --target-port=5000")
+        .unwrap();
+    let url = format!("http://{}/", given(&kube, "outside"));
+    wait_answering(&kube, &url, 3);
+    let requests = load(&kube, &url);
+    let inside = |kube: &Kube| {
+        let lines =
+            format!("for i in $(seq 30); do curl -sS --max-time 5 -o /dev/null http://{ip}/; done");
+        kube.shell("nuc02", &lines).unwrap();
+    };
+    let version = |expected: &str| {
+        wait("all pods are of the version", || {
+            let told = (0..6).map(|_| kube.shell("nuc03", &curl).unwrap());
+            let of = format!("x-version: {expected}");
+            told.into_iter().all(|it| it.contains(&of))
+        });
+    };
+    let rollout = "rollout status deployment simple-app --timeout=100s";
+    kube.kubectl("scale deployment simple-app --replicas=10")
+        .unwrap();
+    kube.kubectl(rollout).unwrap();
+    wait_answering(&kube, &url, 10);
+    inside(&kube);
+    kube.kubectl("set image deployment simple-app simple-app=simple-app:v2")
+        .unwrap();
+    inside(&kube);
+    kube.kubectl(rollout).unwrap();
+    version("v2");
+    kube.kubectl("rollout undo deployment simple-app").unwrap();
+    inside(&kube);
+    kube.kubectl(rollout).unwrap();
+    version("v1");
+    kube.kubectl("scale deployment simple-app --replicas=3")
+        .unwrap();
+    wait_answering(&kube, &url, 3);
+    inside(&kube);
+    none_failed(requests);
+}
+
+/// What each pod served is counted as the tutorial counts it, by its log.
+#[test]
+fn d_and_g_every_pod_gets_its_share() {
+    let kube = class_room();
+    let create = "--image=nginx --replicas=3 --port=80";
+    let ip = expose(&kube, "myapp", create, "--port=8080 --target-port=80");
+    wait_answering(&kube, &format!("http://{ip}:8080/"), 3);
+    let client = kube.lab().node("client");
+    let url = format!("http://{ip}:8080/");
+    let before = served(&kube, "myapp");
+    for _ in 0..3 {
+        let said = client
+            .run("ab", &["-q", "-n", "1000", "-c", "100", &url])
+            .unwrap();
+        let failed = said.lines().find(|it| it.starts_with("Failed requests:"));
+        assert!(failed.is_some_and(|it| it.ends_with(" 0")), "{said}");
+    }
+    let after = served(&kube, "myapp");
+    assert_eq!(after.len(), 3, "{after:?}");
+    let shares: Vec<u64> = after.iter().map(|(pod, it)| it - before[pod]).collect();
+    assert_eq!(shares.iter().sum::<u64>(), 3000, "{shares:?}");
+    assert!(
+        shares.iter().all(|it| (900..=1100).contains(it)),
+        "{shares:?}"
+    );
+}
+
+/// Lines by pod of `kubectl logs --prefix`.
+fn served(kube: &Kube, app: &str) -> BTreeMap<String, u64> {
+    let line = format!("logs -l app={app} --prefix --tail=-1");
+    let mut served = BTreeMap::new();
+    for line in kube.kubectl(&line).unwrap().lines() {
+        // `[pod/NAME/CONTAINER] …`
+        let pod = line.split('/').nth(1).unwrap_or_default();
+        *served.entry(pod.to_owned()).or_default() += 1;
+    }
+    served
+}
+
+/// A client stays with its pod, and moves once when that goes.
+#[test]
+fn i_sticky_sessions() {
+    let kube = class_room();
+    let create = "--image=nest-server --replicas=3 --port=3000";
+    let ip = expose(&kube, "nest-server", create, "--port=80 --target-port=3000");
+    let url = format!("http://{ip}/");
+    wait_answering(&kube, &url, 3);
+    let patch = r#"{"spec":{"sessionAffinity":"ClientIP","sessionAffinityConfig":{"clientIP":{"timeoutSeconds":600}}}}"#;
+    let args = ["patch", "service", "nest-server", "-p", patch];
+    kube.plane().kubectl(&args).unwrap();
+    wait("it sticks", || answering(&kube, &url, 20).len() == 1);
+    let requests = load(&kube, &url);
+    let first = answering(&kube, &url, 30);
+    assert_eq!(first.len(), 1, "{first:?}");
+    let gone = first.first().unwrap();
+    kube.kubectl(&format!("delete pod {gone}")).unwrap();
+    let second = answering(&kube, &url, 30);
+    assert_eq!(second.len(), 1, "{second:?}");
+    assert_ne!(second, first);
+    kube.kubectl("scale deployment nest-server --replicas=6")
+        .unwrap();
+    kube.kubectl("rollout status deployment nest-server --timeout=100s")
+        .unwrap();
+    assert_eq!(answering(&kube, &url, 30), second);
     none_failed(requests);
 }
