@@ -7,16 +7,16 @@ use serde_json::Value;
 
 use crate::scene::{answering, class_room, expose, load, none_failed, wait, wait_answering};
 
-/// What a node's agent has to say of its source, by `naru status`.
+const NODES: [&str; 3] = ["nuc01", "nuc02", "nuc03"];
+
+/// What the nodes' agents have to say of their source, by `naru status`.
 fn notes(kube: &Kube) -> Vec<String> {
-    let status = kube.agent("nuc01").unwrap().json(&["status"]).unwrap();
-    let notes = status["source"]["notes"].as_array().cloned();
-    let text = |note: Value| note.as_str().map(str::to_owned);
-    notes
-        .unwrap_or_default()
-        .into_iter()
-        .filter_map(text)
-        .collect()
+    let status = NODES.map(|it| kube.agent(it).unwrap().json(&["status"]).unwrap());
+    let notes = status
+        .iter()
+        .filter_map(|it| it["source"]["notes"].as_array());
+    let texts = notes.flatten().filter_map(Value::as_str);
+    texts.map(str::to_owned).collect()
 }
 
 fn nest_server(kube: &Kube) -> String {
@@ -33,21 +33,22 @@ fn what_it_said_last_is_in_force_while_it_is_away() {
     let url = nest_server(&kube);
     let requests = load(&kube, &url);
     kube.plane().stop_server();
-    wait("the agent tells that it is away", || {
-        let away = |note: &String| note.contains("cannot be followed");
-        notes(&kube).iter().any(away)
+    wait("the agents tell that it is away", || {
+        let away = |note: &str| note.contains("cannot be followed");
+        notes(&kube).iter().filter(|it| away(it)).count() >= NODES.len()
     });
     sleep(Duration::from_secs(20));
     assert_eq!(answering(&kube, &url, 20).len(), 5);
     kube.plane().start_server().unwrap();
     kube.kubectl("scale deployment nest-server --replicas=3")
         .unwrap();
-    wait_answering(&kube, &url, 3);
+    // Each agent has a pause of its own before it asks again.
     wait("nothing is to be told any more", || notes(&kube).is_empty());
+    wait_answering(&kube, &url, 3);
 
     // Agents that are started while it is away go on with what earlier ones left.
     kube.plane().stop_server();
-    for node in ["nuc01", "nuc02", "nuc03"] {
+    for node in NODES {
         kube.agent(node).unwrap().restart().unwrap();
     }
     assert_eq!(answering(&kube, &url, 20).len(), 3);

@@ -28,9 +28,11 @@ const KUBERNETES: &str = "k8s.io/kubernetes ";
 pub(super) fn run(tail: &[String]) -> Result<Tally> {
     let plane = control_plane()?;
     let mut build = host::cargo("build");
-    host::status(build.args(["--release", "-p", "naru"]))?;
+    host::status(build.args(["--release", "-p", "naru", "-p", "naru-lab"]))?;
+    let release = host::target().join("release");
     let mut test = as_root(&[PROGRAM.to_owned()])?;
-    test.env("NARU_BIN", host::target().join("release/naru"))
+    test.env("NARU_BIN", release.join("naru"))
+        .env("NARU_LAB_BIN", release.join("naru-lab"))
         .env("NARU_CONTROLPLANE", plane);
     // Each test has a control plane of its own, and the machine a few cores.
     let mut args = vec!["--test-threads=1".to_owned()];
