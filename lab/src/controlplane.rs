@@ -197,9 +197,15 @@ impl ControlPlane {
                  clusters: [{{name: lab, cluster: {{server: 'https://{address}:{PORT}', \
                  certificate-authority: {authority}}}}}]\n\
                  users: [{{name: {user}, user: {{token: {token}}}}}]\n\
-                 contexts: [{{name: lab, context: {{cluster: lab, user: {user}}}}}]\n\
+                 contexts: [{{name: lab, context: {{cluster: lab, user: {user}, namespace: \
+                 {namespace}}}}}]\n\
                  current-context: lab\n",
                 address = self.address,
+                namespace = if user == "admin" {
+                    "default"
+                } else {
+                    "naru-system"
+                },
                 authority = self.path("apiserver.crt"),
             );
             private(&self.kubeconfig(user), &config)?;

@@ -49,6 +49,12 @@ subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: naru-control
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
+metadata: {name: lab-agent, namespace: naru-system}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: naru-agent}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: naru}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
 metadata: {name: lab-controller, namespace: naru-system}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: naru-controller}
 subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: naru-controller}]

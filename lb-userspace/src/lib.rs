@@ -14,6 +14,7 @@ pub mod datapath;
 pub mod desired;
 pub mod election;
 pub mod health;
+pub mod herald;
 pub mod ipam;
 pub mod membership;
 pub mod net;

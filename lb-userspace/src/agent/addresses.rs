@@ -6,7 +6,7 @@ use super::state::State;
 use crate::{
     control::{Pools, Service},
     desired::{Balancer, BalancerName, ServiceName},
-    ipam::{self, Assignment, Authority},
+    ipam::{self, Assignment, Authority, Refusal},
 };
 
 /// What was assigned last, and whether it is written down.
@@ -33,8 +33,11 @@ impl State {
         }
         let before = self.addresses.assignment.take().unwrap_or_default();
         for (name, why) in &assignment.refused {
-            if before.refused.get(name) != Some(why) {
-                tracing::warn!("{name} has no address: {why}");
+            match why {
+                _ if before.refused.get(name) == Some(why) => {}
+                // It takes a moment.
+                Refusal::NotGiven => tracing::info!("{name} has no address: {why}"),
+                _ => tracing::warn!("{name} has no address: {why}"),
             }
         }
         for it in assignment.displaced.difference(&before.displaced) {

@@ -1,7 +1,7 @@
 //! Claiming on the LAN: the program answers, for as long as the agent vouches for it, and
 //! the announcer speaks.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::state::State;
 use crate::announce;
@@ -42,6 +42,29 @@ impl State {
         }
         self.speak();
         self.vouch();
+        self.tell_announced();
+    }
+
+    /// Has the cluster know which Services this node announces.
+    fn tell_announced(&self) {
+        let (Some(herald), Some(assignment)) = (&self.herald, &self.addresses.assignment) else {
+            return;
+        };
+        let claims = &self.ownership.claims;
+        let attached: BTreeSet<u32> = self.attachments.values().map(|it| it.ifindex).collect();
+        let announced = assignment.addresses.iter().filter_map(|(name, addresses)| {
+            let claimed: Vec<_> = addresses.iter().filter_map(|ip| claims.get(ip)).collect();
+            let on: BTreeSet<u32> = claimed.iter().copied().flatten().copied().collect();
+            let names = on.iter().filter_map(|index| self.links.get(index));
+            let names = names.map(|it| it.name.clone());
+            let told = if on == attached {
+                BTreeSet::new()
+            } else {
+                names.collect()
+            };
+            (!claimed.is_empty()).then(|| (name.clone(), told))
+        });
+        herald.tell(announced.collect());
     }
 
     /// Has the program go on answering: called on every tick, and when claims change. Among

@@ -1,10 +1,14 @@
 //! Which interfaces `--interface` means.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
 
 use glob::Pattern;
 
-use crate::net::{Link, Snapshot};
+use crate::net::{Link, Network, RouteKind, Snapshot};
 
 /// One interface by its name, or all whose names match a pattern, also those that come
 /// later.
@@ -31,6 +35,36 @@ impl Interfaces {
             }
         }
     }
+}
+
+/// Addresses that are nobody's (RFC 5737, RFC 3849): what leads there leads everywhere.
+const ANYWHERE: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+];
+
+/// The interface that the default route leaves by, of IPv4 rather than of IPv6.
+///
+/// # Errors
+/// Where there is none: which interface clients come in by nobody but the operator knows then.
+pub(super) async fn by_default(
+    network: &Network,
+    snapshot: &Snapshot,
+) -> anyhow::Result<Interfaces> {
+    for anywhere in ANYWHERE {
+        let route = network.route_to(anywhere).await?;
+        let link = route.egress.and_then(|it| snapshot.links.get(&it));
+        if let (Some(link), RouteKind::Unicast, Some(_)) = (link, route.kind, route.gateway) {
+            tracing::info!("on {}, the interface of the default route", link.name);
+            return Ok(Interfaces {
+                text: link.name.clone(),
+                pattern: None,
+            });
+        }
+    }
+    anyhow::bail!(
+        "there is no default route; name the interface that clients come in by with --interface"
+    )
 }
 
 /// The interfaces that are there and that any of these mean, by index.

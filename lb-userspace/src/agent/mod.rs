@@ -55,7 +55,8 @@ const CALM: Duration = Duration::from_millis(200);
 pub struct Options {
     /// Where services come from.
     pub source: Source,
-    /// The interfaces that traffic for the VIPs comes in by and goes out by.
+    /// The interfaces that traffic for the VIPs comes in by and goes out by; none: that of the
+    /// default route.
     pub interfaces: Vec<Interfaces>,
     /// How to attach to them.
     pub attach: AttachMode,
@@ -88,12 +89,15 @@ pub struct Options {
 /// # Errors
 /// Where it cannot start: privileges, kernel, interfaces, or an invalid source while
 /// nothing is in force yet. Once it runs, errors are logged and shown in `naru status`.
-pub async fn run(options: Options) -> anyhow::Result<()> {
+pub async fn run(mut options: Options) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     datapath::preflight(&options.datapath.pin_dir)?;
     let network = Network::open()?;
     let snapshot = network.snapshot().await?;
+    if options.interfaces.is_empty() {
+        options.interfaces = vec![interfaces::by_default(&network, &snapshot).await?];
+    }
     for name in options.interfaces.iter().filter_map(|it| it.name()) {
         let link = snapshot
             .link_named(name)

@@ -19,6 +19,7 @@ use crate::{
     datapath::{Attachment, Datapath, Lease},
     desired::{Desired, Surroundings},
     health::{Checker, Ledger},
+    herald::Herald,
     net::{Link, LinkKind, Network, Snapshot},
     source::{Note, Outcome, Problem, Source},
 };
@@ -38,6 +39,8 @@ pub(super) struct State {
     pub(super) addresses: Addresses,
     /// The other nodes.
     pub(super) cluster: Cluster,
+    /// Tells a cluster of it.
+    pub(super) herald: Option<Herald>,
     /// What this node announces.
     pub(super) ownership: Ownership,
     /// What is in force: [`Self::effective`] as of the last reconcile that succeeded.
@@ -91,7 +94,12 @@ impl State {
                 None => "the cluster".to_owned(),
             },
         };
+        let herald = match &options.source {
+            Source::Cluster(cluster) => Some(Herald::start(cluster.clone(), options.node.clone())),
+            _ => None,
+        };
         Self {
+            herald,
             image: datapath.live_image(),
             options,
             datapath,

@@ -60,6 +60,10 @@ pub(super) struct Args {
     /// without one, and of naru.dev/naru]
     #[arg(long, value_name = "CLASS", requires = "kubernetes")]
     load_balancer_class: Option<String>,
+    /// Also do kube-proxy's work: node ports, and with --cgroup cluster IPs; false where it stays
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set,
+          requires = "kubernetes")]
+    replace_kube_proxy: bool,
     /// Serve this virtual IP and port; repeatable
     #[arg(
         long,
@@ -76,8 +80,8 @@ pub(super) struct Args {
           value_parser = algorithm)]
     algorithm: Algorithm,
     /// An interface that traffic for the virtual IPs comes in by or goes out by, or a pattern
-    /// ('eth*') for all that there are or will be; repeatable
-    #[arg(long, value_name = "IF", required = true)]
+    /// ('eth*') for all that there are or will be; repeatable [default: that of the default route]
+    #[arg(long, value_name = "IF")]
     interface: Vec<Interfaces>,
     /// Where XDP runs: in the driver (native), in the receive path (generic), or what works
     #[arg(long, value_name = "MODE", default_value = "auto")]
@@ -177,6 +181,7 @@ impl Args {
             (None, None) if self.kubernetes => Source::Cluster(Cluster {
                 kubeconfig: self.kubeconfig,
                 class: self.load_balancer_class,
+                beside_kube_proxy: !self.replace_kube_proxy,
             }),
             (None, None) if !self.vip.is_empty() => Source::Flags(Flags {
                 vips: self.vip,

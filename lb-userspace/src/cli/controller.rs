@@ -49,6 +49,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         cluster: Cluster {
             kubeconfig: args.kubeconfig,
             class: args.load_balancer_class,
+            // Their frontends are taken, whoever serves them.
+            beside_kube_proxy: false,
         },
         namespace: args.lease_namespace,
         identity,

@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use super::answers::is_conflict;
+use crate::source::cluster::answers::is_conflict;
 
 /// A holder that was silent for so long holds it no more.
 const DURATION: Duration = Duration::from_secs(15);

@@ -7,7 +7,6 @@
 //! to say is compared with what they say. A write holds only for the version that was read: what
 //! somebody else wrote meanwhile comes by the watch, and is worked out again.
 
-mod answers;
 mod lease;
 mod plan;
 mod write;

@@ -9,11 +9,11 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{
-    answers::{is_conflict, is_gone},
-    plan::{Event, Write},
+use super::plan::{Event, Write};
+use crate::source::{
+    cluster::answers::{is_conflict, is_gone},
+    metallb::types::IpAddressPool,
 };
-use crate::source::metallb::types::IpAddressPool;
 
 /// Who writes, as events name it.
 const REPORTER: &str = "naru-controller";

@@ -34,6 +34,17 @@ fn c_services_get_addresses_of_a_pool_until_there_are_none() {
     );
     assert_eq!(pool, "nginx-ip-range");
 
+    // One node announces it, and says so.
+    let statuses = || {
+        let of = "servicel2statuses -n naru-system -l metallb.io/service-name=nginx-1";
+        field(&kube, of, ".items[*].status.node")
+    };
+    wait("a node says so", || statuses().starts_with("nuc0"));
+    let node = statuses();
+    assert!(!node.contains(' '), "{node}");
+    let of = "get events --field-selector involvedObject.name=nginx-1,reason=nodeAssigned";
+    assert!(kube.kubectl(of).unwrap().contains(&node));
+
     // All six of a Deployment that is scaled up answer, and none of those that ask is let down.
     let url = "http://192.168.56.11/";
     wait_answering(&kube, url, 3);
@@ -126,6 +137,11 @@ fn a_five_replicas_round_robin() {
         now.len() == 5 && now.iter().all(|(_, at)| at != node)
     });
     wait_answering(&kube, &url, 5);
+    wait("what the dead node announced others say", || {
+        let of = "servicel2statuses -n naru-system";
+        let said = field(&kube, of, ".items[*].status.node");
+        !said.is_empty() && !said.contains(node)
+    });
     let requests = load(&kube, &url);
     assert!(!answering(&kube, &url, 100).contains(lost));
     none_failed(requests);

@@ -7,6 +7,7 @@
 //! all others go on (see [`kept`]). An API server that is away changes nothing: what it said last
 //! stays in force, and a note says so.
 
+pub(crate) mod answers;
 mod follow;
 mod kept;
 mod table;
@@ -48,6 +49,8 @@ pub struct Cluster {
     pub kubeconfig: Option<PathBuf>,
     /// See [`Terms::class`].
     pub class: Option<String>,
+    /// See [`Terms::beside_kube_proxy`].
+    pub beside_kube_proxy: bool,
 }
 
 /// What there is in a cluster, and what that comes to.
@@ -140,6 +143,7 @@ impl Cluster {
         let terms = Terms {
             class: self.class.clone(),
             pooled: true,
+            beside_kube_proxy: self.beside_kube_proxy,
         };
         let refused = |rejected| view(Err(rejected), None);
         let Some(client) = self.reach(&sender, refused).await else {

@@ -165,6 +165,10 @@ pub(super) fn read(
         wish.families = balancer::families(&declared, spec, wish);
     }
     found.families = families(declared, spec, &found);
+    if terms.beside_kube_proxy {
+        found.cluster.clear();
+        (found.node_ports, found.wants_node_ports) = (false, false);
+    }
     let on_node = found.wants_node_ports || found.node_ports && writes_node_ports(spec);
     let named = [&found.load_balancer, &found.external, &found.cluster];
     let reachable = on_node || found.pooled || named.iter().any(|addresses| !addresses.is_empty());

@@ -46,6 +46,8 @@ pub struct Terms {
     pub class: Option<String>,
     /// Whether addresses are from pools alone, also where there is no pool.
     pub pooled: bool,
+    /// Whether cluster IPs and node ports are left to kube-proxy.
+    pub beside_kube_proxy: bool,
 }
 
 /// An object and where it was read.

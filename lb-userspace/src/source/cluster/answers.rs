@@ -6,12 +6,12 @@ const CONFLICT: u16 = 409;
 const NOT_FOUND: u16 = 404;
 
 /// Whether an object was changed by somebody else since it was read.
-pub(super) fn is_conflict(error: &kube::Error) -> bool {
+pub(crate) fn is_conflict(error: &kube::Error) -> bool {
     has_code(error, CONFLICT)
 }
 
 /// Whether an object is not there any more.
-pub(super) fn is_gone(error: &kube::Error) -> bool {
+pub(crate) fn is_gone(error: &kube::Error) -> bool {
     has_code(error, NOT_FOUND)
 }
 
