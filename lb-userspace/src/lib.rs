@@ -17,5 +17,6 @@ pub mod health;
 pub mod herald;
 pub mod ipam;
 pub mod membership;
+pub mod metrics;
 pub mod net;
 pub mod source;

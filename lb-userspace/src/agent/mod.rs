@@ -20,7 +20,7 @@ mod state;
 mod stranded;
 mod warnings;
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::Context;
 use ipnet::IpNet;
@@ -34,10 +34,11 @@ pub use self::{cluster::Gossip, interfaces::Interfaces, memory::DEFAULT_STATE_DI
 use self::{memory::Memory, state::State};
 use crate::{
     announce::Announcer,
-    control::server::RunDir,
+    control::server::{MAX_CLIENTS, RunDir},
     datapath::{self, AttachMode, Datapath, Sweeper, Swept, Unrecorded},
     health::Checker,
     membership::Membership,
+    metrics::{self, AgentPage},
     net::{Network, SnatChoice},
     source::{Outcome, Source},
 };
@@ -78,6 +79,8 @@ pub struct Options {
     /// back takes none for so long unless nobody else can; none: the elected node takes its
     /// addresses back at once.
     pub hold_down: Option<Duration>,
+    /// Where metrics are served; none: nowhere.
+    pub metrics: Option<SocketAddr>,
     /// What flows to backends elsewhere come from.
     pub snat: SnatChoice,
     /// The kernel side.
@@ -125,7 +128,14 @@ pub async fn run(mut options: Options) -> anyhow::Result<()> {
 
     let first = source.recv().await.context("the source ended")?;
     state.start(first).await?;
-    let mut calls = run_dir.serve()?;
+    let (caller, mut calls) = mpsc::channel(MAX_CLIENTS);
+    run_dir.serve(caller.clone())?;
+    if let Some(address) = state.options.metrics {
+        let pools = !matches!(state.options.source, Source::Cluster(_));
+        let page = move || AgentPage::ask(caller.clone(), pools);
+        let served = metrics::serve(address, page).await;
+        served.with_context(|| format!("--metrics {address}"))?;
+    }
     let (found, mut unrecorded) = mpsc::channel(1);
     tokio::spawn(sweep(state.datapath.sweeper()?, found));
     // Last: others count on whoever has joined.

@@ -100,6 +100,9 @@ pub(super) struct Args {
     /// addresses of the host]
     #[arg(long, value_name = "CIDR")]
     node_port_addresses: Vec<IpNet>,
+    /// Serve metrics for Prometheus at http://IP:PORT/metrics; whoever reaches that may read them
+    #[arg(long, value_name = "IP:PORT")]
+    metrics: Option<SocketAddr>,
     /// Do not answer ARP and NDP for the virtual IPs: they are routed here, or the host has them
     #[arg(long)]
     no_announce: bool,
@@ -211,6 +214,7 @@ impl Args {
             run_dir: dirs.run_dir().to_owned(),
             node_port_addresses: self.node_port_addresses,
             announce: !self.no_announce,
+            metrics: self.metrics,
             gossip: self.gossip_key.map(|key| Gossip {
                 key,
                 address: self.gossip_address.map(|it| it.ip()),

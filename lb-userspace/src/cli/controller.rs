@@ -1,6 +1,6 @@
 //! `naru controller`: from flags to the controller's options.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 
@@ -28,6 +28,9 @@ pub(super) struct Args {
     /// and of naru.dev/naru]
     #[arg(long, value_name = "CLASS")]
     load_balancer_class: Option<String>,
+    /// Serve metrics for Prometheus at http://IP:PORT/metrics; whoever reaches that may read them
+    #[arg(long, value_name = "IP:PORT")]
+    metrics: Option<SocketAddr>,
     /// The namespace of the Lease that tells which one works [default: its own]
     #[arg(long, value_name = "NAME")]
     lease_namespace: Option<String>,
@@ -53,6 +56,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
             beside_kube_proxy: false,
         },
         namespace: args.lease_namespace,
+        metrics: args.metrics,
         identity,
     };
     tokio::runtime::Builder::new_current_thread()

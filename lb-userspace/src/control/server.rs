@@ -20,7 +20,7 @@ use tokio::{
 use super::{MAX_REQUEST, Reply, Request, SOCKET};
 
 /// Clients served at a time; further ones wait.
-const MAX_CLIENTS: usize = 16;
+pub const MAX_CLIENTS: usize = 16;
 /// How long a client may take to state its request.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -93,8 +93,8 @@ impl RunDir {
         })
     }
 
-    /// Opens the socket and serves it until the receiver is dropped.
-    pub fn serve(&self) -> Result<mpsc::Receiver<Call>, ControlError> {
+    /// Opens the socket and serves it until the receiver of `calls` is dropped.
+    pub fn serve(&self, calls: mpsc::Sender<Call>) -> Result<(), ControlError> {
         let path = self.path.join(SOCKET);
         let failed = |source| ControlError::File {
             path: path.clone(),
@@ -107,9 +107,8 @@ impl RunDir {
         }
         let listener = UnixListener::bind(&path).map_err(failed)?;
         fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(failed)?;
-        let (calls, receiver) = mpsc::channel(MAX_CLIENTS);
         tokio::spawn(accept(listener, calls));
-        Ok(receiver)
+        Ok(())
     }
 }
 

@@ -11,13 +11,13 @@ mod lease;
 mod plan;
 mod write;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use anyhow::Context;
 use kube::runtime::{utils::Backoff, watcher::DefaultBackoff};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::sleep,
 };
 
@@ -28,6 +28,7 @@ use self::{
 use crate::{
     desired::BalancerName,
     ipam::{self, Authority, Ledger, Refusal},
+    metrics::{self, ControllerPage},
     source::{
         Outcome,
         cluster::{Cluster, Scene},
@@ -46,6 +47,8 @@ pub struct Options {
     pub cluster: Cluster,
     /// Where the Lease is; none: the namespace of its service account, or of its kubeconfig.
     pub namespace: Option<String>,
+    /// Where metrics are served; none: nowhere.
+    pub metrics: Option<SocketAddr>,
     /// What this controller is called; no two may have the same name.
     pub identity: String,
 }
@@ -65,15 +68,22 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         identity: options.identity.clone(),
     };
     let writer = Writer::new(client.clone(), options.identity);
+    let (page, seen) = watch::channel(ControllerPage::default());
+    if let Some(address) = options.metrics {
+        let page = move || std::future::ready(Some(seen.borrow().clone()));
+        let served = metrics::serve(address, page).await;
+        served.with_context(|| format!("--metrics {address}"))?;
+    }
     let candidate = Candidate::stand(client, seat);
     let work = async {
         loop {
             candidate.elected().await;
             tracing::info!("giving out addresses");
             tokio::select! {
-                ended = lead(&options.cluster, &writer, &candidate) => return ended,
+                ended = lead(&options.cluster, &writer, &candidate, &page) => return ended,
                 () = candidate.deposed() => tracing::warn!("another controller may take over"),
             }
+            page.send_replace(ControllerPage::default());
         }
     };
     let ended = tokio::select! {
@@ -86,7 +96,12 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 }
 
 /// Works for as long as this is the one that may.
-async fn lead(cluster: &Cluster, writer: &Writer, candidate: &Candidate) -> anyhow::Result<()> {
+async fn lead(
+    cluster: &Cluster,
+    writer: &Writer,
+    candidate: &Candidate,
+    page: &watch::Sender<ControllerPage>,
+) -> anyhow::Result<()> {
     let (sender, mut scenes) = mpsc::channel(1);
     let followed = cluster.clone().scenes(sender);
     let mut office = Office::default();
@@ -97,6 +112,7 @@ async fn lead(cluster: &Cluster, writer: &Writer, candidate: &Candidate) -> anyh
             // One that was held up may hold the lease no more.
             candidate.elected().await;
             let failed = office.work(now, writer).await;
+            page.send_replace(office.page.clone());
             let pause = match failed {
                 true => backoff.next().unwrap_or(LONGEST),
                 false => {
@@ -125,12 +141,19 @@ struct Office {
     /// What was said of the source last.
     told: Vec<String>,
     failures: Vec<String>,
+    page: ControllerPage,
 }
 
 impl Office {
     /// Gives, takes back and writes down; says whether something is to be tried again.
     async fn work(&mut self, scene: &Scene, writer: &Writer) -> bool {
         self.tell(&scene.outcome);
+        self.page.leads = true;
+        // Nothing that was valid is in force before the first time.
+        self.page.config = match scene.outcome.is_ok() {
+            true => Some(true),
+            false => self.page.config.map(|_| false),
+        };
         let Ok(loaded) = &scene.outcome else {
             return false;
         };
@@ -141,6 +164,8 @@ impl Office {
         self.ledger = assignment.ledger.clone();
         let services = || scene.services.iter().map(|it| &it.object);
         let refused = plan::refused(&assignment);
+        self.page.pools = ipam::usage(&assignment);
+        self.page.without_address = refused.len();
         let events = plan::refusals(services(), &refused, &self.refused);
         for event in &events {
             tracing::warn!("{}", event.note);

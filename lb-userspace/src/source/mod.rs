@@ -172,7 +172,7 @@ fn message(f: &mut fmt::Formatter<'_>, origin: &Origin, object: &str, what: &str
 }
 
 /// Collects what a pass over a source finds.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Findings {
     pub(crate) problems: Vec<Problem>,
     pub(crate) notes: Vec<Note>,

@@ -10,13 +10,32 @@ use crate::scene::{
     none_failed, pods, start, wait, wait_answering,
 };
 
+/// The pool as it was written for MetalLB up to 0.12.
+const CONFIG_MAP: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: metallb-system}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: config, namespace: metallb-system}
+data:
+  config: |
+    address-pools:
+    - name: nginx-ip-range
+      protocol: layer2
+      addresses:
+      - 192.168.56.11-192.168.56.13
+";
+
 #[test]
 fn c_services_get_addresses_of_a_pool_until_there_are_none() {
     let options = KubeOptions {
         controllers: 2,
         ..KubeOptions::new(naru(), control_plane())
     };
-    let kube = start(options);
+    let kube = Kube::start(options).unwrap();
+    kube.apply(CONFIG_MAP).unwrap();
     for (app, ip) in [("nginx-1", "192.168.56.11"), ("nginx-2", "192.168.56.12")] {
         let create = "--image=nginx --replicas=3 --port=80";
         assert_eq!(expose(&kube, app, create, "--port=80"), ip);
@@ -70,11 +89,6 @@ fn c_services_get_addresses_of_a_pool_until_there_are_none() {
     }
     assert_eq!(external_ip(&kube, "nginx-3"), "192.168.56.13");
     assert_eq!(external_ip(&kube, "nginx-4"), "");
-    let pool = "ipaddresspool nginx-ip-range -n naru-system";
-    wait("the pool says that it is used up", || {
-        field(&kube, pool, ".status.assignedIPv4") == "3"
-            && field(&kube, pool, ".status.availableIPv4") == "0"
-    });
 
     // The controller that works dies; another one takes over, and moves nothing.
     let holder = || {
@@ -240,10 +254,18 @@ fn f_rolling_updates_behind_a_cluster_ip() {
 /// What each pod served is counted as the tutorial counts it, by its log.
 #[test]
 fn d_and_g_every_pod_gets_its_share() {
-    let kube = class_room();
+    let kube = start(KubeOptions {
+        args: vec!["--metrics".to_owned(), METRICS.to_owned()],
+        ..KubeOptions::new(naru(), control_plane())
+    });
     let create = "--image=nginx --replicas=3 --port=80";
     let ip = expose(&kube, "myapp", create, "--port=8080 --target-port=80");
     wait_answering(&kube, &format!("http://{ip}:8080/"), 3);
+    let pool = "ipaddresspool nginx-ip-range -n naru-system";
+    wait("the pool says how full it is", || {
+        field(&kube, pool, ".status.assignedIPv4") == "1"
+            && field(&kube, pool, ".status.availableIPv4") == "2"
+    });
     let client = kube.lab().node("client");
     let url = format!("http://{ip}:8080/");
     let before = served(&kube, "myapp");
@@ -262,7 +284,28 @@ fn d_and_g_every_pod_gets_its_share() {
         shares.iter().all(|it| (900..=1100).contains(it)),
         "{shares:?}"
     );
+    // The same by metrics, of the node that the clients come to.
+    let announcing = r#"metallb_speaker_announced{service="default/myapp""#;
+    let pages = ["nuc01", "nuc02", "nuc03"].map(|node| {
+        let curl = format!("curl -sS --max-time 5 http://{METRICS}/metrics");
+        kube.shell(node, &curl).unwrap()
+    });
+    let mut pages = pages.iter().filter(|it| it.contains(announcing));
+    let page = pages.next().unwrap();
+    assert_eq!(pages.next(), None, "one node announces");
+    for pod in after.keys() {
+        let flows = format!(r#"pod="{pod}""#);
+        let mut lines = page
+            .lines()
+            .filter(|it| it.starts_with("naru_backend_flows_total"));
+        let line = lines.find(|it| it.contains(&flows)).unwrap();
+        let count: f64 = line.rsplit(' ').next().unwrap().parse().unwrap();
+        assert!(count >= 900.0, "{line}");
+    }
 }
+
+/// Where agents serve metrics, on each node.
+const METRICS: &str = "127.0.0.1:7946";
 
 /// Lines by pod of `kubectl logs --prefix`.
 fn served(kube: &Kube, app: &str) -> BTreeMap<String, u64> {

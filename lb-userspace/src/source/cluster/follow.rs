@@ -8,7 +8,7 @@ use futures_util::{
 };
 use k8s_openapi::{
     api::{
-        core::v1::{Namespace, Node, Service},
+        core::v1::{ConfigMap, Namespace, Node, Service},
         discovery::v1::EndpointSlice,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -30,7 +30,11 @@ use super::{
 use crate::source::{
     Origin,
     kubernetes::{Slice, Sourced},
-    metallb::types::{IpAddressPool, L2Advertisement},
+    metallb::{
+        self,
+        legacy::{self, Legacy},
+        types::{IpAddressPool, L2Advertisement},
+    },
 };
 
 /// What a watch told; says whether anything is another now.
@@ -70,6 +74,16 @@ pub(super) fn all(client: &Client) -> impl Stream<Item = Change> + Unpin + use<>
             every(),
             |it| &mut it.advertisements,
             |it: L2Advertisement| it,
+        ),
+        kind(
+            client,
+            every().fields(&format!(
+                "metadata.namespace={},metadata.name={}",
+                metallb::NAMESPACE,
+                legacy::CONFIG_MAP
+            )),
+            |it| &mut it.legacy,
+            |it: ConfigMap| Legacy::from(it),
         ),
     ])
 }

@@ -11,7 +11,10 @@ use super::{
 use crate::source::{
     Note, Origin,
     kubernetes::{Known, Objects, Slice, Terms},
-    metallb::types::{IpAddressPool, L2Advertisement},
+    metallb::{
+        legacy::Legacy,
+        types::{IpAddressPool, L2Advertisement},
+    },
 };
 
 /// The objects of all kinds.
@@ -23,6 +26,7 @@ pub(super) struct Kept {
     pub(super) namespaces: Table<Namespace>,
     pub(super) pools: Table<IpAddressPool>,
     pub(super) advertisements: Table<L2Advertisement>,
+    pub(super) legacy: Table<Legacy>,
     terms: Terms,
 }
 
@@ -36,6 +40,7 @@ impl Kept {
             namespaces: Table::new("Namespace"),
             pools: Table::optional("IPAddressPool"),
             advertisements: Table::optional("L2Advertisement"),
+            legacy: Table::new("ConfigMap"),
             terms,
         }
     }
@@ -176,6 +181,7 @@ macro_rules! each {
             namespaces,
             pools,
             advertisements,
+            legacy,
             terms: _,
         } = $kept;
         {
@@ -202,6 +208,10 @@ macro_rules! each {
             let $table = advertisements;
             $work;
         }
+        {
+            let $table = legacy;
+            $work;
+        }
     }};
 }
 
@@ -222,6 +232,7 @@ impl Kept {
             namespaces: self.namespaces.counting(refused),
             pools: self.pools.counting(refused),
             advertisements: self.advertisements.counting(refused),
+            legacy: self.legacy.counting(refused),
         }
     }
 

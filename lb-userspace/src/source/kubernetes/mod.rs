@@ -30,6 +30,7 @@ use super::{
     Findings, Origin, Outcome,
     metallb::{
         self,
+        legacy::Legacy,
         types::{IpAddressPool, L2Advertisement},
     },
 };
@@ -78,6 +79,8 @@ pub struct Objects {
     pub pools: Vec<Arc<Sourced<IpAddressPool>>>,
     /// `metallb.io/v1beta1` L2Advertisement.
     pub advertisements: Vec<Arc<Sourced<L2Advertisement>>>,
+    /// The ConfigMap that those two replaced.
+    pub legacy: Vec<Arc<Sourced<Legacy>>>,
 }
 
 /// Namespace and name.
@@ -123,12 +126,21 @@ pub fn translate<'a>(
     let endpoints = index("Endpoints", endpoints, key, &mut findings);
     let endpoints = endpoints::Index::new(slices, endpoints, &services, &mut findings);
 
-    let lan = metallb::read(
-        objects.clone().flat_map(|it| &it.pools).map(|it| &**it),
+    let legacy = || {
         objects
             .clone()
-            .flat_map(|it| &it.advertisements)
-            .map(|it| &**it),
+            .flat_map(|it| &it.legacy)
+            .map(|it| &it.object)
+    };
+    for it in legacy() {
+        findings.add(it.findings());
+    }
+    let pools = objects.clone().flat_map(|it| &it.pools).map(|it| &**it);
+    let advertisements = objects.clone().flat_map(|it| &it.advertisements);
+    let advertisements = advertisements.map(|it| &**it);
+    let lan = metallb::read(
+        pools.chain(legacy().flat_map(Legacy::pools)),
+        advertisements.chain(legacy().flat_map(Legacy::advertisements)),
         objects
             .clone()
             .flat_map(|it| &it.namespaces)

@@ -11,15 +11,11 @@ use crate::source::{
     Findings, Origin,
     kubernetes::{Objects, Sourced},
     metallb::{
-        self, bgp,
-        convert::{self, Resources},
-        legacy::{self, Written},
+        self, NO_BGP, bgp,
+        legacy::{self, Legacy, Written},
     },
     yaml::{self, YamlError},
 };
-
-/// What becomes of the kinds that are about BGP.
-const NO_BGP: &str = "not used: Naru speaks no BGP";
 
 /// A document as it stands in its file.
 #[derive(Debug, PartialEq, Eq)]
@@ -230,20 +226,11 @@ impl Object<'_> {
         let Some(written) = Written::in_config_map(self.file, name, text, findings) else {
             return;
         };
-        let Resources {
-            peers,
-            pools,
-            bgp_advertisements: _,
-            l2_advertisements,
-            bfd_profiles: _,
-            communities: _,
-        } = convert::convert(&written, metallb::NAMESPACE, findings);
-        for peer in peers {
-            findings.note(&peer.origin, name, format!("peers: {NO_BGP}"));
-        }
-        objects.pools.extend(pools.into_iter().map(Arc::new));
-        let advertisements = l2_advertisements.into_iter().map(Arc::new);
-        objects.advertisements.extend(advertisements);
+        let legacy = Sourced {
+            origin: Origin::line(self.file, self.line),
+            object: Legacy::of(&written),
+        };
+        objects.legacy.push(Arc::new(legacy));
     }
 
     /// Reads the object as what it says that it is.

@@ -2,11 +2,18 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use k8s_openapi::api::core::v1::ConfigMap;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
+use super::{
+    NAMESPACE, NO_BGP,
+    convert::{self, Resources},
+    types::{IpAddressPool, L2Advertisement},
+};
 use crate::source::{
     Findings, Origin,
+    kubernetes::Sourced,
     yaml::{self, YamlError},
 };
 
@@ -110,6 +117,77 @@ pub(super) struct BfdProfile {
     pub(super) minimum_ttl: Option<u32>,
 }
 
+/// A ConfigMap of a cluster, as the objects that it stands for.
+#[derive(Clone, Debug, Default)]
+pub struct Legacy {
+    pools: Vec<Sourced<IpAddressPool>>,
+    advertisements: Vec<Sourced<L2Advertisement>>,
+    findings: Findings,
+}
+
+impl Legacy {
+    /// What a configuration stands for.
+    pub(crate) fn of(written: &Written) -> Self {
+        let mut findings = Findings::default();
+        let Resources {
+            peers,
+            pools,
+            bgp_advertisements: _,
+            l2_advertisements: advertisements,
+            bfd_profiles: _,
+            communities: _,
+        } = convert::convert(written, NAMESPACE, &mut findings);
+        for peer in peers {
+            findings.note(&peer.origin, &written.object, format!("peers: {NO_BGP}"));
+        }
+        Self {
+            pools,
+            advertisements,
+            findings,
+        }
+    }
+
+    /// The pools.
+    pub(crate) fn pools(&self) -> &[Sourced<IpAddressPool>] {
+        &self.pools
+    }
+
+    /// The advertisements.
+    pub(crate) fn advertisements(&self) -> &[Sourced<L2Advertisement>] {
+        &self.advertisements
+    }
+
+    /// What is wrong with it, and what is to be said of it.
+    pub(crate) fn findings(&self) -> &Findings {
+        &self.findings
+    }
+}
+
+impl From<ConfigMap> for Legacy {
+    fn from(object: ConfigMap) -> Self {
+        let name = format!("ConfigMap {NAMESPACE}/{CONFIG_MAP}");
+        let text = object.data.unwrap_or_default().remove(KEY);
+        let Some(text) = text.filter(|it| !it.trim().is_empty()) else {
+            let what = format!("data.{KEY} is missing or empty");
+            let remedy = format!("write MetalLB's configuration there, below `{KEY}: |`");
+            let mut findings = Findings::default();
+            findings.problem(&Origin::Cluster, &name, what, remedy);
+            return Self {
+                findings,
+                ..Self::default()
+            };
+        };
+        let written = Written {
+            text,
+            object: name,
+            file: Arc::from(format!("data.{KEY}")),
+            line: 1,
+            line_by_line: true,
+        };
+        Self::of(&written)
+    }
+}
+
 /// A configuration's text and where it stands.
 #[derive(Clone, Debug)]
 pub(crate) struct Written {
@@ -133,11 +211,11 @@ impl Written {
         findings: &mut Findings,
     ) -> Option<Self> {
         #[derive(Deserialize)]
-        struct ConfigMap {
+        struct Document {
             #[serde(default)]
             data: BTreeMap<String, Spanned<String>>,
         }
-        let found = match yaml::parse::<ConfigMap>(document, line) {
+        let found = match yaml::parse::<Document>(document, line) {
             Ok(mut it) => it.data.remove(KEY),
             Err(YamlError { line: at, what }) => {
                 let origin = Origin::line(file, at.unwrap_or(line));

@@ -26,6 +26,8 @@ use crate::desired::{Advertisement, Labels, Pool};
 
 /// Where MetalLB's objects are unless they say otherwise.
 pub const NAMESPACE: &str = "metallb-system";
+/// What becomes of the kinds that are about BGP.
+pub(super) const NO_BGP: &str = "not used: Naru speaks no BGP";
 /// Every namespace has its name as a label, whether or not its object is written so.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
