@@ -7,7 +7,7 @@ use std::{
     net::Ipv4Addr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -22,6 +22,8 @@ use crate::{
 const START: Duration = Duration::from_secs(120);
 /// The port of the API server.
 const PORT: u16 = 6443;
+/// By which tokens of service accounts are signed.
+const KEY: &str = "service-accounts.key";
 /// Whence Services have their cluster IPs.
 const SERVICES: &str = "10.96.0.0/16";
 /// Of the one who may do everything, of the agents, and of the controllers.
@@ -43,7 +45,9 @@ pub struct ControlPlane {
     address: Ipv4Addr,
     dir: PathBuf,
     server: Mutex<Option<Process>>,
-    _others: Vec<Process>,
+    /// The controllers and the scheduler.
+    followers: Mutex<Vec<Process>>,
+    _etcd: Process,
 }
 
 impl ControlPlane {
@@ -54,41 +58,22 @@ impl ControlPlane {
     /// Where a part of it does not start, with the end of what it said.
     pub fn start(program: &Path, namespace: NetNs, address: Ipv4Addr, dir: &Path) -> Result<Self> {
         fs::create_dir_all(dir).map_err(Error::io(dir.display().to_string()))?;
-        let mut plane = Self {
+        write_identities(dir, address)?;
+        let path = |name: &str| dir.join(name).display().to_string();
+        let name = program.display().to_string();
+        namespace.run(&name, &["keys", &path(KEY)])?;
+        let etcd = ["etcd", "--data-dir", &path("etcd")];
+        let etcd = namespace.start(&name, &etcd, &dir.join("etcd.log"))?;
+        let plane = Self {
             program: program.to_owned(),
             namespace,
             address,
             dir: dir.to_owned(),
-            server: Mutex::new(None),
-            _others: Vec::new(),
+            server: Mutex::default(),
+            followers: Mutex::default(),
+            _etcd: etcd,
         };
-        plane.write_identities()?;
-        let key = plane.path("service-accounts.key");
-        plane.namespace.run(&plane.program(), &["keys", &key])?;
-        let data = plane.path("etcd");
-        let etcd = plane.part("etcd", &["--data-dir", &data])?;
-        plane._others.push(etcd);
         plane.start_server()?;
-        let config = plane.kubeconfig("admin").display().to_string();
-        let controllers = plane.part(
-            "kube-controller-manager",
-            &[
-                "--kubeconfig",
-                &config,
-                "--leader-elect=false",
-                "--service-account-private-key-file",
-                &key,
-                "--root-ca-file",
-                &plane.path("apiserver.crt"),
-                "--node-monitor-period=1s",
-                "--node-monitor-grace-period",
-                SILENT,
-            ],
-        )?;
-        plane._others.push(controllers);
-        let scheduler = ["--kubeconfig", &config, "--leader-elect=false"];
-        let scheduler = plane.part("kube-scheduler", &scheduler)?;
-        plane._others.push(scheduler);
         Ok(plane)
     }
 
@@ -113,15 +98,39 @@ impl ControlPlane {
         self.namespace.feed(&self.program(), &args, yaml)
     }
 
-    /// Ends the API server at once; whoever asks is refused by the machine.
+    /// Ends the API server at once; whoever asks is refused by the machine. The controllers and
+    /// the scheduler end with it, as they do where they have lost their leases.
     pub fn stop_server(&self) {
+        self.followers().clear();
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Starts it again; returns when it answers.
+    /// Starts it again, and them; returns when it answers.
     pub fn start_server(&self) -> Result<()> {
+        self.serve()?;
+        let config = self.kubeconfig("admin").display().to_string();
+        let scheduler = ["--kubeconfig", &config, "--leader-elect=false"];
+        let mut controllers = scheduler.to_vec();
+        let (key, authority) = (self.path(KEY), self.path("apiserver.crt"));
+        controllers.extend([
+            "--service-account-private-key-file",
+            &key,
+            "--root-ca-file",
+            &authority,
+            "--node-monitor-period=1s",
+            "--node-monitor-grace-period",
+            SILENT,
+        ]);
+        *self.followers() = vec![
+            self.part("kube-controller-manager", &controllers)?,
+            self.part("kube-scheduler", &scheduler)?,
+        ];
+        Ok(())
+    }
+
+    fn serve(&self) -> Result<()> {
         let address = self.address.to_string();
-        let (key, dir) = (self.path("service-accounts.key"), self.path(""));
+        let (key, dir) = (self.path(KEY), self.path(""));
         let process = self.part(
             "kube-apiserver",
             &[
@@ -167,6 +176,12 @@ impl ControlPlane {
         }
     }
 
+    fn followers(&self) -> MutexGuard<'_, Vec<Process>> {
+        self.followers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn is_serving(&self) -> bool {
         let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
         server.as_mut().is_some_and(Process::is_running)
@@ -183,34 +198,6 @@ impl ControlPlane {
         let before = ["kubectl".to_owned(), "--kubeconfig".to_owned(), config];
         let args = args.iter().map(|&arg| arg.to_owned());
         before.into_iter().chain(args).collect()
-    }
-
-    /// Who may ask, and how.
-    fn write_identities(&self) -> Result<()> {
-        let mut tokens = String::new();
-        for (user, token, group) in USERS {
-            // Writing to a string cannot fail.
-            let _ = writeln!(tokens, "{token},{user},{user},{group}");
-            let config = format!(
-                "apiVersion: v1\n\
-                 kind: Config\n\
-                 clusters: [{{name: lab, cluster: {{server: 'https://{address}:{PORT}', \
-                 certificate-authority: {authority}}}}}]\n\
-                 users: [{{name: {user}, user: {{token: {token}}}}}]\n\
-                 contexts: [{{name: lab, context: {{cluster: lab, user: {user}, namespace: \
-                 {namespace}}}}}]\n\
-                 current-context: lab\n",
-                address = self.address,
-                namespace = if user == "admin" {
-                    "default"
-                } else {
-                    "naru-system"
-                },
-                authority = self.path("apiserver.crt"),
-            );
-            private(&self.kubeconfig(user), &config)?;
-        }
-        private(Path::new(&self.path("tokens.csv")), &tokens)
     }
 
     fn program(&self) -> String {
@@ -231,6 +218,34 @@ impl ControlPlane {
             reason: reason.to_owned(),
         }
     }
+}
+
+/// Who may ask, and how.
+fn write_identities(dir: &Path, address: Ipv4Addr) -> Result<()> {
+    let authority = dir.join("apiserver.crt");
+    let mut tokens = String::new();
+    for (user, token, group) in USERS {
+        // Writing to a string cannot fail.
+        let _ = writeln!(tokens, "{token},{user},{user},{group}");
+        let config = format!(
+            "apiVersion: v1\n\
+             kind: Config\n\
+             clusters: [{{name: lab, cluster: {{server: 'https://{address}:{PORT}', \
+             certificate-authority: {authority}}}}}]\n\
+             users: [{{name: {user}, user: {{token: {token}}}}}]\n\
+             contexts: [{{name: lab, context: {{cluster: lab, user: {user}, namespace: \
+             {namespace}}}}}]\n\
+             current-context: lab\n",
+            authority = authority.display(),
+            namespace = if user == "admin" {
+                "default"
+            } else {
+                "naru-system"
+            },
+        );
+        private(&dir.join(format!("{user}.kubeconfig")), &config)?;
+    }
+    private(&dir.join("tokens.csv"), &tokens)
 }
 
 /// Writes a file that its owner alone may read.
