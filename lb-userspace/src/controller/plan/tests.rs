@@ -121,6 +121,7 @@ fn an_address_is_written_once_with_its_pool_for_the_version_that_was_read() {
 #[test]
 fn what_a_service_says_stays_with_it_whatever_its_name() {
     let late = service("zz", |it| {
+        it["spec"]["clusterIP"] = json!("10.96.0.11");
         it["status"]["loadBalancer"]["ingress"] = json!([{ "ip": "192.0.2.8", "ipMode": "VIP" }]);
         it["metadata"]["annotations"] = json!({ FROM_POOL: "pool" });
     });

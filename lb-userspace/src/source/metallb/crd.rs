@@ -122,3 +122,15 @@ fn schema<T: JsonSchema>() -> serde_json::Value {
         .into_generator();
     generator.root_schema_for::<T>().to_value()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_users_apply_is_what_the_types_say() {
+        let committed = include_str!("../../../../deploy/crds.yaml");
+        let current = committed == yaml().unwrap();
+        assert!(current, "it is not: `naru crds > deploy/crds.yaml`");
+    }
+}

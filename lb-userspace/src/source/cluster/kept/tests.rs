@@ -155,7 +155,8 @@ fn it_is_complete_once_each_kind_was_listed_or_is_not_there() {
     let problems = kept.unreachable().problems;
     assert_eq!(problems.len(), 1);
     // Not of MetalLB's kinds.
-    let what = "Service, EndpointSlice, Node, Namespace objects cannot be listed: 404 it says 404";
+    let what = "Service, EndpointSlice, Node, Namespace, ConfigMap objects cannot be listed: 404 it \
+                says 404";
     assert_eq!(problems[0].what, what);
     each!(&mut kept, table => { table.take(Ok(Event::InitDone)); });
     assert!(kept.is_complete());
