@@ -36,6 +36,9 @@ const WRITER: &str = "naru-agent";
 const NODE: &str = "metallb.io/node";
 const SERVICE: &str = "metallb.io/service-name";
 const NAMESPACE: &str = "metallb.io/service-namespace";
+/// How often what stands there is compared with what should: another node that was slow to hear of
+/// a change may have taken it away.
+const REFRESH: Duration = Duration::from_secs(60);
 /// The longest pause before what has failed is tried again.
 const LONGEST: Duration = Duration::from_secs(30);
 
@@ -45,12 +48,12 @@ pub type Announced = BTreeMap<BalancerName, BTreeSet<String>>;
 
 /// Tells on, in a task of its own, until it is dropped.
 #[derive(Debug)]
-pub struct Herald(watch::Sender<Announced>);
+pub struct Herald(watch::Sender<Option<Announced>>);
 
 impl Herald {
     /// Begins for a node. Needs a running tokio runtime.
     pub fn start(cluster: Cluster, node: String) -> Self {
-        let (sender, wanted) = watch::channel(Announced::new());
+        let (sender, wanted) = watch::channel(None);
         tokio::spawn(run(cluster, node, wanted));
         Self(sender)
     }
@@ -58,19 +61,22 @@ impl Herald {
     /// What is announced from now on.
     pub fn tell(&self, announced: Announced) {
         self.0.send_if_modified(|it| {
-            let news = *it != announced;
-            *it = announced;
+            let news = it.as_ref() != Some(&announced);
+            *it = Some(announced);
             news
         });
     }
 }
 
-async fn run(cluster: Cluster, node: String, mut wanted: watch::Receiver<Announced>) {
+async fn run(cluster: Cluster, node: String, mut wanted: watch::Receiver<Option<Announced>>) {
     let mut backoff = DefaultBackoff::default();
     let mut voice: Option<Voice> = None;
     let mut failure = None;
+    if wanted.wait_for(Option::is_some).await.is_err() {
+        return;
+    }
     loop {
-        let announced = wanted.borrow_and_update().clone();
+        let announced = wanted.borrow_and_update().clone().unwrap_or_default();
         let told = match (&mut voice, cluster.client().await) {
             (Some(voice), _) => voice.tell(&announced).await.map_err(|it| it.to_string()),
             (none, Ok(client)) => {
@@ -82,7 +88,7 @@ async fn run(cluster: Cluster, node: String, mut wanted: watch::Receiver<Announc
         let pause = match &told {
             Ok(()) => {
                 backoff.reset();
-                Duration::MAX
+                REFRESH
             }
             Err(_) => backoff.next().unwrap_or(LONGEST),
         };
@@ -92,7 +98,11 @@ async fn run(cluster: Cluster, node: String, mut wanted: watch::Receiver<Announc
         }
         failure = now;
         tokio::select! {
-            () = sleep(pause) => {}
+            () = sleep(pause) => {
+                if let Some(voice) = &mut voice {
+                    voice.told = None;
+                }
+            }
             changed = wanted.changed() => if changed.is_err() {
                 return;
             }
@@ -105,8 +115,10 @@ struct Voice {
     client: Client,
     node: String,
     api: Api<ServiceL2Status>,
-    /// None before the first time: an earlier agent of this node may have told anything.
+    /// None where that is to be looked up: an earlier agent of this node may have told anything.
     told: Option<Announced>,
+    /// Of which an event has told.
+    known: BTreeSet<BalancerName>,
 }
 
 impl Voice {
@@ -116,6 +128,7 @@ impl Voice {
             client,
             node: node.to_owned(),
             told: None,
+            known: BTreeSet::new(),
         }
     }
 
@@ -129,6 +142,8 @@ impl Voice {
                 Err(error) => return Err(error),
             },
         };
+        self.known.extend(told.keys().cloned());
+        self.known.retain(|it| announced.contains_key(it));
         let (mut now, mut outcome) = (told.clone(), Ok(()));
         let gone = told.keys().filter(|it| !announced.contains_key(*it));
         for name in gone {
@@ -142,8 +157,14 @@ impl Voice {
             if before == Some(interfaces) {
                 continue;
             }
-            match self.announce(name, interfaces, before.is_none()).await {
-                Ok(()) => drop(now.insert(name.clone(), interfaces.clone())),
+            match self
+                .announce(name, interfaces, !self.known.contains(name))
+                .await
+            {
+                Ok(()) => {
+                    self.known.insert(name.clone());
+                    now.insert(name.clone(), interfaces.clone());
+                }
                 Err(error) => outcome = Err(error),
             }
         }

@@ -123,13 +123,15 @@ impl Attempts {
         loop {
             let began = Instant::now();
             match timeout(PATIENCE, self.attempt()).await {
-                Ok(Ok(true)) => {
+                Ok(Ok(Some(true))) => {
                     self.tell(format!("{} holds {}", self.seat.identity, self.label()));
                     held.send_replace(Some(began + DEADLINE));
                 }
-                Ok(Ok(false)) => {
+                Ok(Ok(Some(false))) => {
                     held.send_replace(None);
                 }
+                // What somebody wrote meanwhile is read the next time; it need be no holder.
+                Ok(Ok(None)) => {}
                 Ok(Err(error)) => self.tell(format!("{}: {error}", self.label())),
                 Err(_) => self.tell(format!("{}: the API server does not answer", self.label())),
             }
@@ -146,8 +148,8 @@ impl Attempts {
         }
     }
 
-    /// Takes it or renews it; says whether it is held.
-    async fn attempt(&mut self) -> kube::Result<bool> {
+    /// Takes it or renews it; says whether it is held, where nobody else wrote at the same time.
+    async fn attempt(&mut self) -> kube::Result<Option<bool>> {
         let Some(lease) = self.api.get_opt(&self.seat.name).await? else {
             let lease = self.lease(ObjectMeta::default(), None);
             return taken(self.api.create(&PostParams::default(), &lease).await);
@@ -167,7 +169,7 @@ impl Attempts {
                 .map_or(Duration::ZERO, |(_, at)| at.elapsed());
             if since <= silent {
                 self.tell(format!("{} is held by {holder}: waiting", self.label()));
-                return Ok(false);
+                return Ok(Some(false));
             }
         }
         let lease = self.lease(lease.metadata, Some(spec));
@@ -226,11 +228,11 @@ impl Attempts {
     }
 }
 
-/// Whether what was written is ours; somebody else's that came between is no error.
-fn taken<T>(written: kube::Result<T>) -> kube::Result<bool> {
+/// What was written is ours; none where somebody else's came between.
+fn taken<T>(written: kube::Result<T>) -> kube::Result<Option<bool>> {
     match written {
-        Ok(_) => Ok(true),
-        Err(error) if is_conflict(&error) => Ok(false),
+        Ok(_) => Ok(Some(true)),
+        Err(error) if is_conflict(&error) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -157,12 +157,14 @@ impl Office {
         let Ok(loaded) = &scene.outcome else {
             return false;
         };
-        let assignment = ipam::assign(&loaded.desired, &self.ledger, Authority::This);
+        let mut desired = loaded.desired.clone();
+        let services = || scene.services.iter().map(|it| &it.object);
+        desired.foreign = plan::foreign(services(), |it| desired.balancers.contains_key(it));
+        let assignment = ipam::assign(&desired, &self.ledger, Authority::This);
         for change in &assignment.changes {
             tracing::info!("{change}");
         }
         self.ledger = assignment.ledger.clone();
-        let services = || scene.services.iter().map(|it| &it.object);
         let refused = plan::refused(&assignment);
         self.page.pools = ipam::usage(&assignment);
         self.page.without_address = refused.len();
@@ -175,8 +177,11 @@ impl Office {
             .services(plan::services(services(), &assignment))
             .await;
         failures.extend(writer.pools(pools).await);
-        failures.extend(writer.tell(events).await);
-        self.refused = refused;
+        let untold = writer.tell(events).await;
+        if untold.is_empty() {
+            self.refused = refused;
+        }
+        failures.extend(untold);
         for failure in failures.iter().filter(|it| !self.failures.contains(it)) {
             tracing::warn!("{failure}; trying again");
         }

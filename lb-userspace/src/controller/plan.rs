@@ -45,6 +45,32 @@ pub(super) struct Event {
     pub(super) note: String,
 }
 
+/// The addresses of Services of type LoadBalancer that are none of `ours`, as they say.
+pub(super) fn foreign<'a>(
+    services: impl Iterator<Item = &'a Service>,
+    ours: impl Fn(&BalancerName) -> bool,
+) -> BTreeMap<IpAddr, BalancerName> {
+    let others = services.filter_map(|service| {
+        let name = name_of(&service.metadata);
+        let typed = service.spec.as_ref()?.type_.as_deref() == Some("LoadBalancer");
+        (typed && !ours(&name)).then_some((name, service))
+    });
+    let addresses = others.flat_map(|(name, service)| {
+        let ips = has(service)
+            .iter()
+            .filter_map(|it| it.ip.as_deref()?.parse().ok());
+        ips.map(move |ip| (ip, name.clone())).collect::<Vec<_>>()
+    });
+    addresses.collect()
+}
+
+/// The addresses that a Service says it has.
+fn has(service: &Service) -> &[LoadBalancerIngress] {
+    let status = service.status.as_ref();
+    let ingress = status.and_then(|it| it.load_balancer.as_ref()?.ingress.as_deref());
+    ingress.unwrap_or_default()
+}
+
 /// What the Services are to say.
 pub(super) fn services<'a>(
     services: impl Iterator<Item = &'a Service>,
@@ -69,21 +95,21 @@ pub(super) fn services<'a>(
 fn write(service: &Service, given: Option<(&BTreeSet<IpAddr>, &str)>) -> Option<Write> {
     let ingress = given.map_or_else(Vec::new, |(addresses, _)| ingress(service, addresses));
     let pool = given.map(|(_, pool)| pool);
-    let status = service.status.as_ref();
-    let before = status.and_then(|it| it.load_balancer.as_ref()?.ingress.as_deref());
-    let before = before.unwrap_or_default();
-    if before == ingress && annotation(service) == pool {
+    let before = has(service);
+    // What we did not give, somebody else may have given.
+    let theirs = given.is_none() && annotation(service).is_none();
+    if theirs || before == ingress && annotation(service) == pool {
         return None;
     }
-    let has = |at: &[LoadBalancerIngress]| -> BTreeSet<String> {
+    let ips = |at: &[LoadBalancerIngress]| -> BTreeSet<String> {
         at.iter().filter_map(|it| it.ip.clone()).collect()
     };
-    let (had, has) = (has(before), has(&ingress));
-    let event = (had != has && !has.is_empty()).then(|| Event {
+    let (had, gets) = (ips(before), ips(&ingress));
+    let event = (had != gets && !gets.is_empty()).then(|| Event {
         of: reference(service),
         reason: "IPAllocated",
         warning: false,
-        note: format!("Assigned IP {has:?}"),
+        note: format!("Assigned IP {gets:?}"),
     });
     let ingress = Some(ingress).filter(|it| !it.is_empty());
     let metadata = &service.metadata;

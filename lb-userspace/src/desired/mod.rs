@@ -36,6 +36,9 @@ pub struct Desired {
     /// Where addresses come from, by name. Without any, services have the addresses that
     /// they ask for.
     pub pools: BTreeMap<String, Pool>,
+    /// Addresses that Services have which are none of [`Self::balancers`], as those themselves say:
+    /// of another load balancer, or invalid at the moment. Nobody else is given one.
+    pub foreign: BTreeMap<IpAddr, BalancerName>,
     /// How those addresses are announced, by name. What is of no pool is announced by every
     /// node on every interface.
     pub advertisements: BTreeMap<String, Advertisement>,

@@ -32,14 +32,15 @@ impl<'a> Holdings<'a> {
         }
     }
 
-    /// The addresses that are somebody's without having been given: of nodes, and external
-    /// and cluster IPs.
+    /// The addresses that are somebody's without having been given: of nodes, external and cluster
+    /// IPs, and what others gave.
     pub(super) fn of_others(desired: &Desired) -> BTreeSet<IpAddr> {
         let nodes = desired.nodes.values().flat_map(|it| &it.addresses);
         let services = desired.services.values();
         let fixed = services.flat_map(|it| it.external.union(&it.cluster));
         let fixed = fixed.map(|it| it.addr.ip());
-        nodes.copied().chain(fixed).collect()
+        let foreign = desired.foreign.keys().copied();
+        nodes.copied().chain(fixed).chain(foreign).collect()
     }
 
     pub(super) fn take(&mut self, name: &'a BalancerName, addresses: &BTreeSet<IpAddr>) {
@@ -65,6 +66,13 @@ impl<'a> Holdings<'a> {
         balancer: &Balancer,
         ip: IpAddr,
     ) -> Option<Refusal> {
+        if let Some(by) = self.desired.foreign.get(&ip) {
+            return Some(Refusal::Taken {
+                ip,
+                by: by.clone(),
+                why: "that Service is of another load balancer, or not valid".to_owned(),
+            });
+        }
         let others = self.held.get(&ip).into_iter().flatten();
         let mut others = others.filter(|other| **other != name);
         others.find_map(|other| {

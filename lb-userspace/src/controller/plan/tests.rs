@@ -156,6 +156,33 @@ fn who_is_refused_has_nothing_and_is_told_why_once() {
 }
 
 #[test]
+fn what_others_gave_stays_theirs() {
+    // Of a class of theirs, and one of ours that somebody gave an address of no pool.
+    let others = service("aa", |it| {
+        it["spec"]["loadBalancerClass"] = json!("example.org/other");
+        it["status"]["loadBalancer"]["ingress"] = json!([{ "ip": "192.0.2.8" }]);
+    });
+    let invalid = service("bb", |it| {
+        it["spec"]["clusterIP"] = json!("10.96.0.12");
+        it["status"]["loadBalancer"]["ingress"] = json!([{ "ip": "198.51.100.7" }]);
+    });
+    let wants = service("cc", |it| {
+        it["spec"]["clusterIP"] = json!("10.96.0.11");
+    });
+    let all = [others, invalid, wants];
+    let mut desired = assignment(&all, &[pool("192.0.2.8-192.0.2.9")]).desired;
+    desired.balancers.retain(|name, _| name.0 != "default/bb");
+    desired.foreign = foreign(all.iter(), |it| desired.balancers.contains_key(it));
+    assert_eq!(desired.foreign.len(), 2);
+    let now = assign(&desired, &Ledger::default(), Authority::This);
+    let writes = services(all.iter(), &now);
+    assert_eq!(writes.len(), 1, "{writes:?}");
+    assert!(writes[0].name == "cc" && writes[0].patch.to_string().contains("192.0.2.9"));
+    // Without any pool nothing is taken from those that were given theirs by others.
+    assert_eq!(written(&all[1..], &[]), []);
+}
+
+#[test]
 fn a_service_of_another_class_is_left_as_it_is() {
     let others = service("web", |it| {
         it["spec"]["loadBalancerClass"] = json!("example.org/other");

@@ -12,7 +12,8 @@ use crate::source::{
     Note, Origin,
     kubernetes::{Known, Objects, Slice, Terms},
     metallb::{
-        legacy::Legacy,
+        self,
+        legacy::{self, Legacy},
         types::{IpAddressPool, L2Advertisement},
     },
 };
@@ -106,12 +107,12 @@ impl Kept {
                 continue;
             }
             let label = self.newcomer(problem);
-            let instead = match before.get(label) {
-                None if self.has_former(label) => Instead::Former,
+            let instead = match before.get(&label) {
+                None if self.has_former(&label) => Instead::Former,
                 None | Some(Instead::Former) => Instead::Nothing,
                 Some(Instead::Nothing) => continue,
             };
-            refused.insert(label.to_owned(), instead);
+            refused.insert(label.clone(), instead);
             let what = match label == problem.object {
                 true => problem.what.clone(),
                 false => format!("{}, says {}", problem.what, problem.object),
@@ -120,9 +121,9 @@ impl Kept {
                 Instead::Former => "what it was before stays in force until then",
                 Instead::Nothing => "it does not count until then",
             };
-            notes.entry(label.to_owned()).or_default().push(Note {
+            notes.entry(label.clone()).or_default().push(Note {
                 origin: problem.origin.clone(),
-                object: label.to_owned(),
+                object: label,
                 what: format!("{what}; {}; {until}", problem.remedy),
             });
         }
@@ -131,14 +132,24 @@ impl Kept {
 
     /// Which of the objects that a problem is about has to give way: one that counts as it is does
     /// not, to one that has come or changed since.
-    fn newcomer<'a>(&self, problem: &'a Problem) -> &'a str {
+    ///
+    /// What stands in no table is out of MetalLB's ConfigMap, which gives way to all that came
+    /// after it; so are two of one name.
+    fn newcomer(&self, problem: &Problem) -> String {
         let Problem {
             object, against, ..
         } = problem;
-        match !against.is_empty() && self.is_settled(object) && !self.is_settled(against) {
-            true => against,
-            false => object,
+        let derived = |it: &String| !it.is_empty() && !self.has(it);
+        let config = format!("ConfigMap {}/{}", metallb::NAMESPACE, legacy::CONFIG_MAP);
+        if self.has(&config) && (derived(object) || derived(against) || object == against) {
+            return config;
         }
+        let newcomer =
+            match !against.is_empty() && self.is_settled(object) && !self.is_settled(against) {
+                true => against,
+                false => object,
+            };
+        newcomer.clone()
     }
 
     /// What is to be said of watches that fail.
@@ -238,6 +249,12 @@ impl Kept {
 
     fn keep(&mut self, refused: &Refused) {
         each!(self, table => table.keep(refused));
+    }
+
+    fn has(&self, label: &str) -> bool {
+        let mut has = false;
+        each!(self, table => has |= table.has(label));
+        has
     }
 
     fn has_former(&self, label: &str) -> bool {

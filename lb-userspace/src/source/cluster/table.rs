@@ -118,6 +118,11 @@ impl<T> Table<T> {
         self.objects.values()
     }
 
+    /// Whether there is an object that messages call so.
+    pub(super) fn has(&self, label: &str) -> bool {
+        self.objects.keys().any(|it| self.label(it) == label)
+    }
+
     /// The objects that count.
     pub(super) fn counting(&self, refused: &Refused) -> Vec<Arc<Sourced<T>>> {
         let objects = self.objects.iter();

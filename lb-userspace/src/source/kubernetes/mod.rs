@@ -202,6 +202,7 @@ pub fn translate<'a>(
         balancers: balancers.into_iter().collect(),
         pools: lan.pools,
         advertisements: lan.advertisements,
+        foreign: BTreeMap::new(),
     })
 }
 

@@ -161,3 +161,74 @@ fn it_is_complete_once_each_kind_was_listed_or_is_not_there() {
     each!(&mut kept, table => { table.take(Ok(Event::InitDone)); });
     assert!(kept.is_complete());
 }
+
+/// MetalLB's ConfigMap with one pool.
+fn config_map(range: &str) -> Told<Legacy> {
+    let text =
+        format!("address-pools:\n- name: lan\n  protocol: layer2\n  addresses:\n  - {range}\n");
+    let object = json!({
+        "metadata": {"name": "config", "namespace": "metallb-system"},
+        "data": {"config": text},
+    });
+    let object: k8s_openapi::api::core::v1::ConfigMap =
+        serde_json::from_value(object).expect("a ConfigMap");
+    Ok(Event::Apply((
+        Name {
+            namespace: "metallb-system".to_owned(),
+            name: "config".to_owned(),
+        },
+        Arc::new(Sourced {
+            origin: Origin::Cluster,
+            object: object.into(),
+        }),
+    )))
+}
+
+fn pool(name: &str, range: &str) -> Told<IpAddressPool> {
+    let object = json!({
+        "apiVersion": "metallb.io/v1beta1",
+        "kind": "IPAddressPool",
+        "metadata": {"name": name, "namespace": "metallb-system"},
+        "spec": {"addresses": [range]},
+    });
+    Ok(Event::Apply((
+        Name {
+            namespace: "metallb-system".to_owned(),
+            name: name.to_owned(),
+        },
+        Arc::new(Sourced {
+            origin: Origin::Cluster,
+            object: serde_json::from_value(object).expect("an IPAddressPool"),
+        }),
+    )))
+}
+
+#[test]
+fn metallbs_config_map_gives_way_to_whatever_it_is_at_odds_with() {
+    let mut kept = empty();
+    kept.services.take(service("web", json!({}), "192.0.2.1"));
+    kept.legacy.take(config_map("192.0.2.8-192.0.2.9"));
+    assert_eq!(outcome(&mut kept).desired.pools.len(), 1);
+
+    // Wrong in itself: as it was.
+    kept.legacy.take(config_map("192.0.2.9-192.0.2.8"));
+    let loaded = outcome(&mut kept);
+    assert_eq!(served(&loaded), ["default/web:80"]);
+    assert_eq!(loaded.desired.pools.len(), 1);
+    let said = loaded.notes.iter().map(ToString::to_string);
+    assert!(
+        said.into_iter()
+            .any(|it| it.contains("ConfigMap metallb-system/config"))
+    );
+
+    // What it was converted to counts in its place, of the same name or over the same addresses.
+    for name in ["lan", "another"] {
+        let mut kept = empty();
+        kept.legacy.take(config_map("192.0.2.8-192.0.2.9"));
+        outcome(&mut kept);
+        kept.pools.take(pool(name, "192.0.2.8-192.0.2.20"));
+        let pools = outcome(&mut kept).desired.pools;
+        assert_eq!(pools.keys().collect::<Vec<_>>(), [name]);
+        assert_eq!(pools[name].ranges[0].to_string(), "192.0.2.8-192.0.2.20");
+    }
+}
