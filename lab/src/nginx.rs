@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::topology::PodSpec;
 
-/// Writes the configuration of a pod's server.
+/// Writes the configuration of a pod's server, which listens there (`PORT` or `ADDRESS:PORT`), and
+/// writes a line for each request to standard output where it is to `log`.
 ///
 /// Nothing of the machine's own nginx is read or written: no logs, and no directories for
 /// what requests bring.
-pub(crate) fn write(path: &Path, pod: &PodSpec) -> Result<()> {
-    let PodSpec { name, port, .. } = pod;
+pub(crate) fn write(path: &Path, name: &str, listen: &str, log: bool) -> Result<()> {
+    let log = if log { "/dev/stdout lab" } else { "off" };
     let base = path.with_extension("");
     let base = base.display();
     let text = format!(
@@ -20,7 +20,8 @@ pid {base}.pid;
 error_log stderr;
 events {{ worker_connections 4096; }}
 http {{
-    access_log off;
+    log_format lab '$remote_addr \"$request\" $status';
+    access_log {log};
     client_body_temp_path {base}.body;
     proxy_temp_path {base}.proxy;
     fastcgi_temp_path {base}.fastcgi;
@@ -30,8 +31,7 @@ http {{
     keepalive_requests 1000000000;
     keepalive_timeout 600s;
     server {{
-        # At every address that is routed to the pod.
-        listen {port} backlog=4096;
+        listen {listen} backlog=4096;
         location / {{
             default_type text/plain;
             add_header x-pod {name};

@@ -212,7 +212,8 @@ impl Pod {
             }
             PodKind::Http => {
                 let config = self.log.with_extension("conf");
-                nginx::write(&config, &self.spec)?;
+                // At every address that is routed to the pod.
+                nginx::write(&config, name, &port.to_string(), false)?;
                 let mut command = self.namespace.command("nginx");
                 command.args(["-e", "stderr", "-c"]).arg(config);
                 command

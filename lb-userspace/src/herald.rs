@@ -77,13 +77,15 @@ async fn run(cluster: Cluster, node: String, mut wanted: watch::Receiver<Option<
     }
     loop {
         let announced = wanted.borrow_and_update().clone().unwrap_or_default();
-        let told = match (&mut voice, cluster.client().await) {
-            (Some(voice), _) => voice.tell(&announced).await.map_err(|it| it.to_string()),
-            (none, Ok(client)) => {
-                let voice = none.insert(Voice::new(client, &node));
-                voice.tell(&announced).await.map_err(|it| it.to_string())
-            }
-            (None, Err(rejected)) => Err(rejected.to_string()),
+        if voice.is_none()
+            && let Ok(client) = cluster.client().await
+        {
+            voice = Some(Voice::new(client, &node));
+        }
+        let told = match &mut voice {
+            Some(voice) => voice.tell(&announced).await.map_err(|it| it.to_string()),
+            // Whoever follows the cluster says why.
+            None => Err("nothing says how to reach it".to_owned()),
         };
         let pause = match &told {
             Ok(()) => {
@@ -110,13 +112,16 @@ async fn run(cluster: Cluster, node: String, mut wanted: watch::Receiver<Option<
     }
 }
 
+/// What objects say; of one whose status was never written nothing.
+type Told = BTreeMap<BalancerName, Option<BTreeSet<String>>>;
+
 /// What was told, and by what means.
 struct Voice {
     client: Client,
     node: String,
     api: Api<ServiceL2Status>,
     /// None where that is to be looked up: an earlier agent of this node may have told anything.
-    told: Option<Announced>,
+    told: Option<Told>,
     /// Of which an event has told.
     known: BTreeSet<BalancerName>,
 }
@@ -138,7 +143,7 @@ impl Voice {
             None => match self.earlier().await {
                 Ok(earlier) => earlier,
                 // The kind is not installed.
-                Err(error) if is_gone(&error) => Announced::new(),
+                Err(error) if is_gone(&error) => Told::new(),
                 Err(error) => return Err(error),
             },
         };
@@ -153,8 +158,7 @@ impl Voice {
             }
         }
         for (name, interfaces) in announced {
-            let before = told.get(name);
-            if before == Some(interfaces) {
+            if told.get(name).and_then(Option::as_ref) == Some(interfaces) {
                 continue;
             }
             match self
@@ -163,7 +167,7 @@ impl Voice {
             {
                 Ok(()) => {
                     self.known.insert(name.clone());
-                    now.insert(name.clone(), interfaces.clone());
+                    now.insert(name.clone(), Some(interfaces.clone()));
                 }
                 Err(error) => outcome = Err(error),
             }
@@ -172,20 +176,17 @@ impl Voice {
         outcome
     }
 
-    /// What an earlier agent of this node has told.
-    async fn earlier(&self) -> kube::Result<Announced> {
+    /// What the objects of this node say, which an earlier agent may have written.
+    async fn earlier(&self) -> kube::Result<Told> {
         let ours = ListParams::default().labels(&format!("{NODE}={}", self.node));
         let objects = self.api.list(&ours).await?;
         let told = objects.items.into_iter().filter_map(|it| {
-            let status: AnnouncedStatus = serde_json::from_value(it.status?).ok()?;
-            let AnnouncedStatus {
-                service_name,
-                service_namespace,
-                interfaces,
-                ..
-            } = status;
-            let name = BalancerName(format!("{service_namespace}/{service_name}"));
-            Some((name, interfaces.into_iter().map(|it| it.name).collect()))
+            let labels = it.metadata.labels?;
+            let (namespace, service) = (labels.get(NAMESPACE)?, labels.get(SERVICE)?);
+            let status = it.status.map(serde_json::from_value::<AnnouncedStatus>);
+            let interfaces = status.and_then(Result::ok).map(|it| it.interfaces);
+            let interfaces = interfaces.map(|it| it.into_iter().map(|it| it.name).collect());
+            Some((BalancerName(format!("{namespace}/{service}")), interfaces))
         });
         Ok(told.collect())
     }

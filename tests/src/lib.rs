@@ -7,12 +7,24 @@ pub mod wire;
 use std::{
     fs::File,
     future::Future,
+    path::PathBuf,
     process::{Command, Output},
     sync::atomic::{AtomicU32, Ordering},
     thread,
 };
 
 use nix::sched::{CloneFlags, setns};
+
+/// The agent's program: what `NARU_BIN` names, or else the one beside the test program.
+pub fn naru() -> PathBuf {
+    std::env::var_os("NARU_BIN").map_or_else(
+        || {
+            let running = std::env::current_exe().unwrap();
+            running.ancestors().nth(2).unwrap().join("naru")
+        },
+        PathBuf::from,
+    )
+}
 
 /// A network namespace that is removed when this is dropped, with all in it.
 pub struct Netns {

@@ -3,7 +3,6 @@
 //! | image | server |
 //! |---|---|
 //! | `nginx` | nginx, which answers with the pod's name |
-//! | `postgres` | not yet |
 //! | `failing` | a program that ends with an error at once |
 //! | `slow` | as any other, five seconds after it was started |
 //! | any other | HTTP and UDP that answer with the pod's name; its address where it ends in `-ip` |
@@ -11,8 +10,6 @@
 //! A container that says what to run runs that, as a program of the machine.
 
 use std::{
-    fs,
-    net::Ipv4Addr,
     path::Path,
     process::{Command, Stdio},
     time::Duration,
@@ -22,7 +19,7 @@ use k8s_openapi::api::core::v1::Container;
 use nix::sys::signal::Signal;
 
 use super::{Options, place::Place};
-use crate::error::{Error, Result};
+use crate::{error::Result, nginx};
 
 /// A container as it is run.
 pub(super) struct Server {
@@ -81,7 +78,7 @@ pub(super) fn server(
         (_, "nginx") => {
             let port = declared.unwrap_or(80);
             let config = base.with_extension("conf");
-            write_nginx(&config, pod, place.address, port)?;
+            nginx::write(&config, pod, &format!("{}:{port}", place.address), true)?;
             let mut command = inside("nginx");
             command.args(["-e", "stderr", "-c"]).arg(config);
             Server {
@@ -127,35 +124,4 @@ pub(super) fn server(
         .env("HOSTNAME", pod)
         .stdin(Stdio::null());
     Ok(server)
-}
-
-fn write_nginx(path: &Path, pod: &str, address: Ipv4Addr, port: u16) -> Result<()> {
-    let base = path.with_extension("");
-    let base = base.display();
-    let text = format!(
-        "daemon off;
-master_process off;
-pid {base}.pid;
-error_log stderr;
-events {{ worker_connections 1024; }}
-http {{
-    log_format lab '$remote_addr \"$request\" $status';
-    access_log /dev/stdout lab;
-    client_body_temp_path {base}.body;
-    proxy_temp_path {base}.proxy;
-    fastcgi_temp_path {base}.fastcgi;
-    uwsgi_temp_path {base}.uwsgi;
-    scgi_temp_path {base}.scgi;
-    server {{
-        listen {address}:{port} backlog=4096;
-        location / {{
-            default_type text/plain;
-            add_header x-pod {pod};
-            return 200 \"{pod}\\n\";
-        }}
-    }}
-}}
-"
-    );
-    fs::write(path, text).map_err(Error::io(path.display().to_string()))
 }

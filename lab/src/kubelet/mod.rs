@@ -93,16 +93,6 @@ impl Kubelet {
         }
     }
 
-    /// Whether it goes on.
-    pub fn is_running(&self) -> bool {
-        self.thread.as_ref().is_some_and(|it| !it.is_finished())
-    }
-
-    /// Ends it with its pods, and says how it went.
-    pub fn stop(mut self) -> Result<()> {
-        self.end()
-    }
-
     fn end(&mut self) -> Result<()> {
         self.stop.send_replace(true);
         match self.thread.take() {

@@ -99,7 +99,7 @@ fn status(node: &topology::Node) -> Value {
             "containerRuntimeVersion": "netns://1",
             "kernelVersion": "",
             "kubeProxyVersion": "",
-            "kubeletVersion": "v1.37.2",
+            "kubeletVersion": concat!("naru-lab-", env!("CARGO_PKG_VERSION")),
             "machineID": "",
             "operatingSystem": "linux",
             "osImage": "naru-lab",

@@ -66,13 +66,6 @@ impl<'a> Holdings<'a> {
         balancer: &Balancer,
         ip: IpAddr,
     ) -> Option<Refusal> {
-        if let Some(by) = self.desired.foreign.get(&ip) {
-            return Some(Refusal::Taken {
-                ip,
-                by: by.clone(),
-                why: "that Service is of another load balancer, or not valid".to_owned(),
-            });
-        }
         let others = self.held.get(&ip).into_iter().flatten();
         let mut others = others.filter(|other| **other != name);
         others.find_map(|other| {
@@ -88,8 +81,17 @@ impl<'a> Holdings<'a> {
         })
     }
 
-    /// The external or cluster IP of another service that one of its ports would be on.
+    /// Why it is not given an address that somebody has without asking: as external or cluster IP
+    /// on one of its ports, or of others. Of what it says itself that it has, others may say so too.
     pub(super) fn fixed(&self, balancer: &Balancer, ip: IpAddr) -> Option<Refusal> {
+        let foreign = self.desired.foreign.get(&ip);
+        if let Some(by) = foreign.filter(|_| !balancer.given.contains(&ip)) {
+            return Some(Refusal::Taken {
+                ip,
+                by: by.clone(),
+                why: "that Service is of another load balancer, or not valid".to_owned(),
+            });
+        }
         balancer.ports.values().find_map(|&(port, protocol)| {
             let addr = SocketAddr::new(ip, port);
             let frontend = Frontend { addr, protocol };

@@ -8,6 +8,7 @@ use std::{
 };
 
 use naru_lab::{Kube, KubeOptions, Load, LoadOptions};
+pub use naru_tests::naru;
 
 /// How long anything may take that is waited for: an API server that comes back is asked again
 /// within a minute.
@@ -118,16 +119,6 @@ pub fn none_failed(load: Load) {
 pub fn control_plane() -> PathBuf {
     let program = std::env::var_os("NARU_CONTROLPLANE").map(PathBuf::from);
     program.expect("NARU_CONTROLPLANE names no program: `cargo xtask test cluster`")
-}
-
-pub fn naru() -> PathBuf {
-    std::env::var_os("NARU_BIN").map_or_else(
-        || {
-            let running = std::env::current_exe().unwrap();
-            running.ancestors().nth(2).unwrap().join("naru")
-        },
-        PathBuf::from,
-    )
 }
 
 /// Waits until something is so; tells how long that took.

@@ -158,6 +158,14 @@ fn a_five_replicas_round_robin() {
     });
     let requests = load(&kube, &url);
     assert!(!answering(&kube, &url, 100).contains(lost));
+    kube.on(node).unwrap();
+    wait("it is ready again", || {
+        field(
+            &kube,
+            &format!("node {node}"),
+            ".status.conditions[?(@.type==\"Ready\")].status",
+        ) == "True"
+    });
     none_failed(requests);
 }
 

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
     process::Command,
     thread::sleep,
     time::{Duration, Instant},
@@ -13,6 +12,7 @@ use naru_lab::{
     Agent, AgentOptions, Answer, Client, Endpoint, Lab, LongLived, Manifests, PodKind, PodRoutes,
     PodSpec, Protocol, ServiceSpec, TUNNEL, Tally, Topology, UPLINK,
 };
+pub use naru_tests::naru;
 use serde_json::Value;
 
 /// Where the agent runs.
@@ -25,17 +25,6 @@ pub const VIP: Ipv4Addr = Ipv4Addr::new(192, 168, 56, 11);
 /// How long anything may take that is waited for. A loaded machine is slow; what is
 /// meant to be quick is measured by its own test.
 pub const PATIENCE: Duration = Duration::from_secs(15);
-
-/// The agent's program.
-pub fn naru() -> PathBuf {
-    std::env::var_os("NARU_BIN").map_or_else(
-        || {
-            let running = std::env::current_exe().unwrap();
-            running.ancestors().nth(2).unwrap().join("naru")
-        },
-        PathBuf::from,
-    )
-}
 
 /// A running lab. The agent ends before the lab does.
 pub struct Scene {

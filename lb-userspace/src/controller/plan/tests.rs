@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
+    desired::Desired,
     ipam::{Authority, Ledger, assign},
     source::{
         Origin,
@@ -44,8 +45,8 @@ fn pool(addresses: &str) -> Value {
     })
 }
 
-/// What a controller that has just started makes of these.
-fn assignment(all: &[Service], pools: &[Value]) -> Assignment {
+/// What these ask for.
+fn wanted(all: &[Service], pools: &[Value]) -> Desired {
     let objects = Objects {
         services: all
             .iter()
@@ -59,11 +60,12 @@ fn assignment(all: &[Service], pools: &[Value]) -> Assignment {
         ..Terms::default()
     };
     let loaded = kubernetes::translate(std::iter::once(&objects), &terms, &mut Known::default());
-    assign(
-        &loaded.unwrap().desired,
-        &Ledger::default(),
-        Authority::This,
-    )
+    loaded.unwrap().desired
+}
+
+/// What a controller that has just started makes of these.
+fn assignment(all: &[Service], pools: &[Value]) -> Assignment {
+    assign(&wanted(all, pools), &Ledger::default(), Authority::This)
 }
 
 fn written(all: &[Service], pools: &[Value]) -> Vec<Write> {
@@ -170,7 +172,7 @@ fn what_others_gave_stays_theirs() {
         it["spec"]["clusterIP"] = json!("10.96.0.11");
     });
     let all = [others, invalid, wants];
-    let mut desired = assignment(&all, &[pool("192.0.2.8-192.0.2.9")]).desired;
+    let mut desired = wanted(&all, &[pool("192.0.2.8-192.0.2.9")]);
     desired.balancers.retain(|name, _| name.0 != "default/bb");
     desired.foreign = foreign(all.iter(), |it| desired.balancers.contains_key(it));
     assert_eq!(desired.foreign.len(), 2);
@@ -178,6 +180,18 @@ fn what_others_gave_stays_theirs() {
     let writes = services(all.iter(), &now);
     assert_eq!(writes.len(), 1, "{writes:?}");
     assert!(writes[0].name == "cc" && writes[0].patch.to_string().contains("192.0.2.9"));
+    // Nor by name; but who says itself that it has it keeps it: the two may have shared it.
+    let mut asks = desired.clone();
+    let cc = BalancerName("default/cc".to_owned());
+    let mut balancer = asks.balancers.get(&cc).unwrap().clone();
+    balancer.requested = vec!["192.0.2.8".parse().unwrap()];
+    asks.balancers.insert(cc.clone(), balancer.clone());
+    let refused = assign(&asks, &Ledger::default(), Authority::This).refused;
+    assert!(matches!(refused[&cc], Refusal::Taken { .. }), "{refused:?}");
+    balancer.given = balancer.requested.clone();
+    asks.balancers.insert(cc.clone(), balancer);
+    let kept = assign(&asks, &Ledger::default(), Authority::This);
+    assert!(kept.addresses.contains_key(&cc), "{:?}", kept.refused);
     // Without any pool nothing is taken from those that were given theirs by others.
     assert_eq!(written(&all[1..], &[]), []);
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::{World, asking, has, name, sharing, tutorial};
 use crate::{
     desired::BalancerName,
-    ipam::{Ledger, usage},
+    ipam::{Authority, Ledger, Refusal, usage},
 };
 
 #[test]
@@ -253,4 +253,28 @@ fn use_is_counted_by_family_and_shared_addresses_once() {
     assert_eq!(first.given[&IpAddr::from([10, 0, 1, 1])], [name("c")]);
     assert_eq!((pools[1].size.v4, pools[1].free.v4), (4, 4));
     assert!(!pools[1].auto_assign && pools[1].given.is_empty());
+}
+
+/// In a cluster nodes go by what Services say that they were given.
+#[test]
+fn what_the_source_says_counts_where_a_pool_has_it_and_nobody_else_does() {
+    let status = |ip: &str| format!("}}\nstatus: {{loadBalancer: {{ingress: [{{ip: {ip}}}]}}");
+    let world = World::default()
+        .pool("lan", "addresses: [192.0.2.8-192.0.2.9]")
+        .service_with("a", "", &status("192.0.2.9"))
+        .service_with("b", "", &status("192.0.2.9"))
+        .service_with("of-a-node", "", &status("198.51.100.1"))
+        .service("waits");
+    let assignment = world.assign_by(&Ledger::default(), Authority::Source);
+    let has: Vec<_> = assignment
+        .addresses
+        .keys()
+        .map(|it| it.0.as_str())
+        .collect();
+    assert_eq!(has, ["default/a"]);
+    let why = |name: &str| &assignment.refused[&BalancerName(format!("default/{name}"))];
+    assert!(matches!(why("b"), Refusal::Taken { .. }), "{}", why("b"));
+    assert!(matches!(why("of-a-node"), Refusal::NotInPool(_)));
+    assert!(matches!(why("waits"), Refusal::NotGiven));
+    assert!(assignment.changes.is_empty() && assignment.ledger == Ledger::default());
 }

@@ -153,9 +153,12 @@ pub fn translate<'a>(
     let mut owners: BTreeMap<Taken, (Key, &Origin)> = BTreeMap::new();
     let (mut ports, mut balancers) = (Vec::new(), Vec::new());
     let mut before = known.begin();
-    let pooled = terms.pooled || lan.has_pools();
+    let terms = &Terms {
+        pooled: terms.pooled || lan.has_pools(),
+        ..terms.clone()
+    };
     for (key, service) in services {
-        let input = endpoints.input(&key, service, pooled);
+        let input = endpoints.input(&key, service, terms.pooled);
         let entry = known.renew(&mut before, key.clone(), input, |key, input, findings| {
             service::ports(key, &format!("Service {key}"), input, terms, findings)
         });

@@ -53,10 +53,6 @@ pub(super) fn ports(
     findings: &mut Findings,
 ) -> Found {
     let service = &input.service;
-    let terms = Terms {
-        pooled: input.pooled,
-        ..terms.clone()
-    };
     let origin = &service.origin;
     let metadata = &service.object.metadata;
     let Some(spec) = &service.object.spec else {
@@ -69,7 +65,7 @@ pub(super) fn ports(
         return Found::default();
     };
     let choices = annotations::choices(metadata.annotations.as_ref(), origin, object, findings);
-    let Some(addresses) = addresses::read(object, service, spec, &terms, findings) else {
+    let Some(addresses) = addresses::read(object, service, spec, terms, findings) else {
         return Found::default();
     };
     let policies = policies::read(object, service, spec, findings);

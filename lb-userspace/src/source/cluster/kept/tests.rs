@@ -15,7 +15,12 @@ use crate::source::{
 
 /// A cluster in which nothing is yet.
 fn empty() -> Kept {
-    let mut kept = Kept::new(Terms::default());
+    listed(Terms::default())
+}
+
+/// The same, read on these terms.
+fn listed(terms: Terms) -> Kept {
+    let mut kept = Kept::new(terms);
     each!(&mut kept, table => {
         table.take(Ok(Event::Init));
         assert!(table.take(Ok(Event::InitDone)));
@@ -28,14 +33,19 @@ fn service(name: &str, annotations: Value, ip: &str) -> Told<Service> {
         "metadata": {"name": name, "namespace": "default", "annotations": annotations},
         "spec": {"externalIPs": [ip], "ports": [{"port": 80}]},
     });
+    applied("default", name, &object)
+}
+
+/// An object as its watch tells of it.
+fn applied<T: serde::de::DeserializeOwned>(namespace: &str, name: &str, object: &Value) -> Told<T> {
     Ok(Event::Apply((
         Name {
-            namespace: "default".to_owned(),
+            namespace: namespace.to_owned(),
             name: name.to_owned(),
         },
         Arc::new(Sourced {
             origin: Origin::Cluster,
-            object: serde_json::from_value(object).expect("a Service"),
+            object: serde_json::from_value(object.clone()).expect("an object"),
         }),
     )))
 }
@@ -170,18 +180,14 @@ fn config_map(range: &str) -> Told<Legacy> {
         "metadata": {"name": "config", "namespace": "metallb-system"},
         "data": {"config": text},
     });
-    let object: k8s_openapi::api::core::v1::ConfigMap =
-        serde_json::from_value(object).expect("a ConfigMap");
-    Ok(Event::Apply((
-        Name {
-            namespace: "metallb-system".to_owned(),
-            name: "config".to_owned(),
-        },
-        Arc::new(Sourced {
-            origin: Origin::Cluster,
-            object: object.into(),
-        }),
-    )))
+    let object: Told<k8s_openapi::api::core::v1::ConfigMap> =
+        applied("metallb-system", "config", &object);
+    let Ok(Event::Apply((name, map))) = object else {
+        unreachable!("it is applied")
+    };
+    let object = Legacy::from(map.object.clone());
+    let origin = Origin::Cluster;
+    Ok(Event::Apply((name, Arc::new(Sourced { origin, object }))))
 }
 
 fn pool(name: &str, range: &str) -> Told<IpAddressPool> {
@@ -191,16 +197,7 @@ fn pool(name: &str, range: &str) -> Told<IpAddressPool> {
         "metadata": {"name": name, "namespace": "metallb-system"},
         "spec": {"addresses": [range]},
     });
-    Ok(Event::Apply((
-        Name {
-            namespace: "metallb-system".to_owned(),
-            name: name.to_owned(),
-        },
-        Arc::new(Sourced {
-            origin: Origin::Cluster,
-            object: serde_json::from_value(object).expect("an IPAddressPool"),
-        }),
-    )))
+    applied("metallb-system", name, &object)
 }
 
 #[test]
@@ -231,4 +228,61 @@ fn metallbs_config_map_gives_way_to_whatever_it_is_at_odds_with() {
         assert_eq!(pools.keys().collect::<Vec<_>>(), [name]);
         assert_eq!(pools[name].ranges[0].to_string(), "192.0.2.8-192.0.2.20");
     }
+}
+
+/// A Service of type LoadBalancer with all kinds of frontends, of this class.
+fn balanced(class: Option<&str>) -> Told<Service> {
+    let object = json!({
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {
+            "type": "LoadBalancer",
+            "loadBalancerClass": class,
+            "clusterIP": "10.96.0.10",
+            "ports": [{"port": 80, "nodePort": 30080}],
+        },
+    });
+    applied("default", "web", &object)
+}
+
+/// What comes of it on these terms: whether it is ours to give an address to, and its port.
+fn on_terms(terms: Terms, class: Option<&str>) -> (bool, Option<crate::desired::Service>) {
+    let mut kept = listed(terms);
+    kept.services.take(balanced(class));
+    let desired = outcome(&mut kept).desired;
+    let port = desired.services.values().next().cloned();
+    (desired.balancers.keys().count() == 1, port)
+}
+
+#[test]
+fn cluster_ips_and_node_ports_are_left_to_a_kube_proxy_that_stays() {
+    let pooled = Terms {
+        pooled: true,
+        ..Terms::default()
+    };
+    let (ours, port) = on_terms(pooled.clone(), None);
+    let port = port.expect("a port");
+    assert!(ours && port.cluster.len() == 1 && port.node_port.is_some());
+    let beside = Terms {
+        beside_kube_proxy: true,
+        ..pooled
+    };
+    let (ours, port) = on_terms(beside, None);
+    let port = port.expect("a port");
+    assert!(ours && port.cluster.is_empty() && port.node_port.is_none());
+}
+
+#[test]
+fn services_are_ours_by_their_class() {
+    let is_ours = |own: Option<&str>, class| {
+        let terms = Terms {
+            class: own.map(str::to_owned),
+            pooled: true,
+            ..Terms::default()
+        };
+        on_terms(terms, class).0
+    };
+    assert!(is_ours(None, None) && is_ours(None, Some("naru.dev/naru")));
+    assert!(!is_ours(None, Some("example.org/other")));
+    let own = Some("example.org/own");
+    assert!(is_ours(own, own) && !is_ours(own, None) && !is_ours(own, Some("naru.dev/naru")));
 }
