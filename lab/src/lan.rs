@@ -54,9 +54,12 @@ impl Lab {
             ])?;
         }
         for client in &self.topology().clients {
-            // Room for many short connections: each keeps its port for a minute.
-            self.node(&client.name)
-                .sysctl(&[("ipv4/ip_local_port_range", "10000 65000")])?;
+            // Room for many short connections, as each keeps its port for a minute; and
+            // ports that no connection takes unasked, for those who ask for a certain one.
+            self.node(&client.name).sysctl(&[
+                ("ipv4/ip_local_port_range", "10000 65000"),
+                ("ipv4/ip_local_reserved_ports", "20000-31999"),
+            ])?;
         }
         Ok(())
     }
