@@ -3,11 +3,11 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use crate::{
     error::{Error, Result},
-    netns::NetNs,
     tool::run,
 };
 
@@ -36,10 +36,10 @@ impl Cgroup {
         fs::write(&file, pid.to_string()).map_err(Error::io(file.display().to_string()))
     }
 
-    /// Runs a shell's lines in it, on a machine of the lab; gives what they print.
-    pub fn shell(&self, machine: &NetNs, lines: &str) -> Result<String> {
+    /// Has a shell run these lines in it; gives what they print.
+    pub(crate) fn run(&self, mut shell: Command, lines: &str) -> Result<String> {
         let all = format!("echo $$ > {}\n{lines}", self.procs().display());
-        run(machine.command("sh").args(["-ec", &all]))
+        run(shell.args(["-ec", &all]))
     }
 
     fn procs(&self) -> PathBuf {

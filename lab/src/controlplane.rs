@@ -120,6 +120,10 @@ impl ControlPlane {
             "--node-monitor-period=1s",
             "--node-monitor-grace-period",
             SILENT,
+            // An autoscaler that nobody needs to wait for.
+            "--horizontal-pod-autoscaler-sync-period=1s",
+            "--horizontal-pod-autoscaler-cpu-initialization-period=1s",
+            "--horizontal-pod-autoscaler-initial-readiness-delay=1s",
         ]);
         *self.followers() = vec![
             self.part("kube-controller-manager", &controllers)?,
@@ -157,6 +161,8 @@ impl ControlPlane {
                 TOLERATED,
                 "--default-unreachable-toleration-seconds",
                 TOLERATED,
+                // It is on no network of the cluster's Services: it asks their endpoints.
+                "--enable-aggregator-routing=true",
                 // What it has in hand when it is asked to end is not waited for.
                 "--shutdown-delay-duration=0s",
             ],

@@ -72,7 +72,7 @@ pub use error::{Error, Result};
 pub use fault::Fault;
 pub use held::{Connection, HeldOpen};
 pub use interrupt::Catch;
-pub use kubelet::Kubelet;
+pub use kubelet::{Kubelet, Roll};
 pub use kubernetes::{Kube, KubeOptions};
 pub use lab::{Lab, LabOptions};
 pub use load::{Load, LoadOptions, LongLived, Tally};

@@ -32,7 +32,7 @@ use crate::error::{Error, Result};
 use crate::tool::{feed_now, tool};
 use crate::{cgroup, interrupt, netns};
 
-const RUN: &str = "/run/naru-lab";
+pub(crate) const RUN: &str = "/run/naru-lab";
 const BPFFS: &str = "/sys/fs/bpf";
 
 /// The labs of this process that are not yet removed.

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use crate::{
     host,
     setup::{self, Need},
+    test::control_plane,
 };
 
 pub(crate) const HELP: &str = "\
@@ -16,6 +17,8 @@ Needs root, or sudo. docs/lab.md goes through it step by step.
 Examples:
   cargo xtask lab up nuc            three nodes, a client, five HTTP servers
   cargo xtask lab up nuc --nodes 7
+  cargo xtask lab up nuc --kubernetes
+                                    a cluster of Kubernetes on them
   cargo xtask lab exec client curl -s 192.168.56.11
   cargo xtask lab exec nuc01 naru status
   cargo xtask lab cut nuc02         pulls a cable; `heal nuc02` plugs it in
@@ -41,17 +44,22 @@ pub(crate) struct Args {
 
 /// Builds where a lab is to be made, then becomes the program that does the work.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let kubernetes = args.words.iter().any(|word| word == "--kubernetes");
     let release = host::target().join("release");
     let program = release.join("naru-lab");
     // What is in use is not replaced under it, and a command should take no time.
     if args.words.iter().any(|word| word == "up") || !program.is_file() {
-        let needs = [Need::Build, Need::Lab];
+        let mut needs = vec![Need::Build, Need::Lab];
+        needs.extend(kubernetes.then_some(Need::ControlPlane));
         setup::quietly(&needs)?.demand(&needs)?;
         let mut build = host::cargo("build");
         host::status(build.args(["--release", "-p", "naru", "-p", "naru-lab"]))?;
     }
     let mut command = host::as_root(&program)?;
     command.arg("lab").arg("--naru").arg(release.join("naru"));
+    if kubernetes {
+        command.arg("--control-plane").arg(control_plane()?);
+    }
     command.args(&args.words);
     let error = command.exec();
     Err(error).with_context(|| format!("cannot run {}", program.display()))

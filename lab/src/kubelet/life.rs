@@ -37,6 +37,7 @@ use super::{
     place::Place,
     probe::Question,
     status::{self, Condition, State},
+    view,
 };
 use crate::{
     error::{Error, Result},
@@ -109,22 +110,46 @@ impl Life {
         let made = spawn_blocking(move || shared.places.make(&name)).await;
         let place = made.map_err(|error| self.error(error))??;
         self.place = Some(place.clone());
+        // What it mounts may be made after it.
+        while let Err(error) = view::write(&self.shared, &self.pod, &place.view).await {
+            self.shared.tell(&format!("pod {}: {error}", self.name));
+            tokio::select! {
+                () = sleep(AGAIN) => {}
+                _ = end.wait_for(Option::is_some) => return Ok(()),
+            }
+        }
         let mut pauses = PAUSES.into_iter();
         loop {
-            let server = self.server(&container, &place)?;
+            let mut server = self.server(&container, &place)?;
             let to = server.port.map(|it| SocketAddr::from((place.address, it)));
             let question = Question::new(&container, to);
             let (before_end, last) = (server.before_end, server.end);
+            let ingresses = server.ingresses.take();
             let mut child = self.launch(server)?;
+            let pid = child.id().unwrap_or_default();
+            let labels = self.pod.metadata.labels.clone().unwrap_or_default();
+            let roll = self.shared.options.roll.clone();
+            roll.started(self.key(), labels, &container.name, pid);
             self.now.state = State::Running(Timestamp::now());
+            let shared = Arc::clone(&self.shared);
+            let keep = async {
+                if let Some(ingresses) = ingresses {
+                    let tell = |what: &str| shared.tell(what);
+                    ingresses.keep(shared.client.clone(), pid, tell).await;
+                }
+                std::future::pending().await
+            };
             let ended = tokio::select! {
                 ended = self.serve(&mut child, question) => Some(ended),
                 _ = end.wait_for(Option::is_some) => None,
+                () = keep => None,
             };
             let Some(ended) = ended else {
                 finish(&mut child, end, before_end, last).await;
+                roll.ended(&self.key());
                 return Ok(());
             };
+            roll.ended(&self.key());
             let code = ended
                 .code()
                 .unwrap_or(128 + ended.signal().unwrap_or_default());
@@ -216,7 +241,7 @@ impl Life {
                 .patch_status(&self.name, &PatchParams::default(), &patch)
                 .await
             {
-                Ok(_) => return,
+                Ok(_) => return self.shared.options.roll.told(&self.key(), ready),
                 Err(kube::Error::Api(said)) if said.code == 404 => return,
                 Err(error) => self.shared.tell(&format!("pod {}: {error}", self.name)),
             }
@@ -243,6 +268,12 @@ impl Life {
             }
             sleep(AGAIN).await;
         }
+    }
+
+    /// By which all kubelets know it.
+    fn key(&self) -> (String, String) {
+        let namespace = self.pod.metadata.namespace.clone();
+        (namespace.unwrap_or_default(), self.name.clone())
     }
 
     fn api(&self) -> Api<Pod> {

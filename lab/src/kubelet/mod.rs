@@ -2,19 +2,22 @@
 //! namespace of its own, with a real server in it.
 //!
 //! Enough for `kubectl create`, `scale`, `expose`, `rollout`, `delete`, `get` and `logs` to work
-//! unmodified. What a kubelet does that nobody of the lab asks for (volumes, exec, resources,
-//! liveness) it does not do.
+//! unmodified, and for a cluster's DNS, an ingress controller, a database and autoscaling. What a
+//! kubelet does that nobody of the lab asks for (images, exec, liveness) it does not do.
 
 mod image;
 mod life;
 mod node;
 mod place;
 mod probe;
+mod roll;
 mod serve;
 mod status;
+pub(crate) mod view;
 
 use std::{
     collections::BTreeMap,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
@@ -29,7 +32,9 @@ use kube::{
 };
 use tokio::sync::watch;
 
+pub use self::roll::Roll;
 use self::{life::Life, place::Places};
+pub(crate) use self::{roll::API as METRICS_API, serve::PORT};
 use crate::{
     cgroup::Cgroup,
     error::{Error, Result},
@@ -52,6 +57,14 @@ pub(crate) struct Options {
     pub(crate) dir: PathBuf,
     /// The `naru-lab` that pods run.
     pub(crate) program: PathBuf,
+    /// The program of `tests/controlplane`, which has CoreDNS in it.
+    pub(crate) control_plane: PathBuf,
+    /// Where pods ask for names.
+    pub(crate) dns: Ipv4Addr,
+    /// Where pods reach the API server: its Service's cluster IP.
+    pub(crate) api_server: Ipv4Addr,
+    /// What all kubelets know.
+    pub(crate) roll: Roll,
     /// How to reach the API server.
     pub(crate) kubeconfig: PathBuf,
     /// A certificate and its key: the API server asks by TLS, of whomever.
@@ -135,7 +148,10 @@ async fn run(options: Options, mut stop: watch::Receiver<bool>) -> Result<()> {
     Ok(())
 }
 
-async fn client(kubeconfig: &Path) -> std::result::Result<Client, Box<dyn std::error::Error>> {
+/// A client by a kubeconfig.
+pub(crate) async fn client(
+    kubeconfig: &Path,
+) -> std::result::Result<Client, Box<dyn std::error::Error>> {
     let config = Kubeconfig::read_from(kubeconfig)?;
     let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
     Ok(Client::try_from(config)?)

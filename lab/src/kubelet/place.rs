@@ -3,13 +3,14 @@
 use std::{
     collections::BTreeSet,
     net::Ipv4Addr,
+    path::PathBuf,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
 };
 
-use super::Options;
+use super::{Options, view};
 use crate::{
     error::{Error, Result},
     netns::NetNs,
@@ -23,6 +24,7 @@ pub(super) struct Places {
     node: Node,
     namespace: NetNs,
     prefix: String,
+    dir: PathBuf,
     /// Counts the cables, whose names are short.
     cables: AtomicU32,
     taken: Mutex<Taken>,
@@ -40,6 +42,8 @@ struct Taken {
 pub(super) struct Place {
     pub(super) namespace: NetNs,
     pub(super) address: Ipv4Addr,
+    /// Where the files are that it sees in the place of the machine's.
+    pub(super) view: PathBuf,
 }
 
 impl Places {
@@ -48,6 +52,7 @@ impl Places {
             node: options.node.clone(),
             namespace: options.namespace.clone(),
             prefix: options.prefix.clone(),
+            dir: options.dir.clone(),
             cables: AtomicU32::new(0),
             taken: Mutex::default(),
         }
@@ -58,6 +63,7 @@ impl Places {
         let place = Place {
             namespace: NetNs::new(format!("{}{name}", self.prefix)),
             address: self.address()?,
+            view: view::of(&self.dir, name),
         };
         let made = self.plug(&place, name);
         if made.is_err() {

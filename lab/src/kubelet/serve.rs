@@ -1,4 +1,4 @@
-//! What the API server asks a kubelet for: the logs of its pods.
+//! What the API server asks a kubelet for: the logs of its pods, and what pods use.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use std::{
 };
 
 use axum::{
-    Router,
+    Json, Router,
     body::{Body, Bytes},
     extract::{Path, Query, State},
     http::StatusCode,
@@ -21,6 +21,7 @@ use axum::{
 };
 use futures_util::stream;
 use serde::Deserialize;
+use serde_json::{Value, json};
 use tokio::{
     net::{TcpListener, TcpStream},
     time::{sleep, timeout},
@@ -34,10 +35,10 @@ use tokio_rustls::{
     server::TlsStream,
 };
 
-use super::{Shared, life};
+use super::{Shared, life, roll::API};
 
 /// Where a kubelet listens.
-pub(super) const PORT: u16 = 10250;
+pub(crate) const PORT: u16 = 10250;
 /// How long a client may take to agree on a key.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often a log that is followed is looked at.
@@ -61,6 +62,11 @@ pub(super) async fn listen(
     };
     let routes = Router::new()
         .route("/containerLogs/{namespace}/{pod}/{container}", get(logs))
+        .route(&format!("/apis/{API}"), get(resources))
+        .route(
+            &format!("/apis/{API}/namespaces/{{namespace}}/pods"),
+            get(usage),
+        )
         .with_state(shared);
     Ok(async move {
         // It ends with the kubelet alone.
@@ -91,6 +97,42 @@ impl Listener for Secured {
     fn local_addr(&self) -> io::Result<Self::Addr> {
         self.tcp.local_addr()
     }
+}
+
+/// What metrics.k8s.io offers here.
+async fn resources() -> Json<Value> {
+    Json(json!({
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": API,
+        "resources": [{
+            "name": "pods",
+            "singularName": "",
+            "namespaced": true,
+            "kind": "PodMetrics",
+            "verbs": ["list"],
+        }],
+    }))
+}
+
+/// Which pods an autoscaler asks for.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Selected {
+    label_selector: Option<String>,
+}
+
+/// What pods use, those of other nodes too.
+async fn usage(
+    State(shared): State<Arc<Shared>>,
+    Path(namespace): Path<String>,
+    Query(selected): Query<Selected>,
+) -> Json<Value> {
+    let selector = selected.label_selector.unwrap_or_default();
+    // A Deployment's selector comes as `a=b,c=d`.
+    let labels = selector.split(',').filter_map(|it| it.split_once('='));
+    let labels: Vec<(&str, &str)> = labels.collect();
+    Json(shared.options.roll.metrics(&namespace, &labels))
 }
 
 /// What `kubectl logs` asks for.

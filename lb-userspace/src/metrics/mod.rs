@@ -1,9 +1,10 @@
 //! Metrics for Prometheus, over HTTP.
 //!
 //! Nothing is counted for them: each scrape asks what `naru status` and its like ask, and writes it
-//! down in OpenMetrics' format.
+//! down in OpenMetrics' format, with what the process takes of the machine.
 
 mod page;
+mod process;
 mod rows;
 
 use std::{convert::Infallible, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -121,6 +122,7 @@ fn plain(status: StatusCode, text: &str) -> Response<String> {
 fn write(page: impl Collector) -> Result<String, std::fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(page));
+    registry.register_collector(Box::new(process::Process));
     let mut text = String::new();
     text::encode(&mut text, &registry)?;
     Ok(text)

@@ -12,5 +12,6 @@
 
 mod scene;
 
+mod figures;
 mod following;
 mod tutorials;

@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeSet,
+    fs::File,
+    io::Write,
     path::PathBuf,
     thread::sleep,
     time::{Duration, Instant},
@@ -106,13 +108,38 @@ pub fn pods(kube: &Kube, app: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Stops requests of which none may have failed, and some must have been answered; says how many.
+/// Stops requests of which none may have failed, and some must have been answered; they count for
+/// a walkthrough.
 #[track_caller]
-pub fn none_failed(load: Load) {
+pub fn none_failed(walkthrough: &str, load: Load) {
     let tally = load.stop().unwrap();
-    println!("{} requests, {} failed", tally.ok, tally.failed);
+    report(walkthrough, tally.ok + tally.failed, tally.failed);
     assert_eq!(tally.failed, 0, "{:?}", tally.failures);
     assert!(tally.ok > 0, "no request was answered");
+}
+
+/// Counts requests for a walkthrough, in the file that `NARU_WALKTHROUGHS` names.
+pub fn report(walkthrough: &str, sent: u64, failed: u64) {
+    let line = format!("{walkthrough} {sent} {failed}");
+    println!("{line}");
+    tell(&line);
+}
+
+/// Tells a figure, in the same file.
+pub fn figure(what: &str) {
+    println!("{what}");
+    tell(&format!("figure {what}"));
+}
+
+fn tell(line: &str) {
+    if let Some(file) = std::env::var_os("NARU_WALKTHROUGHS") {
+        let mut file = File::options()
+            .create(true)
+            .append(true)
+            .open(file)
+            .unwrap();
+        writeln!(file, "{line}").unwrap();
+    }
 }
 
 /// The program of `tests/controlplane`.

@@ -267,9 +267,41 @@ pub(super) const ITEMS: &[Item] = &[
         )
     },
     Item {
-        needs: BENCH,
+        needs: &[Need::Bench, Need::ControlPlane],
         get: Get::Choice(|| daemon(&["nginx"])),
-        ..tool("nginx", &[], "serve HTTP from the pods of benchmarks")
+        ..tool("nginx", &[], "serve HTTP from pods")
+    },
+    Item {
+        name: "nginx' stream module",
+        purpose: "pass plain TCP through an ingress controller",
+        needs: CONTROL_PLANE,
+        probe: Probe::Call(|| {
+            let path = "/usr/lib/nginx/modules/ngx_stream_module.so";
+            Path::new(path).is_file().then(|| path.to_owned())
+        }),
+        get: Get::Packages(&["libnginx-mod-stream"]),
+    },
+    Item {
+        name: "PostgreSQL",
+        purpose: "keep sessions of a database behind a balancer",
+        needs: CONTROL_PLANE,
+        probe: Probe::Call(|| {
+            let path = "/usr/lib/postgresql";
+            (Path::new(path).is_dir() && host::find("psql").is_some()).then(|| path.to_owned())
+        }),
+        get: Get::Choice(|| daemon(&["postgresql"])),
+    },
+    Item {
+        needs: CONTROL_PLANE,
+        ..tool("hey", &["hey"], "load a cluster's services")
+    },
+    Item {
+        needs: CONTROL_PLANE,
+        ..tool(
+            "openssl",
+            &["openssl"],
+            "make certificates for Ingress objects",
+        )
     },
     Item {
         needs: BENCH,

@@ -16,6 +16,7 @@ use std::{
 
 use anyhow::Result;
 
+pub(crate) use cluster::control_plane;
 pub(crate) use count::{Count, Reader, Tally};
 pub(crate) use tier::{Tier, as_root};
 

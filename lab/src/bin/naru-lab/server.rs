@@ -7,6 +7,7 @@
 //! | `GET /slow?ms=N` | the name, after so long |
 //! | `GET /stream` | a line every 100 ms, until somebody hangs up |
 //! | `POST /echo` | what was sent |
+//! | `GET` of any other path | the pod's name |
 //! | a UDP datagram | the pod's name |
 //! | one of over 1,000 bytes, or that begins with `probe ` | the name, a line feed, and what was sent |
 //!
@@ -15,7 +16,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use axum::Router;
@@ -55,6 +56,9 @@ pub(crate) struct Args {
     /// What answers say in the header x-version
     #[arg(long, default_value = "")]
     version: String,
+    /// Keep a CPU busy for so many milliseconds before each answer
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    work_ms: u64,
     /// Write a line for each request to standard output
     #[arg(long)]
     log: bool,
@@ -65,6 +69,7 @@ struct Pod {
     name: &'static str,
     version: HeaderValue,
     log: bool,
+    work: Duration,
     /// Becomes true when the grace is over: endless answers end.
     closing: watch::Receiver<bool>,
 }
@@ -83,6 +88,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         name,
         version,
         log: args.log,
+        work: Duration::from_millis(args.work_ms),
         closing,
     };
     runtime.block_on(serve(pod, close, args.listen))
@@ -112,6 +118,7 @@ async fn serve(pod: Pod, close: watch::Sender<bool>, listen: SocketAddr) -> anyh
         .route("/slow", get(slow))
         .route("/stream", get(endless))
         .route("/echo", post(echo))
+        .fallback(get(who))
         .layer(DefaultBodyLimit::max(64 << 20))
         .layer(middleware::from_fn_with_state(pod.clone(), sign))
         .with_state(pod)
@@ -156,6 +163,10 @@ async fn sign(
 ) -> Response {
     if pod.log {
         println!("{} {} {}", client.ip(), request.method(), request.uri());
+    }
+    let began = Instant::now();
+    while began.elapsed() < pod.work {
+        std::hint::spin_loop();
     }
     let mut response = next.run(request).await;
     let headers = response.headers_mut();

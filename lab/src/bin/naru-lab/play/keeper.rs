@@ -8,24 +8,25 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use naru_lab::{Algorithm, Cluster, ClusterOptions, Condition, ServiceSpec, tutorial_services};
 
 use super::Wanted;
 use super::ask::{Reply, Request};
+use super::kept::{self, Kept};
 use super::record::{self, Record};
 use super::show;
 
 /// Makes the lab, and keeps it until it is told to take it down.
-pub(super) fn run(naru: &Path, wanted: &Wanted) -> anyhow::Result<()> {
+pub(super) fn run(
+    naru: &Path,
+    control_plane: Option<&Path>,
+    wanted: &Wanted,
+) -> anyhow::Result<()> {
     let name = wanted.name.text();
     let Some(_lock) = record::lock(name)? else {
         bail!("there is a lab {name} already");
     };
-    let options = ClusterOptions::new(naru)
-        .owner(wanted.owner())
-        .services(services());
-    let cluster = Cluster::start(wanted.topology(), &options)?;
-    let record = Record::of(name, naru, &cluster)?;
+    let kept = kept::make(naru, control_plane, wanted)?;
+    let record = Record::of(name, naru, &*kept)?;
     let listener =
         UnixListener::bind(&record.socket).with_context(|| record.socket.display().to_string())?;
     fs::set_permissions(&record.socket, fs::Permissions::from_mode(0o600))?;
@@ -35,32 +36,17 @@ pub(super) fn run(naru: &Path, wanted: &Wanted) -> anyhow::Result<()> {
         match read(&stream) {
             Ok(Request::Down) => {
                 let began = Instant::now();
-                let removed = cluster.teardown();
+                let removed = kept.teardown();
                 let took = began.elapsed().as_secs_f64();
                 let reply = removed.map(|()| format!("lab {name} is removed, {took:.1} s"));
                 return answer(&stream, reply.map_err(Into::into));
             }
             // Who asked may be gone: that is no reason for the lab to end.
-            Ok(request) => drop(answer(&stream, act(&cluster, &request))),
+            Ok(request) => drop(answer(&stream, act(&*kept, &request))),
             Err(error) => drop(answer(&stream, Err(error))),
         }
     }
     Ok(())
-}
-
-/// The tutorial's service by both transports, and two more addresses: one by Maglev with
-/// direct server return, one as users without pools of their own have it.
-fn services() -> Vec<ServiceSpec> {
-    let [tcp, udp] = tutorial_services();
-    let more = |name: &str, last: u8| ServiceSpec {
-        name: name.to_owned(),
-        address: [192, 168, 56, last].into(),
-        ..tcp.clone()
-    };
-    let maglev = more("nest-maglev", 12)
-        .by(Algorithm::Maglev)
-        .annotated("naru.dev/mode", "dsr");
-    vec![tcp.clone(), udp, maglev, more("nest-third", 13)]
 }
 
 fn read(stream: &UnixStream) -> anyhow::Result<Request> {
@@ -81,40 +67,40 @@ fn answer(mut stream: &UnixStream, reply: anyhow::Result<String>) -> anyhow::Res
     Ok(())
 }
 
-fn act(cluster: &Cluster, request: &Request) -> anyhow::Result<String> {
-    let lab = cluster.lab();
+fn act(kept: &dyn Kept, request: &Request) -> anyhow::Result<String> {
+    let lab = kept.lab();
     Ok(match request {
         Request::Cut(machine) => {
-            match cluster.agent(machine) {
-                Ok(_) => cluster.cut(machine)?,
+            match kept.agent(machine) {
+                Ok(_) => kept.cut(machine)?,
                 Err(_) => lab.cut(machine)?,
             }
             format!("{machine}: the cable is pulled")
         }
         Request::Heal(machine) => {
-            match cluster.agent(machine) {
-                Ok(_) if cluster.condition(machine) == Condition::Off => {
+            match kept.agent(machine) {
+                Ok(_) if kept.is_off(machine) => {
                     bail!("{machine} has no power: `lab on {machine}`")
                 }
-                Ok(_) => cluster.heal(machine)?,
+                Ok(_) => kept.heal(machine)?,
                 Err(_) => lab.heal(machine)?,
             }
             format!("{machine}: the cable is plugged in")
         }
         Request::Off(node) => {
-            cluster.off(node)?;
+            kept.off(node)?;
             format!("{node} has no power: agent and pods are gone, its kernel has forgotten all")
         }
         Request::On(node) => {
-            if cluster.condition(node) != Condition::Off {
+            if !kept.is_off(node) {
                 bail!("{node} has power");
             }
             let began = Instant::now();
-            cluster.on(node)?;
+            kept.on(node)?;
             let took = began.elapsed().as_secs_f64();
             format!("{node} is on again, its agent ready after {took:.1} s")
         }
-        Request::Status => show::status(cluster)?,
+        Request::Status => show::status(kept)?,
         Request::Down => String::new(),
     })
 }

@@ -6,6 +6,7 @@
 
 mod ask;
 mod keeper;
+mod kept;
 mod record;
 mod show;
 
@@ -29,6 +30,9 @@ pub(crate) struct Args {
     /// The `naru` that runs on the nodes
     #[arg(long, value_name = "PATH")]
     naru: PathBuf,
+    /// What control planes of clusters run
+    #[arg(long, value_name = "PATH", hide = true)]
+    control_plane: Option<PathBuf>,
     /// Which lab, where there are several
     #[arg(long, value_name = "NAME")]
     lab: Option<String>,
@@ -93,6 +97,9 @@ pub(crate) struct Wanted {
     /// The first node owns everything: without membership
     #[arg(long)]
     static_owner: bool,
+    /// A cluster of Kubernetes on them: API server, controllers, kubelets, DNS
+    #[arg(long, conflicts_with = "static_owner")]
+    kubernetes: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -106,6 +113,8 @@ enum Name {
 pub(crate) struct KeeperArgs {
     #[arg(long)]
     naru: PathBuf,
+    #[arg(long)]
+    control_plane: Option<PathBuf>,
     #[command(flatten)]
     wanted: Wanted,
 }
@@ -114,9 +123,15 @@ pub(crate) struct KeeperArgs {
 
 impl Wanted {
     fn topology(&self) -> Topology {
-        let mut topology = Topology::nuc_of(self.nodes);
+        let mut topology = self.nodes();
         let pods = usize::from(self.nodes) + 2;
         topology.add_pods("nest-server", naru_lab::PodKind::Echo, 3000, pods);
+        topology
+    }
+
+    /// The machines, without pods.
+    fn nodes(&self) -> Topology {
+        let topology = Topology::nuc_of(self.nodes);
         match self.name {
             Name::Nuc => topology,
             Name::Vxlan => topology.with_vxlan(),
@@ -144,7 +159,7 @@ impl Name {
 
 /// The process that owns a lab.
 pub(crate) fn keep(args: &KeeperArgs) -> anyhow::Result<()> {
-    keeper::run(&args.naru, &args.wanted)
+    keeper::run(&args.naru, args.control_plane.as_deref(), &args.wanted)
 }
 
 /// One verb; says whether it went well.
@@ -204,6 +219,12 @@ fn up(args: &Args, wanted: &Wanted) -> anyhow::Result<()> {
     command.args([name, "--nodes", &wanted.nodes.to_string()]);
     if wanted.static_owner {
         command.arg("--static-owner");
+    }
+    if wanted.kubernetes {
+        command.arg("--kubernetes");
+    }
+    if let Some(plane) = &args.control_plane {
+        command.arg("--control-plane").arg(plane);
     }
     command.current_dir("/").stdin(Stdio::null());
     command.stdout(file.try_clone()?).stderr(file);
@@ -270,13 +291,16 @@ fn exec(record: &Record, node: &str, words: &[String]) -> anyhow::Error {
         [] => command.arg(shell).env("PS1", format!("{node}:\\w# ")),
         words => command.args(words),
     };
-    let dirs = [
-        &record.program_dir,
-        &"/usr/local/sbin:/usr/sbin:/sbin".into(),
-    ];
     let path = std::env::var("PATH").unwrap_or_default();
-    let dirs = dirs.map(|dir| dir.display().to_string()).join(":");
-    command.env("PATH", format!("{dirs}:{path}"));
+    let dirs = record.program_dirs.iter();
+    let dirs: String = dirs.map(|dir| format!("{}:", dir.display())).collect();
+    command.env(
+        "PATH",
+        format!("{dirs}/usr/local/sbin:/usr/sbin:/sbin:{path}"),
+    );
+    if let Some(kubeconfig) = &record.kubeconfig {
+        command.env("KUBECONFIG", kubeconfig);
+    }
     // The machine's proxy is not the lab's.
     command.env("no_proxy", "*").env("NO_PROXY", "*");
     if let Some(agent) = &machine.agent {

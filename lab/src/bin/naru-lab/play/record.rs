@@ -8,9 +8,10 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
-use naru_lab::Cluster;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
+
+use super::kept::Kept;
 
 const DIR: &str = "/run/naru-lab";
 
@@ -23,8 +24,10 @@ pub(super) struct Record {
     pub(super) id: String,
     /// Where its keeper listens.
     pub(super) socket: PathBuf,
-    /// Where `naru` is.
-    pub(super) program_dir: PathBuf,
+    /// Where `naru` is, and `kubectl`.
+    pub(super) program_dirs: Vec<PathBuf>,
+    /// How to reach the API server of a cluster, from its LAN.
+    pub(super) kubeconfig: Option<PathBuf>,
     /// An address that is served, and its port.
     pub(super) served: Vec<String>,
     /// Nodes, clients and pods.
@@ -51,8 +54,8 @@ pub(super) struct AgentDirs {
 
 impl Record {
     /// The record of a cluster that is there.
-    pub(super) fn of(name: &str, naru: &Path, cluster: &Cluster) -> anyhow::Result<Self> {
-        let (lab, topology) = (cluster.lab(), cluster.lab().topology());
+    pub(super) fn of(name: &str, naru: &Path, kept: &dyn Kept) -> anyhow::Result<Self> {
+        let (lab, topology) = (kept.lab(), kept.lab().topology());
         let machine = |name: &str| Machine {
             name: name.to_owned(),
             namespace: lab.node(name).name().to_owned(),
@@ -61,7 +64,7 @@ impl Record {
         };
         let mut machines = Vec::new();
         for node in &topology.nodes {
-            let agent = cluster.agent(&node.name)?;
+            let agent = kept.agent(&node.name)?;
             machines.push(Machine {
                 agent: Some(AgentDirs {
                     state_dir: agent.state_dir().to_owned(),
@@ -76,15 +79,15 @@ impl Record {
             log: Some(lab.dir().join(format!("{}.log", it.name))),
             ..machine(&it.name)
         }));
-        let served = cluster.services().iter();
+        let programs = naru.parent().unwrap_or(Path::new("/")).to_owned();
+        let (kubeconfig, more) = kept.kubernetes().unzip();
         Ok(Self {
             name: name.to_owned(),
             id: lab.id().to_owned(),
             socket: lab.dir().join("keeper.sock"),
-            program_dir: naru.parent().unwrap_or(Path::new("/")).to_owned(),
-            served: served
-                .map(|it| format!("{}:{}", it.address, it.port))
-                .collect(),
+            program_dirs: [programs].into_iter().chain(more).collect(),
+            kubeconfig,
+            served: kept.served(),
             machines,
         })
     }

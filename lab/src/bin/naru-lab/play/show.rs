@@ -1,18 +1,19 @@
 //! How a lab is, for people.
 
 use comfy_table::{Table, presets::NOTHING};
-use naru_lab::{Cluster, Condition, Role, ServiceSpec};
+use naru_lab::{Cluster, Role, ServiceSpec};
 
+use super::kept::Kept;
 use super::record::Record;
 
-/// Machines, and addresses with their owners.
-pub(super) fn status(cluster: &Cluster) -> naru_lab::Result<String> {
-    let (lab, topology) = (cluster.lab(), cluster.lab().topology());
+/// Machines, and what they serve.
+pub(super) fn status(kept: &dyn Kept) -> naru_lab::Result<String> {
+    let (lab, topology) = (kept.lab(), kept.lab().topology());
     let mut machines = table(&["MACHINE", "ADDRESS", "CABLE", "AGENT", "PODS"]);
     for node in &topology.nodes {
-        let agent = cluster.agent(&node.name)?;
-        let doing = match (cluster.condition(&node.name), agent.pid()) {
-            (Condition::Off, _) => "no power".to_owned(),
+        let agent = kept.agent(&node.name)?;
+        let doing = match (kept.is_off(&node.name), agent.pid()) {
+            (true, _) => "no power".to_owned(),
             (_, Some(pid)) => format!("runs, pid {pid}"),
             (_, None) => "has ended".to_owned(),
         };
@@ -39,6 +40,11 @@ pub(super) fn status(cluster: &Cluster) -> naru_lab::Result<String> {
             String::new(),
         ]);
     }
+    Ok(format!("{machines}\n\n{}", kept.services()?))
+}
+
+/// Addresses with their owners.
+pub(super) fn services(cluster: &Cluster) -> naru_lab::Result<String> {
     let mut addresses = table(&["SERVICE", "ADDRESS", "OWNER"]);
     for service in cluster.services() {
         let owners = cluster.owners(service.address)?;
@@ -48,13 +54,24 @@ pub(super) fn status(cluster: &Cluster) -> naru_lab::Result<String> {
         };
         addresses.add_row([service.name.clone(), frontend(service), owners]);
     }
-    Ok(format!("{machines}\n\n{addresses}"))
+    Ok(addresses.to_string())
 }
 
 /// What to try in a lab that has just come up.
 pub(super) fn hints(record: &Record) -> String {
     let url = record.served.first().map_or("", String::as_str);
     let address = url.split(':').next().unwrap_or_default();
+    let of_kubernetes = [
+        ("exec nuc01 kubectl get pods -o wide", "as on any cluster"),
+        (
+            "exec nuc01 kubectl scale deployment nest-server --replicas=10",
+            "more of them",
+        ),
+    ];
+    let of_kubernetes = of_kubernetes
+        .into_iter()
+        .filter(|_| record.kubeconfig.is_some())
+        .map(|(words, what)| (words.to_owned(), what));
     let tries = [
         (
             format!("exec client curl -s {url}"),
@@ -76,8 +93,21 @@ pub(super) fn hints(record: &Record) -> String {
         ("status".to_owned(), "how it is now"),
         ("down".to_owned(), "removes everything"),
     ];
+    let tries = of_kubernetes.chain(tries);
     let lines = tries.map(|(words, what)| format!("  cargo xtask lab {words:<46} {what}"));
-    format!("Try:\n{}", lines.join("\n"))
+    let lines: Vec<String> = lines.collect();
+    let kubernetes = record.kubeconfig.as_ref().map(|it| {
+        format!(
+            "The API server is on the LAN, where `lab exec` runs commands, with\n  \
+             KUBECONFIG={}\n\n",
+            it.display()
+        )
+    });
+    format!(
+        "{}Try:\n{}",
+        kubernetes.unwrap_or_default(),
+        lines.join("\n")
+    )
 }
 
 fn table(head: &[&str]) -> Table {

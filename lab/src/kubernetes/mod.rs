@@ -1,5 +1,8 @@
 //! A Kubernetes cluster of the lab: a control plane, a kubelet for each node, and Naru.
 
+mod addons;
+mod objects;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -15,7 +18,7 @@ use crate::{
     cluster::write_key,
     controlplane::ControlPlane,
     error::{Error, Result},
-    kubelet::{self, Kubelet},
+    kubelet::{self, Kubelet, Roll, view},
     lab::Lab,
     netns::NetNs,
     process::Process,
@@ -29,9 +32,9 @@ const NAMESPACE: &str = "naru-system";
 
 /// What a user applies, and who may do what.
 const DEPLOYED: [&str; 3] = [
-    include_str!("../../deploy/namespace.yaml"),
-    include_str!("../../deploy/agent-rbac.yaml"),
-    include_str!("../../deploy/controller-rbac.yaml"),
+    include_str!("../../../deploy/namespace.yaml"),
+    include_str!("../../../deploy/agent-rbac.yaml"),
+    include_str!("../../../deploy/controller-rbac.yaml"),
 ];
 /// The lab's users may do what the service accounts may.
 const USERS: &str = "
@@ -84,6 +87,7 @@ pub struct Kube {
     kubelets: Mutex<BTreeMap<String, Kubelet>>,
     cgroups: BTreeMap<String, Cgroup>,
     plane: ControlPlane,
+    roll: Roll,
     options: KubeOptions,
     lab: Lab,
 }
@@ -124,6 +128,7 @@ impl Kube {
             kubelets: Mutex::default(),
             cgroups: BTreeMap::new(),
             plane,
+            roll: Roll::default(),
             options,
             lab,
         };
@@ -189,7 +194,8 @@ impl Kube {
     /// # Errors
     /// Where they fail, with what they said.
     pub fn shell(&self, node: &str, lines: &str) -> Result<String> {
-        self.cgroup(node)?.shell(self.lab.node(node), lines)
+        let shell = self.lab.node(node).command("sh");
+        self.cgroup(node)?.run(shell, lines)
     }
 
     /// The same in a pod on a node, as `kubectl exec` does.
@@ -198,7 +204,14 @@ impl Kube {
     /// Where they fail, with what they said.
     pub fn exec(&self, node: &str, pod: &str, lines: &str) -> Result<String> {
         let inside = NetNs::new(format!("{}{pod}", self.lab.prefix()));
-        self.cgroup(node)?.shell(&inside, lines)
+        let files = view::of(&self.kubelet_dir(node), pod);
+        let shell = view::command(&inside, &files, "sh");
+        self.cgroup(node)?.run(shell, lines)
+    }
+
+    /// What all kubelets know of the pods.
+    pub fn roll(&self) -> &Roll {
+        &self.roll
     }
 
     /// Starts a controller, which may be one of several; the first has number 0.
@@ -257,8 +270,30 @@ impl Kube {
         self.agent(node)?.restart()
     }
 
+    /// Whether a node has no power.
+    pub fn is_off(&self, node: &str) -> bool {
+        !self.kubelets().contains_key(node)
+    }
+
+    /// Removes it, and says so where something could not be removed.
+    ///
+    /// # Errors
+    /// Then.
+    pub fn teardown(self) -> Result<()> {
+        let Self {
+            controllers,
+            agents,
+            kubelets,
+            plane,
+            lab,
+            ..
+        } = self;
+        drop((controllers, agents, kubelets, plane));
+        lab.teardown()
+    }
+
     fn start_kubelet(&self, name: &str) -> Result<()> {
-        let dir = self.lab.dir().join(format!("kubelet-{name}"));
+        let dir = self.kubelet_dir(name);
         fs::create_dir_all(&dir).map_err(Error::io(dir.display().to_string()))?;
         let kubelet = Kubelet::start(kubelet::Options {
             node: self.node(name)?.clone(),
@@ -267,11 +302,19 @@ impl Kube {
             prefix: self.lab.prefix(),
             dir,
             program: self.lab.program().to_owned(),
+            control_plane: self.options.control_plane.clone(),
+            dns: addons::DNS_ADDRESS,
+            api_server: addons::API_SERVER,
+            roll: self.roll.clone(),
             kubeconfig: self.plane.kubeconfig("admin"),
             identity: self.plane.identity(),
         });
         self.kubelets().insert(name.to_owned(), kubelet);
         Ok(())
+    }
+
+    fn kubelet_dir(&self, node: &str) -> PathBuf {
+        self.lab.dir().join(format!("kubelet-{node}"))
     }
 
     fn agent_options(&self, key: &Path, node: &str) -> Result<AgentOptions> {
