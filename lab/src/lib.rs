@@ -73,7 +73,7 @@ pub use fault::Fault;
 pub use held::{Connection, HeldOpen};
 pub use interrupt::Catch;
 pub use kubelet::{Kubelet, Roll};
-pub use kubernetes::{Kube, KubeOptions};
+pub use kubernetes::{EndpointWatch, Kube, KubeOptions};
 pub use lab::{Lab, LabOptions};
 pub use load::{Load, LoadOptions, LongLived, Tally};
 pub use manifests::{Algorithm, Endpoint, Manifests, Protocol, ServiceSpec};

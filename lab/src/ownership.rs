@@ -217,7 +217,7 @@ fn clean(id: &str) -> Result<()> {
 }
 
 /// Kills every process whose network namespace is one of these, or is about to be.
-fn end_processes_in(namespaces: &[PathBuf]) -> Result<()> {
+pub(crate) fn end_processes_in(namespaces: &[PathBuf]) -> Result<()> {
     let entering: Vec<String> = namespaces
         .iter()
         .map(|path| format!("--net={}", path.display()))

@@ -14,6 +14,7 @@ use super::{Options, view};
 use crate::{
     error::{Error, Result},
     netns::NetNs,
+    ownership::end_processes_in,
     tool::{feed, run, tool},
     topology::Node,
 };
@@ -92,11 +93,10 @@ impl Places {
         ))
     }
 
-    /// Takes one away, with its cable.
+    /// Takes one away, with its cable and what still runs there.
     pub(super) fn remove(&self, place: &Place) {
         let name = place.namespace.name();
-        // Where it was not made there is nothing to remove.
-        let _ = run(tool("ip").args(["netns", "del", name]));
+        delete(&[name.to_owned()]);
         let mut taken = self.taken();
         taken.namespaces.remove(name);
         taken.addresses.remove(&place.address);
@@ -105,8 +105,7 @@ impl Places {
     /// Takes all away.
     pub(super) fn clear(&self) {
         let names = std::mem::take(&mut self.taken().namespaces);
-        let lines: String = names.iter().map(|it| format!("netns del {it}\n")).collect();
-        let _ = feed(tool("ip").args(["-force", "-batch", "-"]), &lines);
+        delete(&names.into_iter().collect::<Vec<_>>());
     }
 
     /// An address that nobody has, and that nobody had a moment ago.
@@ -131,4 +130,18 @@ impl Places {
     fn taken(&self) -> MutexGuard<'_, Taken> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Removes namespaces; those that were not made are none.
+fn delete(names: &[String]) {
+    let paths: Vec<PathBuf> = names
+        .iter()
+        .map(|it| NetNs::new(it.clone()).path())
+        .collect();
+    // A server may leave others behind, which would go on in a namespace without a name.
+    if let Err(error) = end_processes_in(&paths) {
+        eprintln!("{error}");
+    }
+    let lines: String = names.iter().map(|it| format!("netns del {it}\n")).collect();
+    let _ = feed(tool("ip").args(["-force", "-batch", "-"]), &lines);
 }

@@ -1,6 +1,7 @@
 //! A Kubernetes cluster of the lab: a control plane, a kubelet for each node, and Naru.
 
 mod addons;
+mod endpoints;
 mod objects;
 
 use std::{
@@ -12,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use self::endpoints::EndpointWatch;
 use crate::{
     agent::{Agent, AgentOptions},
     cgroup::Cgroup,
@@ -212,6 +214,11 @@ impl Kube {
     /// What all kubelets know of the pods.
     pub fn roll(&self) -> &Roll {
         &self.roll
+    }
+
+    /// Notes from now on when EndpointSlices say that pods are ready.
+    pub fn endpoints(&self) -> EndpointWatch {
+        EndpointWatch::start(self)
     }
 
     /// Starts a controller, which may be one of several; the first has number 0.

@@ -46,7 +46,7 @@ pub(super) struct Server {
 /// How long the server of `slow` takes to start, in seconds.
 const SLOW: u32 = 5;
 /// The work of `hpa-example` for a request, in milliseconds.
-const WORK: u32 = 5;
+const WORK: u32 = 2;
 /// Longer than anything needs to hear that a pod ends.
 const LAME: Duration = Duration::from_secs(2);
 

@@ -25,6 +25,8 @@ fn e_an_ingress_behind_an_address() {
         kube.kubectl(&format!("expose deployment {app}")).unwrap();
     }
     kube.apply(DATABASE).unwrap();
+    kube.kubectl("rollout status deployment postgres --timeout=100s")
+        .unwrap();
     secret(&kube);
     kube.apply(CONTROLLER).unwrap();
     kube.apply(INGRESS).unwrap();
