@@ -130,7 +130,7 @@ impl Usage {
             "window": format!("{}ms", self.window.as_millis()),
             "containers": [{
                 "name": of.container,
-                "usage": { "cpu": format!("{}n", self.nanocores), "memory": "0" },
+                "usage": { "cpu": format!("{}n", self.nanocores), "memory": resident(of.pid) },
             }],
         })
     }
@@ -143,6 +143,15 @@ fn ticks(pid: u32) -> u64 {
     let after = text.rsplit_once(')').map_or("", |(_, it)| it);
     let fields = after.split_whitespace().skip(11).take(2);
     fields.filter_map(|it| it.parse::<u64>().ok()).sum()
+}
+
+/// The memory of a process, as a quantity (`proc_pid_status(5)`).
+fn resident(pid: u32) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mut lines = text.lines();
+    let line = lines.find_map(|it| it.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|it| it.trim().strip_suffix(" kB"));
+    format!("{}Ki", kib.unwrap_or("0"))
 }
 
 /// How long a tick is, in nanoseconds.

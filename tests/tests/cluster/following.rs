@@ -63,6 +63,62 @@ fn what_it_said_last_is_in_force_while_it_is_away() {
     none_failed("API server away", requests);
 }
 
+/// Packets between one node and the API server are dropped, which no socket tells of; then some are,
+/// and some are not.
+#[test]
+fn an_api_server_that_does_not_answer_or_flaps_is_asked_again() {
+    let kube = class_room();
+    let cut_off = "nuc03";
+    kube.kubectl(&format!("cordon {cut_off}")).unwrap();
+    let url = nest_server(&kube);
+    let requests = load(&kube, &url);
+    let server = kube.lab().node("nuc01");
+    let nft = |rules: &str| server.feed("nft", &["-f", "-"], rules).unwrap();
+    let block = || {
+        nft("table inet lab {
+               chain input {
+                 type filter hook input priority 0;
+                 ip saddr 192.168.56.103 tcp dport 6443 drop
+               }
+             }")
+    };
+    let unblock = || nft("delete table inet lab");
+    let backends = || {
+        let shown = kube.agent(cut_off).unwrap().json(&["backends"]).unwrap();
+        shown.as_array().map_or(0, |all| {
+            let of = all
+                .iter()
+                .filter(|it| it["service"] == "default/nest-server:80");
+            of.count()
+        })
+    };
+    block();
+    wait("the agent tells that it hears nothing", || {
+        let status = kube.agent(cut_off).unwrap().json(&["status"]).unwrap();
+        status["source"]["notes"]
+            .to_string()
+            .contains("cannot be followed")
+    });
+    kube.kubectl("scale deployment nest-server --replicas=8")
+        .unwrap();
+    kube.kubectl("rollout status deployment nest-server --timeout=100s")
+        .unwrap();
+    assert_eq!(backends(), 5, "what was said last is in force");
+    unblock();
+    wait("it hears of all", || backends() == 8);
+    for _ in 0..5 {
+        block();
+        sleep(Duration::from_secs(2));
+        unblock();
+        sleep(Duration::from_secs(1));
+    }
+    kube.kubectl("scale deployment nest-server --replicas=5")
+        .unwrap();
+    wait("it hears of fewer", || backends() == 5);
+    wait_answering(&kube, &url, 5);
+    none_failed("API server flaps", requests);
+}
+
 #[test]
 fn a_mistake_in_one_service_is_told_and_disturbs_neither_it_nor_others() {
     let kube = class_room();
