@@ -1,0 +1,237 @@
+//! Compiling again where nothing but endpoints of some services is another.
+//!
+//! That is what happens all day in a cluster, and it concerns the services that have these
+//! endpoints, whatever else there is. They are compiled as if there were no others, beside all
+//! that is in use; what comes of it takes the place of what was there of them. The rest would come
+//! out as it is: what is in use keeps its number.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    net::{IpAddr, SocketAddr},
+};
+
+use lb_common::{
+    Addr, AddressUse, Backend, Frontend, SlotTable,
+    config::{MAX_ADDRESSES, MAX_PRIMARIES, MAX_SERVICES},
+    service::handover_table,
+};
+
+use super::{
+    CompileError, Tables, compile_with, image,
+    image::{InUse, MapImage},
+    key, whole,
+};
+use crate::desired::{self, Desired, Service, ServiceName, Surroundings};
+
+/// The same as [`compile_with`], in the time that the services take whose endpoints have changed
+/// since `before` came to `image`; where more has changed, in that of all.
+///
+/// `image` is in force: all that it has is among what is in use.
+///
+/// # Errors
+/// As [`compile_with`].
+pub fn compile_again(
+    (before, image): (&Desired, &MapImage),
+    desired: &Desired,
+    surroundings: &Surroundings,
+    in_use: &InUse,
+    tables: &mut Tables,
+) -> Result<MapImage, CompileError> {
+    if let Some(change) = Change::between(before, desired, in_use) {
+        tables.begin_part();
+        let part = whole(&change.part(desired), surroundings, in_use, tables)?;
+        if let Some(image) = change.merge(image, part) {
+            return Ok(image);
+        }
+    }
+    compile_with(desired, surroundings, in_use, tables)
+}
+
+/// Services with other endpoints than before.
+struct Change<'a> {
+    services: BTreeSet<&'a ServiceName>,
+    /// All endpoints that they have or had: what is known of each is worked out anew.
+    endpoints: HashSet<Frontend>,
+    /// Their addresses.
+    addresses: BTreeSet<IpAddr>,
+}
+
+impl<'a> Change<'a> {
+    /// None where anything else is another.
+    fn between(before: &'a Desired, now: &'a Desired, in_use: &InUse) -> Option<Self> {
+        // Whom old flows go by outlives its services.
+        if in_use.leaves_gone || before.nodes != now.nodes {
+            return None;
+        }
+        let changed = before.services.changes(&now.services)?;
+        let mut change = Self {
+            services: BTreeSet::new(),
+            endpoints: HashSet::new(),
+            addresses: BTreeSet::new(),
+        };
+        for (name, before, now) in changed {
+            if !same_but_for_endpoints(before, now) {
+                return None;
+            }
+            change.services.insert(name);
+            let protocol = now.protocol()?;
+            for &addr in before.endpoints.keys().chain(now.endpoints.keys()) {
+                change.addresses.insert(addr.ip());
+                change
+                    .endpoints
+                    .insert(key(&desired::Frontend { addr, protocol }));
+            }
+        }
+        Some(change)
+    }
+
+    /// These services, and those that have endpoints at the same addresses.
+    fn part(&self, desired: &Desired) -> Desired {
+        let shares = |addr: &SocketAddr| self.addresses.contains(&addr.ip());
+        let concerned = |name: &ServiceName, service: &Service| {
+            self.services.contains(name) || service.endpoints.keys().any(shares)
+        };
+        Desired {
+            services: desired.services.filtered(concerned),
+            nodes: desired.nodes.clone(),
+            ..Desired::default()
+        }
+    }
+
+    fn has(&self, backend: &Backend) -> bool {
+        self.endpoints
+            .contains(&Frontend::new(backend.addr, backend.port, backend.protocol))
+    }
+
+    /// `image` with what these services came to, compiled alone; none where more than their
+    /// endpoints would differ.
+    fn merge(&self, image: &MapImage, part: MapImage) -> Option<MapImage> {
+        let indices: BTreeSet<u32> = part.names.keys().copied().collect();
+        // They are what they were, by the same frontends.
+        let same = part
+            .names
+            .iter()
+            .all(|it| image.names.get(it.0) == Some(it.1));
+        let of_part = |index: &u32| indices.contains(index);
+        let reached = |frontends: &BTreeMap<Frontend, u32>| {
+            let of_part = frontends.iter().filter(|(_, index)| of_part(index));
+            of_part
+                .map(|(&frontend, &index)| (frontend, index))
+                .collect::<BTreeMap<_, _>>()
+        };
+        let now = image::services(&part.frontends);
+        if !same
+            || reached(&image::services(&image.frontends)) != now
+            || reached(&image.internal) != part.internal
+        {
+            return None;
+        }
+        let mut merged = image.clone();
+        for (&index, name) in &part.names {
+            if !self.services.contains(name) {
+                continue;
+            }
+            for index in [index, handover_table(index)] {
+                let before = merged.services.remove(&index);
+                let now = part.services.get(&index);
+                let is_empty = |table: Option<&SlotTable>| table.is_none_or(|it| it.is_empty());
+                // Whether addresses are claimed and answer goes by it.
+                if index < MAX_SERVICES as u32 && is_empty(before.as_ref()) != is_empty(now) {
+                    return None;
+                }
+                if let Some(table) = before.filter(|it| !it.is_empty()) {
+                    merged.tables.remove(&table.offset());
+                }
+            }
+        }
+        for (&index, name) in &part.names {
+            if !self.services.contains(name) {
+                continue;
+            }
+            for index in [index, handover_table(index)] {
+                if let Some(&table) = part.services.get(&index) {
+                    merged.services.insert(index, table);
+                    if let Some(slots) = part.tables.get(&table.offset()) {
+                        merged.tables.insert(table.offset(), slots.clone());
+                    }
+                }
+            }
+        }
+        let theirs = |index: &u32| image.backends.get(index).is_some_and(|it| self.has(it));
+        merged.former.retain(|index| !theirs(index));
+        merged.backends.retain(|_, it| !self.has(it));
+        let backends = part.backends.into_iter().filter(|(_, it)| self.has(it));
+        for (index, backend) in backends {
+            if part.former.contains(&index) {
+                merged.former.insert(index);
+            }
+            merged.backends.insert(index, backend);
+        }
+        merged
+            .primaries
+            .retain(|at, _| !self.endpoints.contains(at));
+        let primaries = part.primaries.into_iter();
+        merged
+            .primaries
+            .extend(primaries.filter(|(at, _)| self.endpoints.contains(at)));
+        merged.frontends.extend(part.frontends);
+        for &ip in &self.addresses {
+            let addr = Addr::from(ip);
+            let is_backend = |uses: &BTreeMap<Addr, AddressUse>| {
+                let found = uses.get(&addr);
+                found.is_some_and(|it| it.contains(AddressUse::LOCAL_BACKEND))
+            };
+            match (is_backend(&merged.addresses), is_backend(&part.addresses)) {
+                (false, true) => {
+                    let usage = merged.addresses.entry(addr).or_default();
+                    *usage = usage.with(AddressUse::LOCAL_BACKEND);
+                }
+                (true, false) => {
+                    let usage = merged.addresses.entry(addr).or_default();
+                    *usage = usage.without(AddressUse::LOCAL_BACKEND);
+                    if *usage == AddressUse::default() {
+                        merged.addresses.remove(&addr);
+                    }
+                }
+                _ => {}
+            }
+        }
+        let fits =
+            merged.addresses.len() <= MAX_ADDRESSES && merged.primaries.len() <= MAX_PRIMARIES;
+        fits.then_some(merged)
+    }
+}
+
+/// Whether two differ by their endpoints alone.
+fn same_but_for_endpoints(one: &Service, other: &Service) -> bool {
+    let Service {
+        frontends,
+        external,
+        cluster,
+        node_port,
+        algorithm,
+        maglev_slots,
+        elsewhere,
+        external_policy,
+        internal_policy,
+        affinity,
+        source_ranges,
+        health_check,
+        endpoints: _,
+    } = one;
+    *frontends == other.frontends
+        && *external == other.external
+        && *cluster == other.cluster
+        && *node_port == other.node_port
+        && *algorithm == other.algorithm
+        && *maglev_slots == other.maglev_slots
+        && *elsewhere == other.elsewhere
+        && *external_policy == other.external_policy
+        && *internal_policy == other.internal_policy
+        && *affinity == other.affinity
+        && *source_ranges == other.source_ranges
+        && *health_check == other.health_check
+}
+
+#[cfg(test)]
+mod tests;
