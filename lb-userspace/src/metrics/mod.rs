@@ -4,6 +4,7 @@
 //! down in OpenMetrics' format.
 
 mod page;
+mod process;
 mod rows;
 
 use std::{convert::Infallible, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};

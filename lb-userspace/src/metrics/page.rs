@@ -5,12 +5,16 @@ use std::{
     fmt,
 };
 
+use lb_common::Verdict;
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 use tokio::sync::{mpsc, oneshot};
 
-use super::rows::{Kind, Labels, metric};
+use super::{
+    process,
+    rows::{Kind, Labels, metric},
+};
 use crate::{
-    control::{Backend, Reply, Request, Service, Status, Traffic, server::Call},
+    control::{Backend, Reply, Request, Service, Status, Traffic, VerdictCount, server::Call},
     ipam::PoolUse,
 };
 
@@ -123,6 +127,19 @@ fn write_traffic(
     Ok(())
 }
 
+/// What this program takes of the machine's memory, by the name that everybody has for it; nothing
+/// where the kernel does not say.
+fn write_memory(encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let rows = process::resident_memory().map(|it| (Labels::new(), it));
+    metric(
+        encoder,
+        Kind::Gauge,
+        "process_resident_memory_bytes",
+        "Memory of this program that is in RAM",
+        rows,
+    )
+}
+
 /// MetalLB's metrics of its pools, by its names.
 fn write_pools(encoder: &mut DescriptorEncoder<'_>, pools: &[PoolUse]) -> fmt::Result {
     let rows = |value: fn(&PoolUse) -> u64| {
@@ -183,14 +200,20 @@ impl Collector for AgentPage {
             "Which agent this is",
             [(build, 1)],
         )?;
+        write_memory(encoder)?;
         let verdicts = || status.verdicts.iter();
-        let labels = |hook: &str, verdict: &str| {
-            vec![("hook", hook.to_owned()), ("verdict", verdict.to_owned())]
+        let labels = |it: &VerdictCount| {
+            let fate = Verdict::from_name(&it.verdict).map(|it| it.fate().name());
+            vec![
+                ("hook", it.hook.clone()),
+                ("verdict", it.verdict.clone()),
+                ("fate", fate.unwrap_or_default().to_owned()),
+            ]
         };
-        let packets = verdicts().map(|it| (labels(&it.hook, &it.verdict), it.packets));
+        let packets = verdicts().map(|it| (labels(it), it.packets));
         let help = "Packets by how they left the program";
         metric(encoder, Kind::Counter, "naru_packets", help, packets)?;
-        let bytes = verdicts().map(|it| (labels(&it.hook, &it.verdict), it.bytes));
+        let bytes = verdicts().map(|it| (labels(it), it.bytes));
         let help = "Bytes by how they left the program";
         metric(encoder, Kind::Counter, "naru_bytes", help, bytes)?;
 
@@ -318,6 +341,7 @@ impl Collector for ControllerPage {
             help,
             one(self.leads.into()),
         )?;
+        write_memory(encoder)?;
         if !self.leads {
             return Ok(());
         }
