@@ -12,5 +12,6 @@
 
 mod scene;
 
+mod deploy;
 mod following;
 mod tutorials;
