@@ -40,6 +40,18 @@ pub enum Fate {
     Drop,
 }
 
+impl Fate {
+    /// The name in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Forward => "forward",
+            Self::Refuse => "refuse",
+            Self::Drop => "drop",
+        }
+    }
+}
+
 macro_rules! verdicts {
     ($($variant:ident = $name:literal, $fate:ident, $text:literal;)*) => {
         /// A way out of the kernel program.
@@ -138,6 +150,11 @@ impl Verdict {
     /// The verdict with this number.
     pub fn from_number(number: u32) -> Option<Self> {
         Self::ALL.get(usize::try_from(number).ok()?).copied()
+    }
+
+    /// The verdict of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|it| it.name() == name)
     }
 }
 

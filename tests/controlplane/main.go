@@ -1,5 +1,6 @@
 // A control plane for the tests, in one program: etcd, Kubernetes' API server, controllers and
-// scheduler, kubectl and CoreDNS, each by its name as the first argument or as the program's own.
+// scheduler, kubectl, Helm and CoreDNS, each by its name as the first argument or as the program's
+// own.
 package main
 
 import (
@@ -26,6 +27,7 @@ import (
 var programs = map[string]func() int{
 	"coredns":                 dns,
 	"etcd":                    etcd,
+	"helm":                    helm,
 	"keys":                    keys,
 	"kube-apiserver":          kubernetes(apiserver.NewAPIServerCommand),
 	"kube-controller-manager": kubernetes(controllers.NewControllerManagerCommand),

@@ -78,6 +78,8 @@ pub struct KubeOptions {
     pub controllers: usize,
     /// Further arguments of each agent.
     pub args: Vec<String>,
+    /// Further arguments of each controller.
+    pub controller_args: Vec<String>,
 }
 
 /// A cluster. Dropping it removes it.
@@ -103,6 +105,7 @@ impl KubeOptions {
             topology: Topology::nuc_without_pods(),
             controllers: 1,
             args: Vec::new(),
+            controller_args: Vec::new(),
         }
     }
 }
@@ -228,15 +231,10 @@ impl Kube {
     pub fn start_controller(&self, index: usize) -> Result<()> {
         let config = self.plane.kubeconfig("controller").display().to_string();
         let node = &self.lab.topology().nodes[0].name;
-        let args = [
-            "controller",
-            "--kubeconfig",
-            &config,
-            "--lease-namespace",
-            NAMESPACE,
-            "--identity",
-            &format!("controller-{index}"),
-        ];
+        let identity = format!("controller-{index}");
+        let mut args = vec!["controller", "--kubeconfig", &config];
+        args.extend(["--lease-namespace", NAMESPACE, "--identity", &identity]);
+        args.extend(self.options.controller_args.iter().map(String::as_str));
         let log = self.lab.dir().join(format!("controller-{index}.log"));
         let program = self.options.naru.display().to_string();
         let process = self.lab.node(node).start(&program, &args, &log)?;

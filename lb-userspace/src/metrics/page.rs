@@ -5,12 +5,13 @@ use std::{
     fmt,
 };
 
+use lb_common::Verdict;
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 use tokio::sync::{mpsc, oneshot};
 
 use super::rows::{Kind, Labels, metric};
 use crate::{
-    control::{Backend, Reply, Request, Service, Status, Traffic, server::Call},
+    control::{Backend, Reply, Request, Service, Status, Traffic, VerdictCount, server::Call},
     ipam::PoolUse,
 };
 
@@ -184,13 +185,18 @@ impl Collector for AgentPage {
             [(build, 1)],
         )?;
         let verdicts = || status.verdicts.iter();
-        let labels = |hook: &str, verdict: &str| {
-            vec![("hook", hook.to_owned()), ("verdict", verdict.to_owned())]
+        let labels = |it: &VerdictCount| {
+            let fate = Verdict::from_name(&it.verdict).map(|it| it.fate().name());
+            vec![
+                ("hook", it.hook.clone()),
+                ("verdict", it.verdict.clone()),
+                ("fate", fate.unwrap_or_default().to_owned()),
+            ]
         };
-        let packets = verdicts().map(|it| (labels(&it.hook, &it.verdict), it.packets));
+        let packets = verdicts().map(|it| (labels(it), it.packets));
         let help = "Packets by how they left the program";
         metric(encoder, Kind::Counter, "naru_packets", help, packets)?;
-        let bytes = verdicts().map(|it| (labels(&it.hook, &it.verdict), it.bytes));
+        let bytes = verdicts().map(|it| (labels(it), it.bytes));
         let help = "Bytes by how they left the program";
         metric(encoder, Kind::Counter, "naru_bytes", help, bytes)?;
 

@@ -12,6 +12,7 @@
 
 mod scene;
 
+mod deploy;
 mod figures;
 mod following;
 mod tutorials;

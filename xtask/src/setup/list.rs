@@ -186,6 +186,11 @@ pub(super) const ITEMS: &[Item] = &[
         get: Get::Choice(go::get),
     },
     Item {
+        needs: CONTROL_PLANE,
+        get: Get::Choice(|| daemon(&["prometheus"])),
+        ..tool("prometheus", &[], "read metrics, and check the rules")
+    },
+    Item {
         needs: GUESTS,
         ..tool(
             "qemu-system-x86_64",
