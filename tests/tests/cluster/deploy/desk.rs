@@ -10,6 +10,8 @@ use crate::scene::control_plane;
 
 /// Where Naru's objects are.
 pub(super) const NAMESPACE: &str = "naru-system";
+/// How many seconds a command may take: Helm and kubectl would wait for minutes.
+const LONGEST: &str = "100";
 /// Labels and annotations that only Helm gives.
 const BY_HELM: [&str; 3] = ["app.kubernetes.io/", "helm.sh/", "meta.helm.sh/"];
 
@@ -36,9 +38,9 @@ impl Desk {
     pub(super) fn run(&self, words: &[&str], input: &str) -> Result<String, Error> {
         let program = control_plane().display().to_string();
         let config = self.plane.kubeconfig("admin").display().to_string();
-        let mut all = vec![words[0], "--kubeconfig", &config];
+        let mut all = vec![LONGEST, &program, words[0], "--kubeconfig", &config];
         all.extend(&words[1..]);
-        self.node().feed(&program, &all, input)
+        self.node().feed("timeout", &all, input)
     }
 
     /// `helm VERB … CHART -n naru-system`, with these values.
