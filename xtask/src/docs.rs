@@ -23,6 +23,7 @@ every place where packets meet the programs (`xdp`, `tc-ingress`, `tc-egress`):
 ```
 naru status                 the counters since the programs were first loaded
 naru status -o json         the same for scripts, below `verdicts`
+naru top --view verdicts    how many there are in a second, the most frequent first
 naru explain CLIENT VIP     the verdict on one packet, without sending it
 ```
 

@@ -6,6 +6,7 @@ mod dirs;
 mod owner;
 mod pools;
 mod show;
+mod top;
 
 use std::{
     net::SocketAddr,
@@ -37,6 +38,7 @@ Examples:
     naru check /etc/naru/manifests
   See what is in force, and where a client's packet would go:
     naru status
+    naru top
     naru explain 192.168.56.1:40000 192.168.56.11:80
   Take a server out before its maintenance, and put it back:
     naru drain 10.0.0.11
@@ -96,6 +98,8 @@ enum Command {
     Services(Output),
     /// The backends in force, with their mode and counters
     Backends(Output),
+    /// Services, backends, rates, owners and verdicts, live in the terminal
+    Top(top::Args),
     /// The flows that are recorded
     #[command(after_help = "\
 Flows of Maglev services need no record while nothing changes, so most of them are not shown.
@@ -191,7 +195,12 @@ Examples:
 
 /// Runs what the command line asks for. Errors are printed; the exit status tells.
 pub fn run(cli: Cli) -> ExitCode {
-    if !matches!(cli.command, Command::Agent(_) | Command::Controller(_)) {
+    let stays = match &cli.command {
+        Command::Agent(_) | Command::Controller(_) => true,
+        Command::Top(args) => !args.once,
+        _ => false,
+    };
+    if !stays {
         // `naru flows | head` ends as it would with any other tool.
         sigpipe::reset();
     }
@@ -221,6 +230,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Status(output) => ask(run_dir, &Request::Status, output.output),
         Command::Services(output) => ask(run_dir, &Request::Services, output.output),
         Command::Backends(output) => ask(run_dir, &Request::Backends, output.output),
+        Command::Top(args) => top::run(&args, run_dir),
         Command::Flows { limit, output } => ask(run_dir, &Request::Flows(limit), output.output),
         Command::Drain {
             backend,

@@ -92,13 +92,35 @@ fn of(ip: IpAddr, nodes: &[String], desired: &Desired) -> Owner {
     Owner::new(ip, subject.as_ref(), &elected)
 }
 
+/// Who announces the address, or why nobody does.
+fn outcome(owner: &Owner) -> String {
+    match (&owner.owner, &owner.nobody) {
+        (Some(node), _) => format!("{}: {node} announces it", owner.ip),
+        (None, Some(why)) => format!("{}: nobody announces it: {why}", owner.ip),
+        (None, None) => format!("{}: nobody announces it", owner.ip),
+    }
+}
+
+/// An election in one sentence: who announces the address, and in which order the others would.
+pub(super) fn in_short(owner: &Owner) -> String {
+    let mut text = outcome(owner);
+    let others = owner
+        .order
+        .iter()
+        .filter(|it| Some(&it.node) != owner.owner.as_ref());
+    for (index, it) in others.enumerate() {
+        text.push_str(if index == 0 { "; then " } else { ", " });
+        text.push_str(&it.node);
+        if let Some(why) = &it.why {
+            text.push_str(&format!(" (not now: {why})"));
+        }
+    }
+    text
+}
+
 /// Prints an election for people.
 pub(super) fn print(owner: &Owner) {
-    match (&owner.owner, &owner.nobody) {
-        (Some(node), _) => println!("{}: {node} announces it", owner.ip),
-        (None, Some(why)) => println!("{}: nobody announces it: {why}", owner.ip),
-        (None, None) => println!("{}: nobody announces it", owner.ip),
-    }
+    println!("{}", outcome(owner));
     if owner.together.len() > 1 {
         let all: Vec<_> = owner.together.iter().map(IpAddr::to_string).collect();
         println!("stay together: {}", all.join(", "));

@@ -5,8 +5,8 @@ use comfy_table::{CellAlignment, Table, presets};
 use super::{Format, owner};
 use crate::{
     control::{
-        Backend, Drained, Explanation, Flows, Health, Members, Pools, Reply, Service, Status,
-        Traffic,
+        Backend, Drained, Explanation, Flows, Health, Members, Pools, Reply, Service, SourceStatus,
+        Status, Traffic,
     },
     ipam::{Count, PoolUse},
 };
@@ -69,11 +69,7 @@ fn print_status(status: &Status) {
         status.pid,
         span(status.uptime)
     );
-    let state = match (status.source.current, status.source.age) {
-        (true, Some(age)) => format!("in force since {}", span(age)),
-        (false, Some(age)) => format!("REFUSED; the state of {} ago stays in force", span(age)),
-        (_, None) => "REFUSED; what an earlier agent left stays in force".to_owned(),
-    };
+    let state = source_state(&status.source);
     println!("source: {}, {state}", status.source.from);
     for problem in &status.source.problems {
         println!("  problem: {problem}");
@@ -152,6 +148,15 @@ fn print_status(status: &Status) {
     }
 }
 
+/// Whether what is in force is what the source says.
+pub(super) fn source_state(source: &SourceStatus) -> String {
+    match (source.current, source.age) {
+        (true, Some(age)) => format!("in force since {}", span(age)),
+        (false, Some(age)) => format!("REFUSED; the state of {} ago stays in force", span(age)),
+        (_, None) => "REFUSED; what an earlier agent left stays in force".to_owned(),
+    }
+}
+
 fn traffic(traffic: &Traffic) -> [String; 5] {
     [
         traffic.flows,
@@ -194,7 +199,8 @@ fn print_services(services: &[Service]) {
     }
 }
 
-fn frontends(it: &Service) -> String {
+/// Where a service is reached, in one line.
+pub(super) fn frontends(it: &Service) -> String {
     let internal = it.internal.iter().map(|it| format!("{it} (internal)"));
     let all: Vec<_> = it.frontends.iter().cloned().chain(internal).collect();
     match all.as_slice() {
@@ -340,7 +346,8 @@ fn number(count: u64) -> String {
     }
 }
 
-fn health(health: &Health) -> String {
+/// What the checks of an endpoint have found, and for how long.
+pub(super) fn health(health: &Health) -> String {
     let state = format!("{} {}", health.state, span(health.since));
     match &health.error {
         Some(error) => format!("{state}: {error}"),
@@ -415,7 +422,7 @@ fn print_explanation(it: &Explanation) {
 }
 
 /// Seconds as people say them.
-fn span(seconds: u64) -> String {
+pub(super) fn span(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds}s"),
         120..7_200 => format!("{}m", seconds / 60),

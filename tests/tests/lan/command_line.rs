@@ -1,8 +1,8 @@
 //! What the command line tells, and that asking changes nothing.
 
-use std::fs;
+use std::{fs, time::Duration};
 
-use naru_lab::UPLINK;
+use naru_lab::{LoadOptions, UPLINK};
 use serde_json::json;
 
 use crate::{
@@ -156,6 +156,77 @@ fn flows_are_listed_with_their_states_and_counted_for_service_and_backend() {
             "no {word} in `naru {}`:\n{table}",
             args.join(" ")
         );
+    }
+}
+
+#[test]
+fn top_shows_rates_of_what_goes_on_and_needs_a_terminal_or_once() {
+    let scene = Scene::new();
+    let top = |view: &str| {
+        let args = ["top", "--once", "--interval", "2", "--view", view];
+        scene.agent.cli(&args).unwrap()
+    };
+    // The row that begins so, by the heads of its columns.
+    let rate = |table: &str, name: &str, column: &str| {
+        let words =
+            |line: &str| -> Vec<String> { line.split_whitespace().map(str::to_owned).collect() };
+        let heads = table.lines().map(words);
+        let mut heads = heads.skip_while(|it| !it.iter().any(|head| head == column));
+        let place = heads
+            .next()
+            .and_then(|it| it.iter().position(|head| head == column));
+        let row = heads.find(|it| it.first().is_some_and(|first| first == name));
+        let row = row.unwrap_or_else(|| panic!("no {name} in\n{table}"));
+        row[place.unwrap()].clone()
+    };
+    let idle = top("services");
+    assert_eq!(
+        rate(&idle, "default/nest-server:80", "FLOWS/S"),
+        "0",
+        "{idle}"
+    );
+
+    let url = crate::scene::services()[0].url("/");
+    let pause = Duration::from_millis(10);
+    let options = LoadOptions {
+        pause,
+        ..LoadOptions::default()
+    };
+    let load = scene.client().load(&url, options);
+    let services = top("services");
+    for column in ["FLOWS/S", "PPS-IN", "PPS-OUT", "BPS-IN", "BPS-OUT"] {
+        let rate = rate(&services, "default/nest-server:80", column);
+        assert!(
+            !["0", "-"].contains(&rate.as_str()),
+            "{column}:\n{services}"
+        );
+    }
+    assert_eq!(rate(&services, "default/nest-server:80", "READY"), "5/5");
+    assert_eq!(rate(&services, "default/nest-server:80", "OWNER"), NODE);
+    assert_eq!(rate(&services, "default/nest-datagrams:80", "FLOWS/S"), "0");
+    let backends = top("backends");
+    for pod in scene.pods() {
+        let row = backends
+            .lines()
+            .find(|line| line.starts_with("default/nest-server:80") && line.contains(&pod.name));
+        // In turn, so that each gets a fifth.
+        let row = row.unwrap_or_else(|| panic!("no {} in\n{backends}", pod.name));
+        assert!(row.contains(" ready ") && row.contains(" 20% "), "{row}");
+    }
+    let owners = top("owners");
+    assert_eq!(rate(&owners, &VIP.to_string(), "OWNER"), NODE);
+    let verdicts = top("verdicts");
+    assert_ne!(rate(&verdicts, "forward_local", "PPS"), "0", "{verdicts}");
+    assert_eq!(load.stop().unwrap().failed, 0);
+
+    let output = scene.agent.command(&["top"]).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains("naru top --once"), "{told}");
+    scene.agent.kill().unwrap();
+    for command in [&["top", "--once"][..], &["status"]] {
+        let output = scene.agent.command(command).output().unwrap();
+        assert_eq!(output.status.code(), Some(3), "{output:?}");
     }
 }
 
