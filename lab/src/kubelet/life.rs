@@ -137,7 +137,7 @@ impl Life {
                     let tell = |what: &str| shared.tell(what);
                     ingresses.keep(shared.client.clone(), pid, tell).await;
                 }
-                std::future::pending().await
+                std::future::pending::<()>().await;
             };
             let ended = tokio::select! {
                 ended = self.serve(&mut child, question) => Some(ended),

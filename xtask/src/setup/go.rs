@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{
     item::{Remedy, Step},
-    list::series,
+    kernel_part::series,
 };
 use crate::host;
 

@@ -2,26 +2,19 @@
 
 use std::{fs, path::Path};
 
-use ebpf_toolchain::{Kind, NIGHTLY};
-
 use super::{
-    apt, go,
+    go,
     item::{Get, Item, Need, Probe, Remedy, Step},
+    kernel_part::{
+        bpf_linker, ebpf_clippy, ebpf_compiler, get_bpf_linker, get_ebpf_clippy, get_ebpf_compiler,
+    },
 };
 use crate::host;
 
-/// Matches LLVM 22, which both Debian's rustc-web and this linker are built with.
-const BPF_LINKER: &str = "0.13.0";
-const LLVM: &str = "/usr/lib/llvm-22";
 const CARGO_DEB: &str = "3.8.0";
 const CARGO_DENY: &str = "0.20.2";
 const CARGO_FUZZ: &str = "0.13.2";
 const BPFFS: &str = "/sys/fs/bpf";
-
-const DEBIAN_COMPILER: &[&str] = &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
-const DEBIAN_CLIPPY: &[&str] = &["rust-web-clippy"];
-/// What the linker is built from; its C++ library comes with the compiler.
-const LINKER_PARTS: &[&str] = &["llvm-22-dev", "libzstd-dev", "zlib1g-dev", "g++"];
 
 const BUILD: &[Need] = &[Need::Build];
 const LAB: &[Need] = &[Need::Lab];
@@ -353,109 +346,6 @@ fn daemon(packages: &'static [&'static str]) -> Remedy {
     }
 }
 
-/// The compiler to install for the kernel part.
-fn wanted_kind() -> Kind {
-    if let Ok(Some(kind)) = Kind::chosen() {
-        return kind;
-    }
-    Kind::find().unwrap_or_else(|_| {
-        if apt::usable() && apt::knows(DEBIAN_COMPILER) {
-            Kind::Debian
-        } else {
-            Kind::Nightly
-        }
-    })
-}
-
-fn ebpf_compiler() -> Option<String> {
-    let kind = Kind::find().ok()?;
-    let path = kind.bin()?.join("rustc");
-    Some(format!("{kind}, {}", path.display()))
-}
-
-fn get_ebpf_compiler() -> Remedy {
-    match wanted_kind() {
-        Kind::Debian => Remedy {
-            packages: DEBIAN_COMPILER,
-            ..Remedy::default()
-        },
-        Kind::Nightly => rustup(&[
-            "toolchain",
-            "install",
-            NIGHTLY,
-            "--profile",
-            "minimal",
-            "--component",
-            "rust-src",
-        ]),
-    }
-}
-
-fn bpf_linker() -> Option<String> {
-    let path = ebpf_toolchain::bpf_linker()?.display().to_string();
-    // Running it also shows that the libraries that it was linked to are still there.
-    let version = version(&path, &["--version"])?;
-    let number = version.split_whitespace().last()?;
-    (series(number)? >= series(BPF_LINKER)?).then(|| format!("{version}, {path}"))
-}
-
-/// The part of a version number within which nothing breaks: `0.13` of `0.13.2`.
-pub(super) fn series(version: &str) -> Option<(u32, u32)> {
-    let mut numbers = version.split('.').map(str::parse);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
-}
-
-fn get_bpf_linker() -> Remedy {
-    let install = Step::new(&[
-        "cargo",
-        "install",
-        "bpf-linker",
-        "--version",
-        BPF_LINKER,
-        "--locked",
-        "--no-default-features",
-        "--features",
-        "llvm-22",
-    ])
-    .env("LLVM_PREFIX", LLVM)
-    .env("LLVM_SYS_221_PREFIX", LLVM);
-    // Without rights the lists of packages may be empty; then the names are a fair guess.
-    let by_apt = if apt::usable() {
-        apt::knows(LINKER_PARTS)
-    } else {
-        apt::present()
-    };
-    if Path::new(LLVM).join("bin/llvm-config").is_file() && !apt::usable() {
-        Remedy::step(install)
-    } else if by_apt {
-        Remedy {
-            packages: LINKER_PARTS,
-            ..Remedy::step(install)
-        }
-    } else {
-        Remedy::advice(&format!(
-            "cargo binstall bpf-linker@{BPF_LINKER}
-               # or install LLVM 22 with its headers, set LLVM_PREFIX to where it is, and
-               cargo install bpf-linker --version {BPF_LINKER} --locked              --no-default-features --features llvm-22"
-        ))
-    }
-}
-
-fn ebpf_clippy() -> Option<String> {
-    let kind = Kind::find().ok()?;
-    kind.has_clippy().then(|| kind.to_string())
-}
-
-fn get_ebpf_clippy() -> Remedy {
-    match wanted_kind() {
-        Kind::Debian => Remedy {
-            packages: DEBIAN_CLIPPY,
-            ..Remedy::default()
-        },
-        Kind::Nightly => rustup(&["component", "add", "clippy", "--toolchain", NIGHTLY]),
-    }
-}
-
 /// A tool of cargo's. Without optimisation, because building it would take longer than all else together,
 /// and the few seconds that it runs hardly grow.
 fn cargo_tool(name: &str, version: &str) -> Remedy {
@@ -476,7 +366,7 @@ fn component(name: &str) -> Remedy {
     rustup(&["component", "add", name])
 }
 
-fn rustup(args: &[&str]) -> Remedy {
+pub(super) fn rustup(args: &[&str]) -> Remedy {
     if host::find("rustup").is_none() {
         return Remedy::advice(&format!(
             "install rustup (https://rustup.rs), then: rustup {}",
@@ -498,21 +388,13 @@ fn bpffs() -> Option<String> {
 }
 
 /// The first line that a command prints about itself.
-fn version(program: &str, args: &[&str]) -> Option<String> {
+pub(super) fn version(program: &str, args: &[&str]) -> Option<String> {
     host::output(program, args)?.lines().next().map(Into::into)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_older_series_of_the_linker_is_no_match() {
-        assert!(series("0.12.9") < series("0.13.0"));
-        assert!(series("0.13.4") >= series("0.13.0"));
-        assert!(series("1.0.0") >= series("0.13.0"));
-        assert_eq!(series("nightly"), None);
-    }
 
     #[test]
     fn every_need_has_items_and_every_item_a_name_of_its_own() {

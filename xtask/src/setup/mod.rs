@@ -6,6 +6,7 @@
 mod apt;
 pub(crate) mod go;
 mod item;
+mod kernel_part;
 mod list;
 mod progress;
 

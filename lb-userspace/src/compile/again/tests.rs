@@ -73,8 +73,11 @@ fn sketch() -> impl Strategy<Value = Sketch> {
     })
 }
 
-/// A service, and what becomes of its pods, step by step; now and then more than that.
-fn history() -> impl Strategy<Value = (Vec<Sketch>, Vec<(usize, Vec<Pod>, bool)>)> {
+/// Which service gets which pods, and whether more of it becomes another.
+type Step = (usize, Vec<Pod>, bool);
+
+/// Services, and what becomes of their pods, step by step.
+fn history() -> impl Strategy<Value = (Vec<Sketch>, Vec<Step>)> {
     let step = (0_usize..6, pods(), prop::bool::weighted(0.1));
     (
         prop::collection::vec(sketch(), 1..6),
