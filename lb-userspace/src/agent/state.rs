@@ -51,8 +51,8 @@ pub(super) struct State {
     pub(super) ledger: Ledger,
     /// What the maps hold.
     pub(super) image: MapImage,
-    /// The input that `image` was compiled from, where that is in force: a change of the network
-    /// that concerns nobody costs nothing, and one of some endpoints what those take.
+    /// The input that `image` was compiled from, so that a change of the network that
+    /// concerns nobody costs nothing.
     compiled: Option<(Desired, Surroundings)>,
     /// The Maglev tables of that compile.
     tables: compile::Tables,
@@ -318,18 +318,7 @@ impl State {
         let input = (effective, surroundings);
         if self.compiled.as_ref() != Some(&input) {
             let in_use = self.datapath.in_use();
-            // Where applying fails, what is in use is neither this nor what was before.
-            let before = self.compiled.take().filter(|it| it.1 == input.1);
-            let image = match before {
-                Some((before, _)) => compile::compile_again(
-                    (&before, &self.image),
-                    &input.0,
-                    &input.1,
-                    &in_use,
-                    &mut self.tables,
-                )?,
-                None => compile::compile_with(&input.0, &input.1, &in_use, &mut self.tables)?,
-            };
+            let image = compile::compile_with(&input.0, &input.1, &in_use, &mut self.tables)?;
             let applied = self.datapath.apply(&image)?;
             if applied.total() > 0 {
                 tracing::info!(

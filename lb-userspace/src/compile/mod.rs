@@ -8,7 +8,6 @@
 //! A service of both families is two to the kernel, each with its own table, and so is
 //! one that serves packets by another policy than sockets of the node ([`parts`]).
 
-mod again;
 mod backends;
 pub mod image;
 mod maglev;
@@ -34,7 +33,7 @@ use lb_common::{
 
 use crate::desired::{self, Desired, DeviceFacts, ServiceName, Snat, Surroundings};
 
-pub use self::{again::compile_again, maglev::Tables};
+pub use self::maglev::Tables;
 use self::{
     backends::Backends,
     image::{InUse, MapImage, Network},
@@ -112,15 +111,6 @@ pub fn compile_with(
     tables: &mut Tables,
 ) -> Result<MapImage, CompileError> {
     tables.begin();
-    whole(desired, surroundings, in_use, tables)
-}
-
-fn whole(
-    desired: &Desired,
-    surroundings: &Surroundings,
-    in_use: &InUse,
-    tables: &mut Tables,
-) -> Result<MapImage, CompileError> {
     // A service without a frontend cannot be reached and takes no room.
     let Parts {
         parts,

@@ -245,13 +245,6 @@ pub(super) const FAULTS: &[Fault] = &[
         caught_by: Unit("naru"),
     },
     Fault {
-        name: "services that share pods with one that changed left out of compiling again",
-        file: "lb-userspace/src/compile/again.rs",
-        good: "self.services.contains(name) || service.endpoints.keys().any(shares)",
-        bad: "self.services.contains(name) || service.endpoints.keys().all(shares)",
-        caught_by: Unit("naru"),
-    },
-    Fault {
         name: "slots that change taken for settled",
         file: "lb-ebpf/src/request.rs",
         good: "    if !place.slot.is_settled() {",
