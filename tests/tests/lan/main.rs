@@ -36,6 +36,7 @@ mod interfaces;
 mod pools;
 mod reply_path;
 mod sockets;
+mod terminal;
 mod vxlan;
 mod ways_in;
 mod whole_path;

@@ -14,12 +14,8 @@ use std::{
     env,
     io::{IsTerminal, stdout},
     path::Path,
-    process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-        mpsc::{self, TryRecvError},
-    },
+    process::{self, ExitCode},
+    sync::mpsc::{self, TryRecvError},
     thread,
     time::{Duration, Instant},
 };
@@ -27,7 +23,10 @@ use std::{
 use anyhow::Context;
 use clap::{CommandFactory, error::ErrorKind};
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    iterator::Signals,
+};
 
 use self::{
     app::{App, Next},
@@ -133,10 +132,15 @@ impl Drop for Restore {
 
 fn watch(args: &Args, run_dir: &Path) -> anyhow::Result<()> {
     let first = Picture::new(Sample::take(run_dir)?, None);
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT, SIGHUP] {
-        signal_hook::flag::register(signal, Arc::clone(&stop)).context("signals")?;
-    }
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("signals")?;
+    thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            // Not left to the loop below: where the terminal is gone, waiting for a key
+            // never ends.
+            drop(Restore);
+            process::exit(0);
+        }
+    });
     let (want, wanted) = mpsc::channel();
     let (tell, news) = mpsc::channel();
     let (dir, interval) = (run_dir.to_owned(), args.interval);
@@ -149,7 +153,7 @@ fn watch(args: &Args, run_dir: &Path) -> anyhow::Result<()> {
     let mut terminal = ratatui::try_init().context("the terminal cannot be used")?;
     let mut app = App::new(args.view, first, args.interval);
     let (mut asked, mut drawn) = (None, None);
-    while !stop.load(Ordering::Relaxed) {
+    loop {
         loop {
             match news.try_recv() {
                 Ok(it) => app.hear(it),
@@ -175,9 +179,8 @@ fn watch(args: &Args, run_dir: &Path) -> anyhow::Result<()> {
                 && key.kind != KeyEventKind::Release
                 && app.press(key) == Next::Quit
             {
-                break;
+                return Ok(());
             }
         }
     }
-    Ok(())
 }
