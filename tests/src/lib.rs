@@ -26,6 +26,22 @@ pub fn naru() -> PathBuf {
     )
 }
 
+/// The class room's pool as it was written for MetalLB up to 0.12.
+pub const CONFIG_MAP: &str = "\
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  namespace: metallb-system
+  name: config
+data:
+  config: |
+    address-pools:
+    - name: nginx-ip-range
+      protocol: layer2
+      addresses:
+      - 192.168.56.11-192.168.56.13
+";
+
 /// A network namespace that is removed when this is dropped, with all in it.
 pub struct Netns {
     name: String,

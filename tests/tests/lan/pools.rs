@@ -4,26 +4,12 @@
 use std::{fs, net::Ipv4Addr, process::Stdio};
 
 use naru_lab::{Lab, Manifests, PodKind, ServiceSpec, Tally, Topology};
+use naru_tests::CONFIG_MAP;
 use serde_json::Value;
 
 use crate::scene::{self, Scene, naru_on, rows, text, wait};
 
-/// The tutorial's ConfigMap.
-const CONFIG_MAP: &str = "\
-apiVersion: v1
-kind: ConfigMap
-metadata:
-  namespace: metallb-system
-  name: config
-data:
-  config: |
-    address-pools:
-    - name: nginx-ip-range
-      protocol: layer2
-      addresses:
-      - 192.168.56.11-192.168.56.13
-";
-/// The same pool in the newer form, with one for who asks for it.
+/// The pool of [`CONFIG_MAP`] in the newer form, with one for who asks for it.
 const RESOURCES: &str = "\
 apiVersion: metallb.io/v1beta1
 kind: IPAddressPool

@@ -1,28 +1,11 @@
 //! C: addresses out of a pool.
 
 use naru_lab::{Kube, KubeOptions};
+use naru_tests::CONFIG_MAP;
 
 use crate::scene::{
     control_plane, expose, external_ip, field, load, naru, none_failed, wait, wait_answering,
 };
-
-/// The pool as it was written for MetalLB up to 0.12.
-const CONFIG_MAP: &str = "
-apiVersion: v1
-kind: Namespace
-metadata: {name: metallb-system}
----
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: config, namespace: metallb-system}
-data:
-  config: |
-    address-pools:
-    - name: nginx-ip-range
-      protocol: layer2
-      addresses:
-      - 192.168.56.11-192.168.56.13
-";
 
 #[test]
 fn c_services_get_addresses_of_a_pool_until_there_are_none() {
@@ -31,6 +14,7 @@ fn c_services_get_addresses_of_a_pool_until_there_are_none() {
         ..KubeOptions::new(naru(), control_plane())
     };
     let kube = Kube::start(options).unwrap();
+    kube.kubectl("create namespace metallb-system").unwrap();
     kube.apply(CONFIG_MAP).unwrap();
     for (app, ip) in [("nginx-1", "192.168.56.11"), ("nginx-2", "192.168.56.12")] {
         let create = "--image=nginx --replicas=3 --port=80";
