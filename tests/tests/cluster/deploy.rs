@@ -100,12 +100,12 @@ fn every_value_arrives(desk: &Desk, other: &BTreeMap<String, Value>) {
         (
             "DaemonSet naru-agent",
             "--replace-kube-proxy=false --interface=eth* --interface=flannel.1 \
-             --load-balancer-class=naru.dev/naru --metrics=$(POD_IP):7946 --no-preempt \
+             --load-balancer-class=naru.dev/naru --metrics=$(POD_IP):7948 --no-preempt \
              --hold-down=30",
         ),
         (
             "Deployment naru-controller",
-            "--load-balancer-class=naru.dev/naru --metrics=$(POD_IP):7946",
+            "--load-balancer-class=naru.dev/naru --metrics=$(POD_IP):7948",
         ),
     ] {
         let container = &other[object]["spec"]["template"]["spec"]["containers"][0];

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use super::deployed;
 use crate::scene::{control_plane, expose, naru, start, wait, wait_answering};
 
-const AGENTS: u16 = 7946;
-const CONTROLLER: &str = "127.0.0.1:7948";
+const AGENTS: u16 = 7948;
+const CONTROLLER: &str = "127.0.0.1:7949";
 const PROMETHEUS: &str = "127.0.0.1:9090";
 /// Where Prometheus and the controller are.
 const NODE: &str = "nuc01";

@@ -14,7 +14,7 @@ use crate::scene::{
 };
 
 /// Where agents serve metrics, on each node.
-const METRICS: &str = "127.0.0.1:7946";
+const METRICS: &str = "127.0.0.1:7948";
 
 /// The user chooses the address; `ab` from outside, and what each pod served is counted as the
 /// tutorial counts it, by its log.
