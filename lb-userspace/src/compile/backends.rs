@@ -1,8 +1,8 @@
 //! Which backend has which id, and how it is reached.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    net::{IpAddr, SocketAddr},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::SocketAddr,
 };
 
 use lb_common::{Backend, BackendId, Mode, Port, config::MAX_BACKENDS};
@@ -10,9 +10,9 @@ use lb_common::{Backend, BackendId, Mode, Port, config::MAX_BACKENDS};
 use super::{
     CompileError,
     image::InUse,
-    parts::{Part, PartName, is_here},
+    parts::{Located, Part, PartName, Reach},
 };
-use crate::desired::{Condition, Endpoint, Node, Surroundings};
+use crate::desired::{Condition, Node};
 
 /// What makes two endpoints the same backend, whichever services name them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,177 +22,182 @@ struct Identity {
     reach: Reach,
 }
 
-/// How packets reach a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Reach {
-    Local,
-    Nat,
-    /// By the peer that has this address.
-    Dsr(IpAddr),
-}
+/// The backends that old flows alone go by: their endpoints are reached in another way now.
+#[derive(Default)]
+pub(super) struct Former(BTreeMap<Identity, BackendId>);
 
-/// The ids of all backends of one compile.
-pub(super) struct Backends {
-    /// Looked up several times for each endpoint, and in no order.
-    ids: HashMap<Identity, BackendId>,
-    /// Those that old flows alone go by.
-    former: BTreeSet<Identity>,
-}
-
-impl Backends {
-    /// Gives every endpoint, draining ones included, an id.
-    pub(super) fn assign(
-        parts: &BTreeMap<PartName<'_>, Part<'_>>,
-        nodes: &BTreeMap<String, Node>,
-        surroundings: &Surroundings,
-        in_use: &InUse,
-    ) -> Result<Self, CompileError> {
-        let mut identities: BTreeSet<_> = parts
-            .values()
-            .flat_map(|part| {
-                let endpoints = part.endpoints.iter();
-                endpoints.map(|(&addr, endpoint)| identity(part, addr, endpoint, surroundings))
-            })
-            .collect();
-        let mut live = HashMap::new();
-        for backend in in_use
-            .backends
-            .values()
-            .filter(|backend| backend.alive != 0)
-        {
-            let identity = Identity {
-                addr: SocketAddr::new(backend.addr.to_ip(), backend.port.get()),
-                protocol: backend.protocol,
-                reach: match backend.mode() {
-                    Mode::Local => Reach::Local,
-                    Mode::Nat => Reach::Nat,
-                    Mode::Dsr => Reach::Dsr(backend.via.to_ip()),
-                },
-            };
-            live.entry(identity).or_insert(backend.id);
+/// Gives every endpoint, draining ones included, its id.
+pub(super) fn assign(
+    parts: &mut BTreeMap<PartName, Part<'_>>,
+    nodes: &BTreeMap<String, Node>,
+    in_use: &InUse,
+) -> Result<Former, CompileError> {
+    // By what they are, and whether they are wanted.
+    let mut live = HashMap::with_capacity(in_use.backends.len());
+    for backend in in_use.backends.values().filter(|it| it.alive != 0) {
+        let known = live.entry(Identity::read(backend));
+        known.or_insert((backend.id, false));
+    }
+    let mut new: BTreeMap<Identity, BackendId> = BTreeMap::new();
+    for part in parts.values_mut() {
+        let protocol = part.protocol as u8;
+        for it in &mut part.endpoints {
+            let identity = Identity::of(it, protocol);
+            match live.get_mut(&identity) {
+                Some((id, wanted)) => (it.id, *wanted) = (*id, true),
+                None => {
+                    new.insert(identity, BackendId::NONE);
+                }
+            }
         }
-        // Flows go on the way that they began by, also where new ones take another.
-        let ways = parts.values().flat_map(|part| {
-            let endpoints = part.endpoints.iter();
-            let elsewhere = endpoints.filter(|&(&addr, it)| !is_here(addr, it, surroundings));
-            elsewhere.flat_map(move |(&addr, it)| {
-                let node = it.node.as_ref().and_then(|name| nodes.get(name));
-                let peers = node.into_iter().flat_map(|it| it.addresses.iter().copied());
-                let ways = peers.map(Reach::Dsr).chain([Reach::Nat]);
-                ways.map(move |reach| Identity {
-                    addr,
-                    protocol: part.protocol as u8,
-                    reach,
-                })
-            })
-        });
-        let former: BTreeSet<Identity> = ways
-            .filter(|it| live.contains_key(it) && !identities.contains(it))
-            .collect();
-        identities.extend(&former);
-        // An index that still lives is not free, even if this compile gives it up:
-        // packets may be reading it until it has rested.
-        let free = |index: &u32| {
-            let dead = in_use
-                .backends
-                .get(index)
-                .is_none_or(|backend| backend.alive == 0);
-            dead && !in_use.resting_backends.contains(index)
-        };
-        let last = |index: &u32| in_use.leaves_gone && in_use.backends.contains_key(index);
-        let all = 1..MAX_BACKENDS as u32;
-        let first = all.clone().filter(|index| free(index) && !last(index));
-        let mut free = first.chain(all.filter(|index| free(index) && last(index)));
-        let mut ids = HashMap::with_capacity(identities.len());
-        for identity in identities {
-            let id = match live.get(&identity) {
-                Some(&id) => id,
-                None => free.next().map(|index| in_use.next_id(index)).ok_or(
-                    CompileError::NoBackendIndex {
-                        backend: identity.addr,
-                    },
-                )?,
-            };
-            ids.insert(identity, id);
+    }
+    if !new.is_empty() {
+        let mut free = free(in_use);
+        for (identity, id) in &mut new {
+            let index = free.next().ok_or(CompileError::NoBackendIndex {
+                backend: identity.addr,
+            })?;
+            *id = in_use.next_id(index);
         }
-        Ok(Self { ids, former })
+        for part in parts.values_mut() {
+            let protocol = part.protocol as u8;
+            for it in part.endpoints.iter_mut().filter(|it| it.id.is_none()) {
+                let id = new.get(&Identity::of(it, protocol));
+                it.id = id.copied().unwrap_or(BackendId::NONE);
+            }
+        }
     }
-
-    /// Indices of those that old flows alone go by.
-    pub(super) fn former(&self) -> BTreeSet<u32> {
-        let ids = self.former.iter().filter_map(|it| self.ids.get(it));
-        ids.map(|id| id.index()).collect()
-    }
-
-    /// The id of one endpoint of `part`.
-    pub(super) fn id(
-        &self,
-        part: &Part<'_>,
-        addr: SocketAddr,
-        surroundings: &Surroundings,
-    ) -> Option<BackendId> {
-        let endpoint = part.endpoints.get(&addr)?;
-        let identity = identity(part, addr, endpoint, surroundings);
-        self.ids.get(&identity).copied()
-    }
-
-    /// The contents of map `BACKENDS`.
-    pub(super) fn entries(
-        &self,
-        parts: &BTreeMap<PartName<'_>, Part<'_>>,
-    ) -> BTreeMap<u32, Backend> {
-        // Whom one service finds in order serves the others' flows, too.
-        let sound: HashSet<_> = parts
-            .values()
-            .flat_map(|part| {
-                let endpoints = part.endpoints.iter();
-                let sound = endpoints.filter(|(_, it)| it.condition != Condition::Unhealthy);
-                sound.map(|(&addr, _)| (addr, part.protocol as u8))
-            })
-            .collect();
-        let entry = |(identity, &id): (&Identity, &BackendId)| {
-            let Identity {
-                addr,
-                protocol,
-                reach,
-            } = *identity;
-            let port = Port::new(addr.port());
-            let by = |mode| Backend::new(id, addr.ip().into(), port, protocol, mode);
-            let mut backend = match reach {
-                Reach::Local => by(Mode::Local),
-                Reach::Nat => by(Mode::Nat),
-                Reach::Dsr(via) => by(Mode::Dsr).on_peer(via.into()),
-            };
-            backend.alive = if sound.contains(&(addr, protocol)) {
-                Backend::ALIVE
-            } else {
-                Backend::FAILED
-            };
-            (id.index(), backend)
-        };
-        self.ids.iter().map(entry).collect()
-    }
+    let left = live.into_iter().filter(|(_, (_, wanted))| !wanted);
+    let left = left.map(|(identity, (id, _))| (identity, id));
+    Ok(Former::among(&left.collect(), parts, nodes))
 }
 
-/// The backend that an endpoint of `part` is.
-fn identity(
-    part: &Part<'_>,
-    addr: SocketAddr,
-    endpoint: &Endpoint,
-    surroundings: &Surroundings,
-) -> Identity {
-    let peer = || {
-        let node = endpoint.node.as_ref()?;
-        let wanted = part.service.elsewhere == Mode::Dsr;
-        surroundings.peers.get(node).filter(|_| wanted)
+/// The indices that new backends may have, the best ones first.
+///
+/// One that still lives is not free, even if this compile gives it up: packets may be reading
+/// it until it has rested.
+fn free(in_use: &InUse) -> impl Iterator<Item = u32> {
+    let free = |last: bool| {
+        let mut known = in_use.backends.iter().peekable();
+        (1..MAX_BACKENDS as u32).filter(move |index| {
+            while known.next_if(|(known, _)| *known < index).is_some() {}
+            let backend = known.next_if(|(known, _)| *known == index);
+            let dead = backend.is_none_or(|(_, backend)| backend.alive == 0);
+            let left = in_use.leaves_gone && backend.is_some();
+            dead && left == last && !in_use.resting_backends.contains(index)
+        })
     };
-    Identity {
-        addr,
-        protocol: part.protocol as u8,
-        reach: if is_here(addr, endpoint, surroundings) {
-            Reach::Local
-        } else {
-            peer().map_or(Reach::Nat, |&via| Reach::Dsr(via))
-        },
+    free(false).chain(free(true))
+}
+
+/// The contents of map `BACKENDS`.
+pub(super) fn entries(
+    parts: &BTreeMap<PartName, Part<'_>>,
+    former: &Former,
+) -> BTreeMap<u32, Backend> {
+    let endpoints = || {
+        let parts = parts.values();
+        parts.flat_map(|part| part.endpoints.iter().map(|it| (it, part.protocol as u8)))
+    };
+    let is_sound = |it: &Located<'_>| it.endpoint.condition != Condition::Unhealthy;
+    let failed = endpoints().filter(|(it, _)| !is_sound(it));
+    let mut failed: BTreeSet<_> = failed.map(|(it, protocol)| (it.addr, protocol)).collect();
+    if !failed.is_empty() {
+        // Whom one service finds in order serves the others' flows, too.
+        for (it, protocol) in endpoints().filter(|(it, _)| is_sound(it)) {
+            failed.remove(&(it.addr, protocol));
+        }
+    }
+    let wanted = endpoints().map(|(it, protocol)| (Identity::of(it, protocol), it.id));
+    let former = former.0.iter().map(|(identity, id)| (*identity, *id));
+    wanted
+        .chain(former)
+        .map(|(identity, id)| {
+            let mut backend = identity.entry(id);
+            if failed.contains(&(identity.addr, identity.protocol)) {
+                backend.alive = Backend::FAILED;
+            }
+            (id.index(), backend)
+        })
+        .collect()
+}
+
+// === impl Identity ===
+
+impl Identity {
+    /// The backend that an endpoint is.
+    fn of(it: &Located<'_>, protocol: u8) -> Self {
+        Self {
+            addr: it.addr,
+            protocol,
+            reach: it.reach,
+        }
+    }
+
+    fn read(backend: &Backend) -> Self {
+        Self {
+            addr: SocketAddr::new(backend.addr.to_ip(), backend.port.get()),
+            protocol: backend.protocol,
+            reach: match backend.mode() {
+                Mode::Local => Reach::Local,
+                Mode::Nat => Reach::Nat,
+                Mode::Dsr => Reach::Dsr(backend.via.to_ip()),
+            },
+        }
+    }
+
+    fn entry(&self, id: BackendId) -> Backend {
+        let (addr, port) = (self.addr.ip().into(), Port::new(self.addr.port()));
+        let by = |mode| Backend::new(id, addr, port, self.protocol, mode);
+        let mut backend = match self.reach {
+            Reach::Local => by(Mode::Local),
+            Reach::Nat => by(Mode::Nat),
+            Reach::Dsr(via) => by(Mode::Dsr).on_peer(via.into()),
+        };
+        backend.alive = Backend::ALIVE;
+        backend
+    }
+}
+
+// === impl Former ===
+
+impl Former {
+    /// Those of the backends that are `left`, wanted no more, by which endpoints elsewhere were
+    /// reached: flows go on the way that they began by, also where new ones take another.
+    fn among(
+        left: &BTreeMap<Identity, BackendId>,
+        parts: &BTreeMap<PartName, Part<'_>>,
+        nodes: &BTreeMap<String, Node>,
+    ) -> Self {
+        let mut former = BTreeMap::new();
+        if left.is_empty() {
+            return Self(former);
+        }
+        for part in parts.values() {
+            let elsewhere = part.endpoints.iter().filter(|it| !it.is_here());
+            for it in elsewhere {
+                let first = Identity {
+                    reach: Reach::Nat,
+                    ..Identity::of(it, part.protocol as u8)
+                };
+                let same =
+                    |other: &Identity| other.addr == first.addr && other.protocol == first.protocol;
+                let node = it.endpoint.node.as_ref().and_then(|name| nodes.get(name));
+                let others = left.range(first..).take_while(|(other, _)| same(other));
+                former.extend(others.filter_map(|(other, id)| {
+                    let was_way = match other.reach {
+                        Reach::Dsr(via) => node.is_some_and(|it| it.addresses.contains(&via)),
+                        Reach::Local | Reach::Nat => true,
+                    };
+                    was_way.then_some((*other, *id))
+                }));
+            }
+        }
+        Self(former)
+    }
+
+    /// Their indices.
+    pub(super) fn indices(&self) -> BTreeSet<u32> {
+        self.0.values().map(|id| id.index()).collect()
     }
 }

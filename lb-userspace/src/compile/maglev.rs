@@ -36,9 +36,9 @@ impl Tables {
     }
 
     /// The table of some endpoints with weights above 0, sorted by address.
-    pub(super) fn of(&mut self, endpoints: &[(SocketAddr, u32)], seed: u64, slots: u32) -> Turns {
+    pub(super) fn of(&mut self, endpoints: Vec<(SocketAddr, u32)>, seed: u64, slots: u32) -> Turns {
         let input = Input {
-            endpoints: endpoints.to_vec(),
+            endpoints,
             seed,
             slots,
         };
@@ -46,7 +46,7 @@ impl Tables {
             return Arc::clone(turns);
         }
         let known = self.before.remove(&input);
-        let turns = known.unwrap_or_else(|| build(endpoints, seed, slots));
+        let turns = known.unwrap_or_else(|| build(&input.endpoints, seed, slots));
         self.now.insert(input, Arc::clone(&turns));
         turns
     }
@@ -84,7 +84,7 @@ mod tests {
             let wanted = wanted.iter();
             wanted
                 .map(|&(n, seed)| {
-                    let table = tables.of(&endpoints(n), seed, 1_021);
+                    let table = tables.of(endpoints(n), seed, 1_021);
                     assert_eq!(table, build(&endpoints(n), seed, 1_021));
                     table
                 })
@@ -99,7 +99,7 @@ mod tests {
         assert!(!Arc::ptr_eq(&first[1], &third[0]), "it was not kept");
         let mut heavier = endpoints(4);
         heavier[0].1 = 9;
-        let table = tables.of(&heavier, 1, 1_021);
+        let table = tables.of(heavier.clone(), 1, 1_021);
         assert_eq!(table, build(&heavier, 1, 1_021));
         assert_ne!(table, third[0], "another weight");
     }

@@ -19,7 +19,7 @@ mod slots;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
 };
 
 use lb_common::{
@@ -35,7 +35,6 @@ use crate::desired::{self, Desired, DeviceFacts, ServiceName, Snat, Surroundings
 
 pub use self::maglev::Tables;
 use self::{
-    backends::Backends,
     image::{InUse, MapImage, Network},
     parts::{Part, PartName, Parts},
     slots::Space,
@@ -113,31 +112,23 @@ pub fn compile_with(
     tables.begin();
     // A service without a frontend cannot be reached and takes no room.
     let Parts {
-        parts,
+        mut parts,
         owners,
         internal,
     } = parts::parts(desired, surroundings)?;
     let indices = services::indices(&parts, in_use)?;
-    let backends = Backends::assign(&parts, &desired.nodes, surroundings, in_use)?;
+    let former = backends::assign(&mut parts, &desired.nodes, in_use)?;
 
     let mut image = MapImage {
-        backends: backends.entries(&parts),
-        former: backends.former(),
+        backends: backends::entries(&parts, &former),
+        former: former.indices(),
         ..MapImage::default()
     };
-    place(
-        &mut image,
-        &parts,
-        &indices,
-        &backends,
-        surroundings,
-        (in_use, tables),
-    )?;
+    place(&mut image, &parts, &indices, surroundings, (in_use, tables))?;
     image.primaries = primaries::primaries(&primaries::Reached {
         parts: &parts,
         owners: &owners,
         indices: &indices,
-        backends: &backends,
         surroundings,
         in_use,
     });
@@ -149,23 +140,24 @@ pub fn compile_with(
             .frontends
             .insert(key(&frontend), Entry::new(index, guarded));
     }
-    primaries::mark(&mut image, &parts, surroundings);
+    primaries::mark(&mut image, &parts);
     for (frontend, name) in internal {
         image.internal.insert(key(&frontend), indices[&name]);
     }
-    let mut reached: BTreeSet<IpAddr> = BTreeSet::new();
     for (name, part) in &parts {
-        image.names.insert(indices[name], name.0.clone());
+        image.names.insert(indices[name], part.name.clone());
         if !part.frontends.is_empty() {
             let ranges = part.service.source_ranges.iter();
             let networks = ranges.map(|&net| Network::new(indices[name], net));
             image.sources.extend(networks);
-            reached.extend(part.endpoints.keys().map(SocketAddr::ip));
         }
         if let Some(timeout) = part.service.affinity {
             image.affinity.insert(indices[name], ticks(timeout));
         }
     }
+    let reached = parts.values().filter(|part| !part.frontends.is_empty());
+    let reached = reached.flat_map(|part| &part.endpoints);
+    let reached = reached.map(|it| it.addr.ip().into()).collect();
     image.addresses = addresses(&image, &reached, surroundings, in_use);
     for (name, part) in &parts {
         // Where no backend takes new flows, the address is left to a node that has one.
@@ -190,36 +182,35 @@ pub fn compile_with(
 /// Fills the slot tables and gives each its place.
 fn place(
     image: &mut MapImage,
-    parts: &BTreeMap<PartName<'_>, Part<'_>>,
-    indices: &BTreeMap<PartName<'_>, u32>,
-    backends: &Backends,
+    parts: &BTreeMap<PartName, Part<'_>>,
+    indices: &BTreeMap<PartName, u32>,
     surroundings: &Surroundings,
     (in_use, known): (&InUse, &mut Tables),
 ) -> Result<(), CompileError> {
     let mut space = Space::new(in_use);
     let tables = parts.iter().flat_map(|(name, part)| {
         let index = indices[name];
-        let chosen = slots::chosen(part, surroundings);
-        let handed = part.handed(&chosen, surroundings);
-        let whole = (name, part, index, chosen);
-        let further = (name, part, handover_table(index), handed);
-        [Some(whole), Some(further).filter(|it| !it.3.is_empty())]
+        let chosen = slots::chosen(part);
+        let handed = part.handed(&chosen);
+        let whole = (part, index, chosen);
+        let further = (part, handover_table(index), handed);
+        [Some(whole), Some(further).filter(|it| !it.2.is_empty())]
     });
-    for (name, part, index, chosen) in tables.flatten() {
+    // By index of the backend.
+    let mut open = vec![false; MAX_BACKENDS];
+    for (part, index, chosen) in tables.flatten() {
         // Worked out once for each endpoint: a table may have thousands of slots for one.
-        let own: Vec<Option<Slot>> = chosen
+        let hashed = part.service.algorithm == Algorithm::Maglev;
+        let computes = part.computes(surroundings);
+        let own: Vec<Slot> = chosen
             .iter()
-            .map(|&(endpoint, _)| {
-                let id = backends.id(part, endpoint, surroundings)?;
-                let backend = image.backends.get(&id.index());
-                let alone = backend.is_some_and(|it| primaries::goes_alone(it, part.protocol));
-                let hashed = part.service.algorithm == Algorithm::Maglev;
-                let unrecorded = alone && part.computes(surroundings);
-                Some(Slot::settled(id).recorded(hashed && !unrecorded))
+            .map(|it| {
+                let unrecorded = computes && primaries::goes_alone(it.mode(), part.protocol);
+                Slot::settled(it.id).recorded(hashed && !unrecorded)
             })
             .collect();
         let turns = slots::order(part, &chosen, surroundings, known);
-        let own_slot = |&turn: &u32| own.get(turn as usize).copied().flatten();
+        let own_slot = |&turn: &u32| own.get(turn as usize).copied();
         let table: Vec<Slot> = turns.iter().filter_map(own_slot).collect();
         let len = table.len() as u32;
         let algorithm = part.service.algorithm;
@@ -230,7 +221,7 @@ fn place(
             continue;
         }
         let full = || CompileError::NoSlots {
-            service: name.0.clone(),
+            service: part.name.clone(),
             wanted: len,
         };
         let affine = part.service.affinity.is_some();
@@ -247,19 +238,15 @@ fn place(
         };
         let place = SlotTable::new(offset, len, algorithm).affine(affine);
         image.services.insert(index, place);
-        let mut named = vec![false; own.len()];
-        for &turn in turns.iter() {
-            if let Some(named) = named.get_mut(turn as usize) {
-                *named = true;
-            }
-        }
-        for (slot, _) in own.iter().zip(named).filter(|(_, named)| *named) {
-            let index = slot.map(|it| it.current().index());
-            if let Some(backend) = index.and_then(|index| image.backends.get_mut(&index)) {
-                backend.open = 1;
+        for slot in &table {
+            if let Some(open) = open.get_mut(slot.current().index() as usize) {
+                *open = true;
             }
         }
         image.tables.insert(offset, table);
+    }
+    for (&index, backend) in &mut image.backends {
+        backend.open = open.get(index as usize).is_some_and(|open| *open).into();
     }
     Ok(())
 }
@@ -272,11 +259,18 @@ const DEDICATED: AddressUse = AddressUse::VIP
 /// What every address means to the program, which sends packets to those of `reached`.
 fn addresses(
     image: &MapImage,
-    reached: &BTreeSet<IpAddr>,
+    reached: &BTreeSet<Addr>,
     surroundings: &Surroundings,
     in_use: &InUse,
 ) -> BTreeMap<Addr, AddressUse> {
-    let mut addresses: BTreeMap<Addr, AddressUse> = BTreeMap::new();
+    let here = image.backends.values();
+    let here = here.filter(|backend| backend.mode() == Mode::Local);
+    let here: BTreeSet<Addr> = here.map(|backend| backend.addr).collect();
+    // Most of them, all at once.
+    let mut addresses: BTreeMap<Addr, AddressUse> = here
+        .intersection(reached)
+        .map(|addr| (*addr, AddressUse::LOCAL_BACKEND))
+        .collect();
     let mut mark = |addr: Addr, what: AddressUse| {
         let entry = addresses.entry(addr).or_default();
         *entry = entry.with(what);
@@ -298,11 +292,6 @@ fn addresses(
             if !surroundings.host_addresses.contains(&source.addr) {
                 mark(source.addr.into(), DEDICATED);
             }
-        }
-    }
-    for backend in image.backends.values() {
-        if backend.mode() == Mode::Local && reached.contains(&backend.addr.to_ip()) {
-            mark(backend.addr, AddressUse::LOCAL_BACKEND);
         }
     }
     for backend in in_use.gone(image) {

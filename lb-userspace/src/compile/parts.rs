@@ -8,21 +8,29 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
 };
 
-use lb_common::{Algorithm, Mode, Protocol};
+use lb_common::{Algorithm, BackendId, Mode, Protocol};
 
 use super::CompileError;
 use crate::desired::{
     Desired, Endpoint, Family, Frontend, Service, ServiceName, Surroundings, TrafficPolicy,
 };
 
-/// Names a part.
-pub(super) type PartName<'a> = (&'a ServiceName, Family, TrafficPolicy);
+/// Names a part: in the order of the services' names, without comparing any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct PartName {
+    /// The service's place among all.
+    service: usize,
+    family: Family,
+    policy: TrafficPolicy,
+}
 
 /// The part of a service that is of one family and one policy.
 pub(super) struct Part<'a> {
+    /// The service's.
+    pub(super) name: &'a ServiceName,
     pub(super) service: &'a Service,
     pub(super) protocol: Protocol,
     /// Which endpoints take new flows.
@@ -31,39 +39,61 @@ pub(super) struct Part<'a> {
     pub(super) frontends: BTreeSet<Frontend>,
     /// What sockets of the node come by.
     pub(super) internal: BTreeSet<Frontend>,
-    pub(super) endpoints: BTreeMap<SocketAddr, &'a Endpoint>,
+    /// By address.
+    pub(super) endpoints: Vec<Located<'a>>,
+}
+
+/// An endpoint of a part, with what is looked up of it once and asked for many times.
+pub(super) struct Located<'a> {
+    pub(super) addr: SocketAddr,
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) reach: Reach,
+    /// The backend that it is; none before [`super::backends::assign`].
+    pub(super) id: BackendId,
+}
+
+/// How packets reach a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Reach {
+    Local,
+    Nat,
+    /// By the peer that has this address.
+    Dsr(IpAddr),
 }
 
 /// The parts that clients can reach, and the owner of every frontend.
 pub(super) struct Parts<'a> {
-    pub(super) parts: BTreeMap<PartName<'a>, Part<'a>>,
+    pub(super) parts: BTreeMap<PartName, Part<'a>>,
     /// To packets.
-    pub(super) owners: Owners<'a>,
+    pub(super) owners: Owners,
     /// To sockets of the node.
-    pub(super) internal: Owners<'a>,
+    pub(super) internal: Owners,
 }
 
-type Owners<'a> = BTreeMap<Frontend, PartName<'a>>;
+type Owners = BTreeMap<Frontend, PartName>;
+/// All services, by their places in the names of their parts.
+type Services<'a> = [(&'a ServiceName, &'a Service)];
 
 /// Takes the services apart; refuses what no two map entries could say.
 pub(super) fn parts<'a>(
     desired: &'a Desired,
     surroundings: &Surroundings,
 ) -> Result<Parts<'a>, CompileError> {
-    let owners = owners(desired, surroundings)?;
-    let internal = internal(desired, surroundings, &owners)?;
+    let services: Vec<_> = desired.services.iter().collect();
+    let owners = owners(&services, surroundings)?;
+    let internal = internal(&services, surroundings, &owners)?;
     let mut parts = BTreeMap::new();
     for (&frontend, &name) in &owners {
-        if let Some(part) = part(&mut parts, desired, name, frontend.protocol) {
-            part.frontends.insert(frontend);
-        }
+        let part = parts.entry(name);
+        let part = part.or_insert_with(|| part_of(&services, name, frontend, surroundings));
+        part.frontends.insert(frontend);
     }
     for (&frontend, &name) in &internal {
-        if let Some(part) = part(&mut parts, desired, name, frontend.protocol) {
-            part.internal.insert(frontend);
-        }
+        let part = parts.entry(name);
+        let part = part.or_insert_with(|| part_of(&services, name, frontend, surroundings));
+        part.internal.insert(frontend);
     }
-    for (name, service) in desired.services.iter() {
+    for &(name, service) in &services {
         let protocol = service.protocol();
         let of_node = service.node_port.iter().map(|it| it.protocol);
         let mut protocols = service.named().map(|it| it.protocol).chain(of_node);
@@ -79,23 +109,30 @@ pub(super) fn parts<'a>(
 }
 
 /// The owners of all frontends that packets come by.
-fn owners<'a>(
-    desired: &'a Desired,
-    surroundings: &Surroundings,
-) -> Result<Owners<'a>, CompileError> {
+fn owners(services: &Services<'_>, surroundings: &Surroundings) -> Result<Owners, CompileError> {
     let mut owners = BTreeMap::new();
-    for (name, service) in desired.services.iter() {
+    for (place, (_, service)) in services.iter().enumerate() {
         for &frontend in service.frontends.union(&service.external) {
-            own(&mut owners, frontend, name, service.external_policy)?;
+            own(
+                &mut owners,
+                frontend,
+                (services, place),
+                service.external_policy,
+            )?;
         }
     }
     // What a service was given by name is its own, also where it is another one's node
     // port, as kube-proxy has it.
     let given: BTreeSet<Frontend> = owners.keys().copied().collect();
-    for (name, service) in desired.services.iter() {
+    for (place, (_, service)) in services.iter().enumerate() {
         for frontend in on_node(service, surroundings) {
             if !given.contains(&frontend) {
-                own(&mut owners, frontend, name, service.external_policy)?;
+                own(
+                    &mut owners,
+                    frontend,
+                    (services, place),
+                    service.external_policy,
+                )?;
             }
         }
     }
@@ -103,67 +140,90 @@ fn owners<'a>(
 }
 
 /// The owners of all frontends that sockets of the node come by, where those are served.
-fn internal<'a>(
-    desired: &'a Desired,
+fn internal(
+    services: &Services<'_>,
     surroundings: &Surroundings,
-    owners: &Owners<'a>,
-) -> Result<Owners<'a>, CompileError> {
+    owners: &Owners,
+) -> Result<Owners, CompileError> {
     if !surroundings.sockets {
         return Ok(Owners::new());
     }
-    let mut internal: Owners<'a> = owners
+    let everywhere = |name: PartName| PartName {
+        policy: TrafficPolicy::Cluster,
+        ..name
+    };
+    let mut internal: Owners = owners
         .iter()
-        .map(|(&frontend, &(name, family, _))| (frontend, (name, family, TrafficPolicy::Cluster)))
+        .map(|(&frontend, &name)| (frontend, everywhere(name)))
         .collect();
-    for (name, service) in desired.services.iter() {
+    for (place, (_, service)) in services.iter().enumerate() {
         for &frontend in &service.cluster {
-            own(&mut internal, frontend, name, service.internal_policy)?;
+            own(
+                &mut internal,
+                frontend,
+                (services, place),
+                service.internal_policy,
+            )?;
         }
     }
     Ok(internal)
 }
 
-fn own<'a>(
-    owners: &mut Owners<'a>,
+fn own(
+    owners: &mut Owners,
     frontend: Frontend,
-    name: &'a ServiceName,
+    (services, place): (&Services<'_>, usize),
     policy: TrafficPolicy,
 ) -> Result<(), CompileError> {
-    let part = (name, Family::of(frontend.addr.ip()), policy);
+    let part = PartName {
+        service: place,
+        family: Family::of(frontend.addr.ip()),
+        policy,
+    };
     match owners.entry(frontend) {
         Entry::Vacant(entry) => {
             entry.insert(part);
             Ok(())
         }
         // An external IP that is also its cluster IP.
-        Entry::Occupied(mut entry) if entry.get().0 == name => {
+        Entry::Occupied(mut entry) if entry.get().service == place => {
             entry.insert(part);
             Ok(())
         }
         Entry::Occupied(entry) => Err(CompileError::FrontendTwice {
             frontend,
-            one: entry.get().0.clone(),
-            other: name.clone(),
+            one: services[entry.get().service].0.clone(),
+            other: services[place].0.clone(),
         }),
     }
 }
 
-/// The part of this name, made where there is none yet.
-fn part<'a, 'b>(
-    parts: &'b mut BTreeMap<PartName<'a>, Part<'a>>,
-    desired: &'a Desired,
-    name: PartName<'a>,
-    protocol: Protocol,
-) -> Option<&'b mut Part<'a>> {
-    let (service, family, policy) = (desired.services.get(name.0)?, name.1, name.2);
-    Some(parts.entry(name).or_insert_with(|| Part {
+/// The part of this name, without its frontends, of which this is one.
+fn part_of<'a>(
+    services: &Services<'a>,
+    name: PartName,
+    frontend: Frontend,
+    surroundings: &Surroundings,
+) -> Part<'a> {
+    let (named, service) = services[name.service];
+    let endpoints = service.endpoints.iter();
+    let of_family = endpoints.filter(|(addr, _)| Family::of(addr.ip()) == name.family);
+    Part {
+        name: named,
         service,
-        protocol,
-        policy,
+        protocol: frontend.protocol,
+        policy: name.policy,
         frontends: BTreeSet::new(),
         internal: BTreeSet::new(),
-        endpoints: of_family(service, family),
-    }))
+        endpoints: of_family
+            .map(|(&addr, endpoint)| Located {
+                addr,
+                endpoint,
+                reach: reach(service, addr, endpoint, surroundings),
+                id: BackendId::NONE,
+            })
+            .collect(),
+    }
 }
 
 /// A service's node port on every address that it is served on.
@@ -182,25 +242,13 @@ fn on_node<'a>(
     })
 }
 
-fn of_family(service: &Service, family: Family) -> BTreeMap<SocketAddr, &Endpoint> {
-    let endpoints = service.endpoints.iter();
-    endpoints
-        .filter(|(addr, _)| Family::of(addr.ip()) == family)
-        .map(|(&addr, endpoint)| (addr, endpoint))
-        .collect()
-}
-
 impl Part<'_> {
     /// The endpoints that may take new flows as far as their place decides it.
-    pub(super) fn admitted(
-        &self,
-        surroundings: &Surroundings,
-    ) -> impl Iterator<Item = (SocketAddr, &Endpoint)> {
-        let policy = self.policy;
-        let all = self.endpoints.iter().map(|(&addr, &it)| (addr, it));
-        all.filter(move |&(addr, endpoint)| match policy {
+    pub(super) fn admitted(&self) -> impl Iterator<Item = &Located<'_>> {
+        let all = self.endpoints.iter();
+        all.filter(|it| match self.policy {
             TrafficPolicy::Cluster => true,
-            TrafficPolicy::Local => is_here(addr, endpoint, surroundings),
+            TrafficPolicy::Local => it.is_here(),
         })
     }
 
@@ -216,26 +264,50 @@ impl Part<'_> {
 
     /// Those of some endpoints that serve what peers hand over: the ones on this node; none
     /// where no peer does.
-    pub(super) fn handed(
-        &self,
-        chosen: &[(SocketAddr, u32)],
-        surroundings: &Surroundings,
-    ) -> Vec<(SocketAddr, u32)> {
+    pub(super) fn handed<'b>(&self, chosen: &[&'b Located<'b>]) -> Vec<&'b Located<'b>> {
         if self.service.elsewhere != Mode::Dsr || self.frontends.is_empty() {
             return Vec::new();
         }
-        let here = |addr: &SocketAddr| {
-            let endpoint = self.endpoints.get(addr);
-            endpoint.is_some_and(|endpoint| is_here(*addr, endpoint, surroundings))
-        };
-        let chosen = chosen.iter().filter(|(addr, _)| here(addr));
-        chosen.copied().collect()
+        chosen.iter().filter(|it| it.is_here()).copied().collect()
     }
+}
+
+// === impl Located ===
+
+impl Located<'_> {
+    /// Whether it is on this node.
+    pub(super) fn is_here(&self) -> bool {
+        self.reach == Reach::Local
+    }
+
+    /// The mode of the backend that it is.
+    pub(super) fn mode(&self) -> Mode {
+        match self.reach {
+            Reach::Local => Mode::Local,
+            Reach::Nat => Mode::Nat,
+            Reach::Dsr(_) => Mode::Dsr,
+        }
+    }
+}
+
+fn reach(
+    service: &Service,
+    addr: SocketAddr,
+    endpoint: &Endpoint,
+    surroundings: &Surroundings,
+) -> Reach {
+    if is_here(addr, endpoint, surroundings) {
+        return Reach::Local;
+    }
+    let wanted = service.elsewhere == Mode::Dsr;
+    let node = endpoint.node.as_ref().filter(|_| wanted);
+    let peer = node.and_then(|node| surroundings.peers.get(node));
+    peer.map_or(Reach::Nat, |&via| Reach::Dsr(via))
 }
 
 /// Whether an endpoint is on this node: what the source says of its node counts before
 /// what the routing table shows.
-pub(super) fn is_here(addr: SocketAddr, endpoint: &Endpoint, surroundings: &Surroundings) -> bool {
+fn is_here(addr: SocketAddr, endpoint: &Endpoint, surroundings: &Surroundings) -> bool {
     let ip = &addr.ip();
     match &endpoint.node {
         Some(node) => *node == surroundings.node,

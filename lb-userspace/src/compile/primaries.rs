@@ -5,20 +5,19 @@ use std::{
     net::SocketAddr,
 };
 
-use lb_common::{Backend, Frontend, Mode, Port, Primary, Protocol};
+use lb_common::{Addr, Frontend, Mode, Port, Primary, Protocol};
 
 use super::{
-    backends::Backends,
     image::{InUse, MapImage},
     key,
-    parts::{Part, PartName, is_here},
+    parts::{Located, Part, PartName},
 };
 use crate::desired::{self, Surroundings};
 
 /// Whether a flow to a backend may go without a record, both ways. Of datagrams nobody can
 /// tell whether they answer anything, and `nat` has ports to remember.
-pub(super) fn goes_alone(backend: &Backend, protocol: Protocol) -> bool {
-    match backend.mode() {
+pub(super) fn goes_alone(mode: Mode, protocol: Protocol) -> bool {
+    match mode {
         Mode::Local => protocol == Protocol::Tcp,
         Mode::Dsr => true,
         Mode::Nat => false,
@@ -27,10 +26,9 @@ pub(super) fn goes_alone(backend: &Backend, protocol: Protocol) -> bool {
 
 /// What is known when primaries are chosen.
 pub(super) struct Reached<'a> {
-    pub(super) parts: &'a BTreeMap<PartName<'a>, Part<'a>>,
-    pub(super) owners: &'a BTreeMap<desired::Frontend, PartName<'a>>,
-    pub(super) indices: &'a BTreeMap<PartName<'a>, u32>,
-    pub(super) backends: &'a Backends,
+    pub(super) parts: &'a BTreeMap<PartName, Part<'a>>,
+    pub(super) owners: &'a BTreeMap<desired::Frontend, PartName>,
+    pub(super) indices: &'a BTreeMap<PartName, u32>,
     pub(super) surroundings: &'a Surroundings,
     pub(super) in_use: &'a InUse,
 }
@@ -42,52 +40,59 @@ pub(super) struct Reached<'a> {
 /// new one is the first frontend of a service whose flows go without records: an address of
 /// its own before an external one, and that before a node port.
 pub(super) fn primaries(reached: &Reached<'_>) -> BTreeMap<Frontend, Primary> {
-    let mut chosen: BTreeMap<Frontend, Primary> = BTreeMap::new();
-    for (name, part) in reached.parts {
+    let candidates = reached.parts.iter().flat_map(|(name, part)| {
         let candidate = reached.candidate(name, part);
-        for addr in local(part, reached.surroundings) {
-            let Some(id) = reached.backends.id(part, addr, reached.surroundings) else {
-                continue;
-            };
+        local(part).map(move |it| {
             let of = desired::Frontend {
-                addr,
+                addr: it.addr,
                 protocol: part.protocol,
             };
-            let none = Primary::none(id);
-            let entry = chosen.entry(key(&of)).or_insert_with(|| {
-                reached.kept(&key(&of)).map_or(none, |(primary, index)| {
-                    none.to(primary.addr, primary.port, index)
-                })
-            });
-            if let (true, Some((frontend, index))) = (entry.is_none(), candidate) {
-                let to = key(&frontend);
-                *entry = none.to(to.addr, to.port, index);
-            }
-        }
-    }
-    let gone = reached.in_use.primaries.iter().filter(|(addr, primary)| {
-        let backend = reached.in_use.backends.get(&primary.backend.index());
-        let left = backend.is_some_and(|it| it.is(primary.backend) && it.mode() == Mode::Local);
-        reached.in_use.leaves_gone && left && !chosen.contains_key(addr)
+            (key(&of), it.id, candidate)
+        })
     });
-    let gone: Vec<_> = gone.map(|(&addr, &primary)| (addr, primary)).collect();
-    chosen.extend(gone);
+    // Each backend's together, in the order of the parts.
+    let mut candidates: Vec<_> = candidates.collect();
+    candidates.sort_by_key(|it| it.0);
+    let mut known = reached.in_use.primaries.iter().peekable();
+    let chosen = candidates.chunk_by(|one, other| one.0 == other.0);
+    let chosen = chosen.filter_map(|candidates| {
+        let &(of, id, _) = candidates.first()?;
+        while known.next_if(|(known, _)| **known < of).is_some() {}
+        let primary = known.next_if(|(known, _)| **known == of);
+        let kept = primary.and_then(|(_, it)| reached.kept(&of, *it));
+        let first = || candidates.iter().find_map(|it| it.2);
+        let to = kept.or_else(|| {
+            first().map(|(frontend, index)| {
+                let to = key(&frontend);
+                (to.addr, to.port, index)
+            })
+        });
+        let none = Primary::none(id);
+        let primary = to.map_or(none, |(addr, port, index)| none.to(addr, port, index));
+        Some((of, primary))
+    });
+    let mut chosen: BTreeMap<Frontend, Primary> = chosen.collect();
+    if reached.in_use.leaves_gone {
+        let gone = reached.in_use.primaries.iter().filter(|(addr, primary)| {
+            let backend = reached.in_use.backends.get(&primary.backend.index());
+            let left = backend.is_some_and(|it| it.is(primary.backend) && it.mode() == Mode::Local);
+            left && !chosen.contains_key(addr)
+        });
+        let gone: Vec<_> = gone.map(|(&addr, &primary)| (addr, primary)).collect();
+        chosen.extend(gone);
+    }
     chosen
 }
 
 /// The endpoints of a part that packets reach on this node.
-fn local<'a>(
-    part: &'a Part<'_>,
-    surroundings: &'a Surroundings,
-) -> impl Iterator<Item = SocketAddr> + 'a {
+fn local<'a>(part: &'a Part<'_>) -> impl Iterator<Item = &'a Located<'a>> {
     let endpoints = part.endpoints.iter().filter(|_| !part.frontends.is_empty());
-    let here = endpoints.filter(|(addr, it)| is_here(**addr, it, surroundings));
-    here.map(|(&addr, _)| addr)
+    endpoints.filter(|it| it.is_here())
 }
 
 impl Reached<'_> {
     /// The frontend that a part's local endpoints may be restored to.
-    fn candidate(&self, name: &PartName<'_>, part: &Part<'_>) -> Option<(desired::Frontend, u32)> {
+    fn candidate(&self, name: &PartName, part: &Part<'_>) -> Option<(desired::Frontend, u32)> {
         if part.protocol != Protocol::Tcp || !part.computes(self.surroundings) {
             return None;
         }
@@ -100,35 +105,35 @@ impl Reached<'_> {
         Some((*first, *self.indices.get(name)?))
     }
 
-    /// The primary that a backend has, with the service that it is of now.
-    fn kept(&self, of: &Frontend) -> Option<(Primary, u32)> {
-        let primary = *self.in_use.primaries.get(of).filter(|it| !it.is_none())?;
+    /// Where the `primary` that a backend has leads, with the service that it is of now.
+    fn kept(&self, of: &Frontend, primary: Primary) -> Option<(Addr, Port, u32)> {
+        if primary.is_none() {
+            return None;
+        }
         let frontend = desired::Frontend {
             addr: SocketAddr::new(primary.addr.to_ip(), primary.port.get()),
             protocol: Protocol::from_number(of.protocol)?,
         };
         let owner = self.owners.get(&frontend)?;
-        Some((primary, *self.indices.get(owner)?))
+        Some((primary.addr, primary.port, *self.indices.get(owner)?))
     }
 }
 
 /// Says of backends that they have primaries, and of frontends that flows by them need records,
 /// since some of their local backends' replies are restored to another one.
-pub(super) fn mark(
-    image: &mut MapImage,
-    parts: &BTreeMap<PartName<'_>, Part<'_>>,
-    surroundings: &Surroundings,
-) {
+pub(super) fn mark(image: &mut MapImage, parts: &BTreeMap<PartName, Part<'_>>) {
+    let mut any = false;
     for primary in image.primaries.values().filter(|it| !it.is_none()) {
+        any = true;
         let backend = image.backends.get_mut(&primary.backend.index());
         if let Some(backend) = backend.filter(|it| it.id == primary.backend) {
             backend.restored = 1;
         }
     }
-    for part in parts.values() {
-        let restored: BTreeSet<(lb_common::Addr, Port)> = local(part, surroundings)
-            .filter_map(|addr| {
-                let protocol = part.protocol;
+    for part in parts.values().filter(|_| any) {
+        let restored: BTreeSet<(Addr, Port)> = local(part)
+            .filter_map(|it| {
+                let (addr, protocol) = (it.addr, part.protocol);
                 let of = key(&desired::Frontend { addr, protocol });
                 let primary = image.primaries.get(&of).filter(|it| !it.is_none())?;
                 Some((primary.addr, primary.port))

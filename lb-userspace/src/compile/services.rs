@@ -14,10 +14,10 @@ use crate::desired::Frontend;
 
 /// Gives every part an index: the one its frontends have, else the lowest free one. What
 /// packets come by counts first.
-pub(super) fn indices<'a>(
-    parts: &BTreeMap<PartName<'a>, Part<'a>>,
+pub(super) fn indices(
+    parts: &BTreeMap<PartName, Part<'_>>,
     in_use: &InUse,
-) -> Result<BTreeMap<PartName<'a>, u32>, CompileError> {
+) -> Result<BTreeMap<PartName, u32>, CompileError> {
     let mut indices = BTreeMap::new();
     let mut taken = BTreeSet::new();
     let mut keep = |name, frontends: &BTreeSet<Frontend>, live: &BTreeMap<_, u32>| {
@@ -38,16 +38,19 @@ pub(super) fn indices<'a>(
     for (&name, part) in parts {
         keep(name, &part.internal, &in_use.internal);
     }
+    if indices.len() == parts.len() {
+        return Ok(indices);
+    }
     // What lives or rests is no free index, even if this compile gives it up.
     taken.extend(in_use.frontends.values());
     taken.extend(in_use.internal.values());
     taken.extend(in_use.services.keys());
     taken.extend(&in_use.resting_services);
     let mut free = (0..MAX_SERVICES as u32).filter(|index| !taken.contains(index));
-    for &name in parts.keys() {
+    for (&name, part) in parts {
         if let Entry::Vacant(entry) = indices.entry(name) {
             let index = free.next();
-            entry.insert(index.ok_or_else(|| CompileError::NoServiceIndex(name.0.clone()))?);
+            entry.insert(index.ok_or_else(|| CompileError::NoServiceIndex(part.name.clone()))?);
         }
     }
     Ok(indices)

@@ -1,13 +1,13 @@
 //! The order of a service's slots, and the room that all slots share.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::collections::BTreeMap;
 
 use lb_common::{Algorithm, config::MAX_SLOTS};
 
 use super::{
     image::InUse,
     maglev::{Tables, Turns},
-    parts::Part,
+    parts::{Located, Part},
 };
 use crate::desired::{Condition, Surroundings};
 
@@ -19,19 +19,23 @@ pub(super) const ROUND_ROBIN_SLOTS: u64 = 4_096;
 /// Whose turn it is among the chosen endpoints, by slot of a part's table.
 pub(super) fn order(
     part: &Part<'_>,
-    chosen: &[(SocketAddr, u32)],
+    chosen: &[&Located<'_>],
     surroundings: &Surroundings,
     tables: &mut Tables,
 ) -> Turns {
     match part.service.algorithm {
         Algorithm::RoundRobin => {
-            let weights: Vec<_> = chosen.iter().map(|&(_, weight)| weight).collect();
+            let weights: Vec<_> = chosen.iter().map(|it| it.endpoint.weight).collect();
             turns(&weights)
                 .into_iter()
                 .map(|turn| turn as u32)
                 .collect()
         }
-        Algorithm::Maglev => tables.of(chosen, surroundings.seed, part.service.maglev_slots),
+        Algorithm::Maglev => {
+            let weighted = chosen.iter().map(|it| (it.addr, it.endpoint.weight));
+            let (seed, slots) = (surroundings.seed, part.service.maglev_slots);
+            tables.of(weighted.collect(), seed, slots)
+        }
     }
 }
 
@@ -40,12 +44,10 @@ pub(super) fn order(
 /// Where none is ready, those that terminate but still serve take them, as
 /// kube-proxy has it: a rollout's last pods rather than a refusal. Under the policy
 /// Local that goes for the endpoints of this node.
-pub(super) fn chosen(part: &Part<'_>, surroundings: &Surroundings) -> Vec<(SocketAddr, u32)> {
+pub(super) fn chosen<'a>(part: &'a Part<'_>) -> Vec<&'a Located<'a>> {
     let of = |condition: Condition| -> Vec<_> {
-        let endpoints = part.admitted(surroundings);
-        endpoints
-            .filter(|(_, endpoint)| endpoint.condition == condition && endpoint.weight > 0)
-            .map(|(addr, endpoint)| (addr, endpoint.weight))
+        part.admitted()
+            .filter(|it| it.endpoint.condition == condition && it.endpoint.weight > 0)
             .collect()
     };
     let ready = of(Condition::Ready);

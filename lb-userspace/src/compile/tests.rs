@@ -1,6 +1,9 @@
 //! Properties of `compile`, against plain descriptions of what they mean.
 
-use std::collections::{BTreeSet, HashSet};
+use std::{
+    collections::{BTreeSet, HashSet},
+    net::IpAddr,
+};
 
 use lb_common::{Algorithm, Backend, Protocol, maglev};
 use proptest::prelude::*;

@@ -249,9 +249,10 @@ impl Datapath {
         image: &MapImage,
         applied: &mut Applied,
     ) -> Result<(), DatapathError> {
-        for (&index, backend) in &image.backends {
+        self.forget_learning(image);
+        for (index, backend) in differing(&self.live.backends, &image.backends) {
             let live = self.live.backends.get(&index).copied();
-            let backend = &self.learning(backend);
+            let backend = &self.learning(&backend);
             if live == Some(*backend) {
                 continue;
             }
@@ -340,20 +341,20 @@ impl Datapath {
     ) -> Result<(), DatapathError> {
         // An address is known before its frontends are, and forgotten after them: a
         // packet to an unknown frontend of a known VIP is dropped, not misdirected.
-        for (&addr, &usage) in &image.addresses {
-            if !self.live.addresses.contains_key(&addr) {
-                self.set_address(addr, usage, applied)?;
-            }
+        let addresses = differing(&self.live.addresses, &image.addresses);
+        let (changed, new): (Vec<_>, Vec<_>) = addresses
+            .into_iter()
+            .partition(|(addr, _)| self.live.addresses.contains_key(addr));
+        for (addr, usage) in new {
+            self.set_address(addr, usage, applied)?;
         }
-        for (&frontend, &entry) in &image.frontends {
-            if self.live.frontends.get(&frontend) != Some(&entry) {
-                self.maps
-                    .frontends
-                    .insert(frontend, entry, 0)
-                    .map_err(DatapathError::map("FRONTENDS"))?;
-                self.live.frontends.insert(frontend, entry);
-                applied.frontends += 1;
-            }
+        for (frontend, entry) in differing(&self.live.frontends, &image.frontends) {
+            self.maps
+                .frontends
+                .insert(frontend, entry, 0)
+                .map_err(DatapathError::map("FRONTENDS"))?;
+            self.live.frontends.insert(frontend, entry);
+            applied.frontends += 1;
         }
         let gone: Vec<_> = absent(&self.live.frontends, &image.frontends);
         for frontend in gone {
@@ -361,10 +362,8 @@ impl Datapath {
             self.live.frontends.remove(&frontend);
             applied.frontends += 1;
         }
-        for (&addr, &usage) in &image.addresses {
-            if self.live.addresses.get(&addr) != Some(&usage) {
-                self.set_address(addr, usage, applied)?;
-            }
+        for (addr, usage) in changed {
+            self.set_address(addr, usage, applied)?;
         }
         for addr in absent(&self.live.addresses, &image.addresses) {
             removed("ADDRESSES", self.maps.addresses.remove(&addr))?;
@@ -407,14 +406,11 @@ impl Datapath {
         image: &MapImage,
         applied: &mut Applied,
     ) -> Result<(), DatapathError> {
-        let gone: Vec<_> = self
-            .live
-            .backends
-            .iter()
-            .filter(|(index, live)| live.alive != 0 && !image.backends.contains_key(index))
-            .map(|(&index, live)| (index, live.retired()))
-            .collect();
-        for (index, dead) in gone {
+        for index in absent(&self.live.backends, &image.backends) {
+            let live = self.live.backends.get(&index).filter(|it| it.alive != 0);
+            let Some(dead) = live.map(Backend::retired) else {
+                continue;
+            };
             self.maps
                 .backends
                 .set(index, dead, 0)
@@ -443,14 +439,32 @@ impl Datapath {
     }
 }
 
+/// What lives and is wanted no more. Both are walked side by side, as most of them is the same.
 pub(super) fn absent<K: Ord + Copy, A, B>(
     live: &BTreeMap<K, A>,
     wanted: &BTreeMap<K, B>,
 ) -> Vec<K> {
-    live.keys()
-        .filter(|key| !wanted.contains_key(key))
-        .copied()
-        .collect()
+    let mut wanted = wanted.keys().peekable();
+    let is_absent = |key: &&K| {
+        while wanted.next_if(|it| it < key).is_some() {}
+        wanted.next_if(|it| it == key).is_none()
+    };
+    live.keys().filter(is_absent).copied().collect()
+}
+
+/// What is wanted and does not live, or as something else.
+pub(super) fn differing<K: Ord + Copy, V: PartialEq + Copy>(
+    live: &BTreeMap<K, V>,
+    wanted: &BTreeMap<K, V>,
+) -> Vec<(K, V)> {
+    let mut live = live.iter().peekable();
+    let differs = |(key, value): &(&K, &V)| {
+        while live.next_if(|(it, _)| it < key).is_some() {}
+        let same = live.next_if(|(it, _)| it == key);
+        same.is_none_or(|(_, live)| live != *value)
+    };
+    let differing = wanted.iter().filter(differs);
+    differing.map(|(&key, &value)| (key, value)).collect()
 }
 
 fn zeroed_stats() -> Result<aya::maps::PerCpuValues<Stats>, DatapathError> {

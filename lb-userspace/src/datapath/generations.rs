@@ -23,7 +23,7 @@ use lb_common::{
 
 use super::{
     Datapath, DatapathError,
-    apply::{Applied, absent},
+    apply::{Applied, absent, differing},
     load::Maps,
     read::removed,
 };
@@ -262,17 +262,22 @@ impl Datapath {
         }
     }
 
+    /// Waits no more for backends whose replies are not to be restored.
+    pub(super) fn forget_learning(&mut self, image: &MapImage) {
+        let learning = &mut self.live.generations.learning;
+        learning.retain(|index, _| {
+            let wanted = image.backends.get(index);
+            wanted.is_none_or(|it| it.restored != 0)
+        });
+    }
+
     /// The entry of a wanted backend as it may be now: with its replies restored only if they
     /// have been before.
     pub(super) fn learning(&mut self, wanted: &Backend) -> Backend {
         let index = wanted.id.index();
         let live = self.live.backends.get(&index);
         let restored = live.is_some_and(|live| live.id == wanted.id && live.restored != 0);
-        if wanted.restored == 0 {
-            self.live.generations.learning.remove(&index);
-            return *wanted;
-        }
-        if restored {
+        if restored || wanted.restored == 0 {
             return *wanted;
         }
         let learning = &mut self.live.generations.learning;
@@ -288,15 +293,13 @@ impl Datapath {
         image: &MapImage,
         applied: &mut Applied,
     ) -> Result<(), DatapathError> {
-        for (&addr, &primary) in &image.primaries {
-            if self.live.primaries.get(&addr) != Some(&primary) {
-                self.maps
-                    .primaries
-                    .insert(addr, primary, 0)
-                    .map_err(DatapathError::map("PRIMARIES"))?;
-                self.live.primaries.insert(addr, primary);
-                applied.backends += 1;
-            }
+        for (addr, primary) in differing(&self.live.primaries, &image.primaries) {
+            self.maps
+                .primaries
+                .insert(addr, primary, 0)
+                .map_err(DatapathError::map("PRIMARIES"))?;
+            self.live.primaries.insert(addr, primary);
+            applied.backends += 1;
         }
         Ok(())
     }

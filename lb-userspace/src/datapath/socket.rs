@@ -10,7 +10,7 @@ use aya::programs::{CgroupAttachMode, CgroupSockAddr, links::FdLink};
 
 use super::{
     Datapath, DatapathError,
-    apply::{Applied, absent},
+    apply::{Applied, absent, differing},
     causes,
     load::{LINKS, program},
     read::removed,
@@ -85,15 +85,13 @@ impl Datapath {
         image: &MapImage,
         applied: &mut Applied,
     ) -> Result<(), DatapathError> {
-        for (&frontend, &service) in &image.internal {
-            if self.live.internal.get(&frontend) != Some(&service) {
-                self.maps
-                    .internal
-                    .insert(frontend, service, 0)
-                    .map_err(DatapathError::map("INTERNAL"))?;
-                self.live.internal.insert(frontend, service);
-                applied.frontends += 1;
-            }
+        for (frontend, service) in differing(&self.live.internal, &image.internal) {
+            self.maps
+                .internal
+                .insert(frontend, service, 0)
+                .map_err(DatapathError::map("INTERNAL"))?;
+            self.live.internal.insert(frontend, service);
+            applied.frontends += 1;
         }
         for frontend in absent(&self.live.internal, &image.internal) {
             removed("INTERNAL", self.maps.internal.remove(&frontend))?;
