@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use naru::net::{Changes, Network, RouteKind};
+use naru::net::{Changes, Network, RouteKind, Routes, is_local_endpoint};
 use naru_tests::{Netns, cable};
 use tokio::time::timeout;
 
@@ -118,25 +118,37 @@ fn routes_tell_where_an_endpoint_is() {
             assert_eq!(route.kind, RouteKind::Unreachable, "{nowhere}");
         }
 
-        let local = net
-            .local_endpoints(
-                [
-                    "192.0.2.1",
-                    "192.0.2.50",
-                    "10.244.1.9",
-                    "10.244.2.9",
-                    "10.1.0.1",
-                ]
-                .map(ip),
-                &BTreeSet::from([eth0]),
-            )
-            .await
-            .unwrap();
+        let endpoints = [
+            "192.0.2.1",
+            "192.0.2.50",
+            "10.244.1.9",
+            "10.244.2.9",
+            "10.1.0.1",
+        ];
+        let mut routes = Routes::default();
+        let all = BTreeSet::from(endpoints.map(ip));
+        routes.look_up(&net, all.clone()).await.unwrap();
+        let local = |routes: &Routes| -> BTreeSet<IpAddr> {
+            let attached = BTreeSet::from([eth0]);
+            let local = routes
+                .iter()
+                .filter(|(_, it)| is_local_endpoint(it, &attached));
+            local.map(|(ip, _)| ip).collect()
+        };
         assert_eq!(
-            local,
+            local(&routes),
             BTreeSet::from([ip("192.0.2.1"), ip("10.244.1.9")]),
             "the host itself and the pod"
         );
+
+        node.ip("route add 10.244.2.9/32 dev pod0");
+        routes.look_up(&net, all.clone()).await.unwrap();
+        assert!(!local(&routes).contains(&ip("10.244.2.9")), "asked again");
+        routes.forget();
+        routes.look_up(&net, all).await.unwrap();
+        assert!(local(&routes).contains(&ip("10.244.2.9")));
+        routes.look_up(&net, BTreeSet::new()).await.unwrap();
+        assert_eq!(routes.iter().count(), 0, "nobody asks for them any more");
     });
 }
 

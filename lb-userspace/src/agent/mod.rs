@@ -40,7 +40,7 @@ use crate::{
     membership::Membership,
     metrics::{self, AgentPage},
     net::{Network, SnatChoice},
-    source::{Outcome, Source},
+    source::{News, Outcome, Source},
 };
 
 /// How often flows that are over are removed from the table.
@@ -127,12 +127,13 @@ pub async fn run(mut options: Options) -> anyhow::Result<()> {
     );
 
     let first = source.recv().await.context("the source ended")?;
-    state.start(first).await?;
+    state.start(first.what).await?;
     let (caller, mut calls) = mpsc::channel(MAX_CLIENTS);
     run_dir.serve(caller.clone())?;
     if let Some(address) = state.options.metrics {
         let pools = !matches!(state.options.source, Source::Cluster(_));
-        let page = move || AgentPage::ask(caller.clone(), pools);
+        let durations = state.durations.clone();
+        let page = move || AgentPage::ask(caller.clone(), pools, durations.clone());
         let served = metrics::serve(address, page).await;
         served.with_context(|| format!("--metrics {address}"))?;
     }
@@ -145,14 +146,15 @@ pub async fn run(mut options: Options) -> anyhow::Result<()> {
     let mut network_changed_at = None;
     loop {
         tokio::select! {
-            outcome = latest(&mut source) => match outcome {
-                Some(outcome) => state.source_changed(outcome).await,
+            news = latest(&mut source) => match news {
+                Some(news) => state.source_changed(news).await,
                 None => anyhow::bail!("the watch of the source ended unexpectedly"),
             },
             changes = events.next() => {
                 let changes = changes.context("following the network's changes")?;
                 state.datapath.forget_hops();
                 if changes.in_snapshot() {
+                    state.forget_routes();
                     network_changed_at.get_or_insert_with(Instant::now);
                 }
             }
@@ -239,12 +241,12 @@ async fn sweep(mut sweeper: Sweeper, found: mpsc::Sender<Unrecorded>) {
 }
 
 /// The newest outcome: of several that wait, only the last one matters.
-async fn latest(source: &mut mpsc::Receiver<Outcome>) -> Option<Outcome> {
-    let mut outcome = source.recv().await?;
+async fn latest(source: &mut mpsc::Receiver<News<Outcome>>) -> Option<News<Outcome>> {
+    let mut news = source.recv().await?;
     while let Ok(newer) = source.try_recv() {
-        outcome = newer;
+        news.what = newer.what;
     }
-    Some(outcome)
+    Some(news)
 }
 
 /// Hands the program's log lines to the agent's log, where they were asked for.

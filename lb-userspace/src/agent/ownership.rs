@@ -126,7 +126,13 @@ impl State {
     pub(super) fn elect(&mut self) -> (Claims, BTreeSet<IpAddr>) {
         let candidates = self.announceable();
         self.prove_new(&candidates);
-        self.ownership.withheld = self.unserved();
+        // Of its own, as what is withheld is a part of this node's state that elections go by.
+        let assigned = self.assigned().cloned();
+        let subjects = assigned
+            .as_ref()
+            .map(election::subjects)
+            .unwrap_or_default();
+        self.ownership.withheld = self.unserved(&subjects);
         let alone = self.options.gossip.is_none();
         if !self.options.announce || !(alone || self.cluster.view.settled) {
             return Default::default();
@@ -135,7 +141,7 @@ impl State {
             claims,
             contested,
             rivals,
-        } = self.elected(candidates, Instant::now());
+        } = self.elected(candidates, self.with_inherited(subjects), Instant::now());
         let again = self.ownership.rivals.difference(&rivals);
         let again = again
             .filter(|ip| claims.contains_key(ip))
@@ -151,9 +157,13 @@ impl State {
         (claims, again)
     }
 
-    fn elected(&self, candidates: BTreeSet<IpAddr>, now: Instant) -> Elected {
+    fn elected(
+        &self,
+        candidates: BTreeSet<IpAddr>,
+        subjects: BTreeMap<IpAddr, Subject<'_>>,
+        now: Instant,
+    ) -> Elected {
         let members = self.members();
-        let subjects = self.subjects();
         let winners = self.winners(&subjects, &members);
         let me = &self.options.node;
         let mut elected = Elected::default();
@@ -248,17 +258,16 @@ impl State {
     }
 
     /// The addresses that this node could be elected for and does not serve.
-    fn unserved(&self) -> BTreeSet<IpAddr> {
+    fn unserved(&self, subjects: &BTreeMap<IpAddr, Subject<'_>>) -> BTreeSet<IpAddr> {
         let me = &self.options.node;
-        let subjects = self.assigned().map(election::subjects).unwrap_or_default();
-        let unserved = subjects.into_iter().filter(|(ip, subject)| {
+        let unserved = subjects.iter().filter(|(ip, subject)| {
             let cluster = subject.policy == TrafficPolicy::Cluster;
             let eligible = subject.usable && (cluster || subject.is_on(me));
             let interfaces = self.interfaces_for(Some(subject));
-            let carried = announce::is_carried(*ip, &interfaces, &self.links);
-            eligible && !(carried && self.ownership.works(*ip))
+            let carried = announce::is_carried(**ip, &interfaces, &self.links);
+            eligible && !(carried && self.ownership.works(**ip))
         });
-        unserved.map(|(ip, _)| ip).collect()
+        unserved.map(|(&ip, _)| ip).collect()
     }
 
     /// Whether an election is to be looked at again although nothing has changed.
@@ -275,7 +284,14 @@ impl State {
     /// What elections are about. Without a valid source what an earlier agent left is
     /// announced by somebody, too.
     pub(super) fn subjects(&self) -> BTreeMap<IpAddr, Subject<'_>> {
-        let mut subjects = self.assigned().map(election::subjects).unwrap_or_default();
+        self.with_inherited(self.assigned().map(election::subjects).unwrap_or_default())
+    }
+
+    /// Adds what this node may announce of which no source says anything.
+    fn with_inherited<'a>(
+        &self,
+        mut subjects: BTreeMap<IpAddr, Subject<'a>>,
+    ) -> BTreeMap<IpAddr, Subject<'a>> {
         let elected = |ip: &IpAddr| !self.options.snat.addresses.contains(ip);
         for ip in self.announceable().into_iter().filter(elected) {
             subjects.entry(ip).or_insert_with(|| Subject::bare(ip));

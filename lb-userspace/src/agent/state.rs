@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
+use prometheus_client::metrics::histogram::Histogram;
 
 use super::{
     Options, addresses::Addresses, cluster::Cluster, interfaces, memory::Memory, mode,
@@ -20,8 +21,9 @@ use crate::{
     desired::{Desired, Surroundings},
     health::{Checker, Ledger},
     herald::Herald,
-    net::{Link, LinkKind, Network, Snapshot},
-    source::{Note, Outcome, Problem, Source},
+    metrics,
+    net::{Link, LinkKind, Network, Routes, Snapshot, is_local_endpoint},
+    source::{News, Note, Outcome, Problem, Source},
 };
 
 /// The agent's state.
@@ -57,6 +59,10 @@ pub(super) struct State {
     /// The Maglev tables of that compile.
     tables: compile::Tables,
     pub(super) source: SourceStatus,
+    /// When the first word came of what the source says and the maps do not hold yet.
+    heard: Option<tokio::time::Instant>,
+    /// How long such took, in seconds.
+    pub(super) durations: Histogram,
     pub(super) taken_over: Option<Instant>,
     /// By interface name.
     pub(super) attachments: BTreeMap<String, Attachment>,
@@ -68,6 +74,10 @@ pub(super) struct State {
     /// Those of them that are no members and answer neither ARP nor neighbour discovery: they
     /// left and were switched off, or were dead before this agent began.
     pub(super) silent_peers: BTreeSet<String>,
+    /// The routes to endpoints of which the source does not say where they are.
+    pub(super) placed: Routes,
+    /// The routes to backends of other nodes.
+    pub(super) remote: Routes,
     /// Those whose link addresses are being asked for, and since when.
     pub(super) unanswered: BTreeMap<String, Instant>,
     /// What the last reconcile could not do. It is tried again while there is any.
@@ -121,12 +131,16 @@ impl State {
                 from,
                 ..SourceStatus::default()
             },
+            heard: None,
+            durations: metrics::durations(),
             taken_over: None,
             attachments: BTreeMap::new(),
             missing_interfaces: Vec::new(),
             links: BTreeMap::new(),
             peers: BTreeMap::new(),
             silent_peers: BTreeSet::new(),
+            placed: Routes::default(),
+            remote: Routes::default(),
             unanswered: BTreeMap::new(),
             failures: Vec::new(),
             routing_warnings: BTreeSet::new(),
@@ -186,9 +200,10 @@ impl State {
     }
 
     /// Takes over what the source says now, or remembers why not.
-    pub(super) async fn source_changed(&mut self, outcome: Outcome) {
-        match outcome {
+    pub(super) async fn source_changed(&mut self, news: News<Outcome>) {
+        match news.what {
             Ok(loaded) => {
+                self.heard.get_or_insert(news.since);
                 self.note(&loaded.notes);
                 self.source.problems.clear();
                 self.want(loaded.desired);
@@ -288,6 +303,12 @@ impl State {
         Ok(())
     }
 
+    /// Links, addresses or routes have changed: what followed from them is looked up anew.
+    pub(super) fn forget_routes(&mut self) {
+        self.placed.forget();
+        self.remote.forget();
+    }
+
     /// Whether an attached interface has its carrier again, after a time without.
     fn regained_link(&self, before: &BTreeMap<u32, Link>) -> bool {
         let mut attached = self.attachments.values().map(|it| it.ifindex);
@@ -335,6 +356,11 @@ impl State {
             self.compiled = Some(input);
             self.taken_over = Some(Instant::now());
         }
+        if let Some(heard) = self.heard.take() {
+            let took = heard.elapsed();
+            self.durations.observe(took.as_secs_f64());
+            tracing::debug!("{took:.1?} from the first word of a change to the maps");
+        }
         self.source.current = self.source.problems.is_empty();
         self.warn(snapshot).await;
         Ok(())
@@ -363,7 +389,10 @@ impl State {
             .filter(|(_, endpoint)| endpoint.node.is_none())
             .map(|(addr, _)| addr.ip())
             .collect();
-        let local = self.network.local_endpoints(endpoints, &indices).await?;
+        self.placed.look_up(&self.network, endpoints).await?;
+        let local = self.placed.iter();
+        let local = local.filter(|(_, route)| is_local_endpoint(route, &indices));
+        let local = local.map(|(ip, _)| ip).collect();
         self.peers = self.find_peers(&indices).await?;
         let peers = self.peers.iter().map(|(name, it)| (name.clone(), it.addr));
         let options = &self.options;
@@ -436,15 +465,17 @@ impl State {
 
     /// Logs what is newly in the way of traffic.
     async fn warn(&mut self, snapshot: &Snapshot) {
+        let mut remote = std::mem::take(&mut self.remote);
         let found = warnings::find(
             &self.options,
             &self.image,
             &self.desired,
             snapshot,
-            &self.network,
+            (&self.network, &mut remote),
             |node| self.has_met().then(|| self.is_met(node)),
         )
         .await;
+        self.remote = remote;
         for warning in found.difference(&self.routing_warnings) {
             tracing::warn!("{warning}");
         }

@@ -13,7 +13,7 @@ use super::{Options, interfaces};
 use crate::{
     compile::image::MapImage,
     desired::{Desired, Family},
-    net::{Network, Snapshot, is_local_endpoint},
+    net::{Network, Routes, Snapshot, is_local_endpoint},
 };
 
 /// Looks at sysctls and routes; each warning names the object and the remedy.
@@ -23,7 +23,7 @@ pub(super) async fn find(
     image: &MapImage,
     desired: &Desired,
     snapshot: &Snapshot,
-    network: &Network,
+    (network, remote): (&Network, &mut Routes),
     is_met: impl Fn(&str) -> Option<bool>,
 ) -> BTreeSet<String> {
     let mut warnings = BTreeSet::new();
@@ -32,7 +32,10 @@ pub(super) async fn find(
     ports(options, image, snapshot, &mut warnings);
     snat(options, snapshot, &mut warnings);
     peers(image, desired, is_met, &mut warnings);
-    routes(options, image, desired, snapshot, network, &mut warnings).await;
+    if let Err(error) = remote.look_up(network, elsewhere(image)).await {
+        warnings.insert(format!("routes to backends: {error}"));
+    }
+    routes(options, image, desired, snapshot, remote, &mut warnings);
     warnings
 }
 
@@ -174,12 +177,19 @@ fn ports(
     }
 }
 
-async fn routes(
+/// The addresses of backends that packets reach by `nat`.
+fn elsewhere(image: &MapImage) -> BTreeSet<IpAddr> {
+    let backends = image.backends.values();
+    let nat = backends.filter(|backend| backend.mode() == Mode::Nat);
+    nat.map(|backend| backend.addr.to_ip()).collect()
+}
+
+fn routes(
     options: &Options,
     image: &MapImage,
     desired: &Desired,
     snapshot: &Snapshot,
-    network: &Network,
+    remote: &Routes,
     warnings: &mut BTreeSet<String>,
 ) {
     // Only where there is something to warn of.
@@ -189,20 +199,7 @@ async fn routes(
         named.collect()
     });
     let attached: BTreeSet<u32> = image.devices.keys().copied().collect();
-    let remote: BTreeSet<IpAddr> = image
-        .backends
-        .values()
-        .filter(|backend| backend.mode() == Mode::Nat)
-        .map(|backend| backend.addr.to_ip())
-        .collect();
-    for addr in remote {
-        let route = match network.route_to(addr).await {
-            Ok(route) => route,
-            Err(error) => {
-                warnings.insert(format!("backend {addr}: {error}"));
-                continue;
-            }
-        };
+    for (addr, route) in remote.iter() {
         let Some(egress) = route.egress.filter(|egress| !attached.contains(egress)) else {
             continue;
         };
@@ -211,7 +208,7 @@ async fn routes(
             .get(&egress)
             .map_or("an unknown interface", |link| link.name.as_str());
         warnings.insert(match nodes.get(&addr) {
-            Some(node) if is_local_endpoint(&route, &attached) => format!(
+            Some(node) if is_local_endpoint(route, &attached) => format!(
                 "endpoint {addr} is on this host by its route ({name}), but its node is {node} and \
                  this one is {}; start the agent with --node-name {node}",
                 options.node

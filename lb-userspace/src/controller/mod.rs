@@ -111,7 +111,7 @@ async fn lead(
         while let Some(now) = &scene {
             // One that was held up may hold the lease no more.
             candidate.elected().await;
-            let failed = office.work(now, writer).await;
+            let failed = office.work(&now.what, writer).await;
             page.send_replace(office.page.clone());
             let pause = match failed {
                 true => backoff.next().unwrap_or(LONGEST),

@@ -1,7 +1,8 @@
 //! Metrics for Prometheus, over HTTP.
 //!
-//! Nothing is counted for them: each scrape asks what `naru status` and its like ask, and writes it
-//! down in OpenMetrics' format, with what the process takes of the machine.
+//! Nothing is counted for them but how long changes take: each scrape asks what `naru status` and
+//! its like ask, and writes it down in OpenMetrics' format, with what the process takes of the
+//! machine.
 
 mod page;
 mod process;
@@ -17,7 +18,9 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use prometheus_client::{collector::Collector, encoding::text, registry::Registry};
+use prometheus_client::{
+    collector::Collector, encoding::text, metrics::histogram::Histogram, registry::Registry,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -33,6 +36,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// After an accept that failed.
 const PAUSE: Duration = Duration::from_millis(100);
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Bounds of what is counted of [`durations`], in seconds.
+const DURATIONS: [f64; 13] = [
+    0.002, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0,
+];
+
+/// Where it is counted how long changes take; copies share it.
+pub fn durations() -> Histogram {
+    Histogram::new(DURATIONS)
+}
 
 /// Serves `/metrics` there, of what `page` says at each scrape.
 ///

@@ -6,7 +6,11 @@ use std::{
 };
 
 use lb_common::Verdict;
-use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{MetricType, histogram::Histogram},
+};
 use tokio::sync::{mpsc, oneshot};
 
 use super::rows::{Kind, Labels, metric};
@@ -23,6 +27,8 @@ pub struct AgentPage {
     backends: Vec<Backend>,
     /// None where a controller tells of them.
     pools: Vec<PoolUse>,
+    /// How long changes took, in seconds.
+    durations: Histogram,
 }
 
 /// A controller's.
@@ -40,8 +46,8 @@ pub struct ControllerPage {
 
 impl AgentPage {
     /// Asks an agent, as a client of its socket would; none where it is about to end. `pools`:
-    /// whether it gives addresses out itself.
-    pub async fn ask(calls: mpsc::Sender<Call>, pools: bool) -> Option<Self> {
+    /// whether it gives addresses out itself; `durations`: where it counts how long changes take.
+    pub async fn ask(calls: mpsc::Sender<Call>, pools: bool, durations: Histogram) -> Option<Self> {
         let Reply::Status(status) = ask(&calls, Request::Status).await? else {
             return None;
         };
@@ -64,6 +70,7 @@ impl AgentPage {
                 // Before the first valid configuration there are none.
                 _ => Vec::new(),
             },
+            durations,
         })
     }
 
@@ -174,6 +181,7 @@ impl Collector for AgentPage {
             services,
             backends,
             pools,
+            durations,
         } = self;
         let node = || ("node", status.node.clone());
         let build = vec![("version", status.version.clone()), node()];
@@ -293,6 +301,11 @@ impl Collector for AgentPage {
             let name = format!("metallb_layer2_{name}");
             metric(encoder, Kind::Gauge, &name, help, rows)?;
         }
+
+        let help = "From the first word of a change of the source to maps that have it";
+        let name = "naru_reconcile_seconds";
+        let written = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        durations.encode(written)?;
 
         let source = &status.source;
         write_config(encoder, source.age.is_some(), !source.current)?;

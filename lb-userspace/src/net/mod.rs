@@ -10,6 +10,7 @@ mod events;
 mod mac;
 mod neighbour;
 mod route;
+mod routes;
 mod snapshot;
 
 use std::{
@@ -30,6 +31,7 @@ pub use self::{
     mac::Mac,
     neighbour::Known,
     route::{Route, RouteKind, is_local_endpoint},
+    routes::Routes,
     snapshot::{Address, Link, LinkKind, Snapshot, SnatChoice},
 };
 
@@ -202,25 +204,6 @@ impl Network {
             }
         }
         Ok(entries.iter().map(|it| (it.key, it.known)).collect())
-    }
-
-    /// Those of the endpoints that the routing table places on this node, as
-    /// [`is_local_endpoint`] judges it.
-    ///
-    /// # Errors
-    /// Where the kernel does not answer.
-    pub async fn local_endpoints(
-        &self,
-        endpoints: impl IntoIterator<Item = IpAddr>,
-        attached: &BTreeSet<u32>,
-    ) -> Result<BTreeSet<IpAddr>, NetError> {
-        let mut local = BTreeSet::new();
-        for endpoint in endpoints {
-            if is_local_endpoint(&self.route_to(endpoint).await?, attached) {
-                local.insert(endpoint);
-            }
-        }
-        Ok(local)
     }
 }
 

@@ -9,7 +9,7 @@ use rtnetlink::packet_route::{
 };
 
 /// The kernel's answer for one destination.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Route {
     /// What happens to the packet.
     pub kind: RouteKind,
@@ -22,7 +22,7 @@ pub struct Route {
 }
 
 /// What a route does with a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RouteKind {
     /// Delivered on this host.
     Local,

@@ -21,7 +21,7 @@ mod yaml;
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::desired::Desired;
 
@@ -48,8 +48,25 @@ impl Source {
     ///
     /// The first outcome is the state found at the call. An outcome that equals the
     /// one before it is not sent again. Needs a running tokio runtime.
-    pub fn watch(self) -> mpsc::Receiver<Outcome> {
+    pub fn watch(self) -> mpsc::Receiver<News<Outcome>> {
         watch::spawn(self)
+    }
+}
+
+/// What a source says now.
+#[derive(Clone, Debug)]
+pub struct News<T> {
+    /// It.
+    pub what: T,
+    /// When the first word came of what is new in it.
+    pub since: Instant,
+}
+
+impl<T> News<T> {
+    /// What nobody had to wait for.
+    pub fn now(what: T) -> Self {
+        let since = Instant::now();
+        Self { what, since }
     }
 }
 

@@ -3,7 +3,12 @@
 use std::{fs, path::PathBuf};
 
 use super::{
-    Outcome, Source, cluster::Cluster, config, flags::Flags, manifest::Directory, stamp::Stamp,
+    Outcome, Source,
+    cluster::Cluster,
+    config,
+    flags::Flags,
+    manifest::{Directory, Touched},
+    stamp::Stamp,
 };
 
 /// Reads a source, and remembers of it what need not be read again.
@@ -35,8 +40,13 @@ impl Reader {
 
     /// What the source says now. Blocks on the file system.
     pub(super) fn read(&mut self) -> Outcome {
+        self.read_touched(&Touched::All)
+    }
+
+    /// The same, where nothing but this may have changed since.
+    pub(super) fn read_touched(&mut self, touched: &Touched) -> Outcome {
         match self {
-            Self::Manifests(directory) => directory.load(),
+            Self::Manifests(directory) => directory.load_touched(touched),
             Self::Config { file, seen } => {
                 // First, so that a change in between is seen the next time.
                 *seen = stamp(file);

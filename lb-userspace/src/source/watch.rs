@@ -4,17 +4,19 @@
 //! quiet for [`QUIET`], and no later than [`PATIENCE`] after its first event, so a
 //! change is on its way to the kernel well within 50 ms.
 //!
-//! Beside it, sizes and times of the files are compared every [`POLL`]. That costs a
+//! Of a directory of manifests only those files are looked at that the events are about.
+//! Beside it, sizes and times of all files are compared every [`POLL`]. That costs a
 //! `stat` call for each and finds what inotify cannot tell: a link whose target changed
 //! in another directory, a network file system, a directory made anew, watches that
 //! ran out. Equal outcomes are not sent twice, and of a directory only files that have
 //! changed are read again, so a needless look costs nothing more.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -27,7 +29,11 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use super::{Outcome, Source, manifest, reader::Reader};
+use super::{
+    News, Outcome, Source,
+    manifest::{self, Touched},
+    reader::Reader,
+};
 
 /// How long a burst must have been quiet before the source is read.
 pub const QUIET: Duration = Duration::from_millis(5);
@@ -39,13 +45,13 @@ pub const POLL: Duration = Duration::from_secs(1);
 /// Outcomes that may wait for the receiver; a slow one delays reading.
 const WAITING: usize = 4;
 
-pub(super) fn spawn(source: Source) -> mpsc::Receiver<Outcome> {
+pub(super) fn spawn(source: Source) -> mpsc::Receiver<News<Outcome>> {
     let (sender, receiver) = mpsc::channel(WAITING);
     tokio::spawn(async move {
         match &source {
             Source::Flags(flags) => {
                 // Flags never change, but the channel stays open: its end means failure.
-                if sender.send(flags.desired()).await.is_ok() {
+                if sender.send(News::now(flags.desired())).await.is_ok() {
                     sender.closed().await;
                 }
             }
@@ -56,20 +62,30 @@ pub(super) fn spawn(source: Source) -> mpsc::Receiver<Outcome> {
     receiver
 }
 
-async fn follow(source: Source, sender: mpsc::Sender<Outcome>) {
+async fn follow(source: Source, sender: mpsc::Sender<News<Outcome>>) {
     let (events, mut changed) = mpsc::channel(1);
     let mut watches = Watches::new(&source, events);
     let mut reader = Some(Reader::new(&source));
     let mut last: Option<Outcome> = None;
+    let (mut since, mut stale) = (Instant::now(), true);
     loop {
         // Watch first, then look, then read: what changes in between is an event.
-        watches.renew();
-        let Some(outcome) = blocking(&mut reader, Reader::read).await else {
+        stale |= watches.renew();
+        let mut touched = watches.touched();
+        if stale {
+            touched = Touched::All;
+        }
+        let read = move |reader: &mut Reader| reader.read_touched(&touched);
+        let Some(outcome) = blocking(&mut reader, read).await else {
             return;
         };
         if last.as_ref() != Some(&outcome) {
             last = Some(outcome.clone());
-            if sender.send(outcome).await.is_err() {
+            let news = News {
+                what: outcome,
+                since,
+            };
+            if sender.send(news).await.is_err() {
                 return;
             }
         }
@@ -78,12 +94,16 @@ async fn follow(source: Source, sender: mpsc::Sender<Outcome>) {
             tokio::select! {
                 _ = sender.closed() => return,
                 _ = changed.recv() => {
+                    (since, stale) = (Instant::now(), false);
                     settle(&mut changed).await;
                     break;
                 }
                 _ = poll => match blocking(&mut reader, |it| it.is_stale()).await {
                     Some(false) => {}
-                    Some(true) => break,
+                    Some(true) => {
+                        (since, stale) = (Instant::now(), true);
+                        break;
+                    }
                     None => return,
                 },
             }
@@ -121,6 +141,8 @@ struct Watches {
     watcher: Option<RecommendedWatcher>,
     /// The watched directories, with device and inode of what stood there then.
     watched: BTreeMap<PathBuf, Option<(u64, u64)>>,
+    /// What events were about, and has not been read since.
+    touched: Arc<Mutex<Touched>>,
     /// Keeps the channel open where there is no watcher to hold it.
     _events: mpsc::Sender<()>,
 }
@@ -128,13 +150,22 @@ struct Watches {
 impl Watches {
     fn new(source: &Source, events: mpsc::Sender<()>) -> Self {
         let relevant = relevance(source);
+        let of = subject(source);
         let kept = events.clone();
+        let touched: Arc<Mutex<Touched>> = Arc::default();
+        let told = Arc::clone(&touched);
         let handler = move |event: notify::Result<Event>| {
             // An error may have swallowed events, so it counts as a change.
-            if event.map_or(true, |event| alters(&event) && relevant(&event)) {
-                // One that is still waiting says the same.
-                let _ = events.try_send(());
-            }
+            let about = match event {
+                Ok(event) if !(alters(&event) && relevant(&event)) => return,
+                Ok(event) => of(&event),
+                Err(_) => Touched::All,
+            };
+            told.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .add(about);
+            // One that is still waiting says the same.
+            let _ = events.try_send(());
         };
         let watcher = notify::recommended_watcher(handler)
             .inspect_err(|error| {
@@ -154,20 +185,30 @@ impl Watches {
         Self {
             watcher,
             watched,
+            touched,
             _events: kept,
         }
     }
 
-    /// Watches directories that were made, or made anew, since the last call.
-    fn renew(&mut self) {
+    /// What events were about since the last call.
+    fn touched(&self) -> Touched {
+        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *touched)
+    }
+
+    /// Watches directories that were made, or made anew, since the last call. True where there
+    /// are any: what happened in them meanwhile nobody has told.
+    fn renew(&mut self) -> bool {
+        let mut renewed = false;
         let Some(watcher) = &mut self.watcher else {
-            return;
+            return renewed;
         };
         for (dir, watched) in &mut self.watched {
             let now = fs::metadata(dir).ok().map(|it| (it.dev(), it.ino()));
             if *watched == now {
                 continue;
             }
+            renewed = true;
             if watched.is_some() {
                 // The old directory's watch may be gone with it.
                 let _ = watcher.unwatch(dir);
@@ -181,6 +222,7 @@ impl Watches {
                 }
             });
         }
+        renewed
     }
 }
 
@@ -204,6 +246,26 @@ fn alters(event: &Event) -> bool {
             MetadataKind::AccessTime | MetadataKind::WriteTime,
         )) => false,
         _ => true,
+    }
+}
+
+/// Tells what an event is about: of a manifest that is moved or written in its directory
+/// nothing else is to be looked at.
+fn subject(source: &Source) -> impl Fn(&Event) -> Touched + Send + 'static {
+    let dir = match source {
+        Source::Manifests(dir) => Some(dir.clone()),
+        Source::Config(_) | Source::Flags(_) | Source::Cluster(_) => None,
+    };
+    move |event| {
+        let names = event.paths.iter().map(|path| {
+            let here = path.parent().is_some_and(|it| Some(it) == dir.as_deref());
+            let name = path.file_name().filter(|_| here);
+            let name = name.filter(|name| manifest::is_manifest_name(Some(*name)));
+            name.map(ToOwned::to_owned)
+        });
+        let names: Option<BTreeSet<_>> = names.collect();
+        let names = names.filter(|names| !names.is_empty());
+        names.map_or(Touched::All, Touched::Files)
     }
 }
 

@@ -27,7 +27,7 @@ use tokio::{
 
 use self::{follow::Change, kept::Kept};
 use super::{
-    Loaded, Origin, Outcome, Problem, Rejected,
+    Loaded, News, Origin, Outcome, Problem, Rejected,
     kubernetes::{self, Sourced, Terms},
     metallb::types::IpAddressPool,
     watch::{PATIENCE, QUIET},
@@ -114,19 +114,19 @@ impl Cluster {
             let (sender, mut receiver) = mpsc::channel(1);
             let followed = self.clone().follow(sender, |outcome, _| outcome);
             tokio::select! {
-                Some(outcome) = receiver.recv() => outcome,
+                Some(news) = receiver.recv() => news.what,
                 () = followed => Err(refused("its watches have ended".to_owned())),
             }
         })
     }
 
     /// Sends what it says, now and after every change, until nobody listens any more.
-    pub(super) async fn outcomes(self, sender: mpsc::Sender<Outcome>) {
+    pub(super) async fn outcomes(self, sender: mpsc::Sender<News<Outcome>>) {
         self.follow(sender, |outcome, _| outcome).await;
     }
 
     /// The same with the objects that whoever gives addresses out writes into.
-    pub async fn scenes(self, sender: mpsc::Sender<Scene>) {
+    pub async fn scenes(self, sender: mpsc::Sender<News<Scene>>) {
         let scene = |outcome, kept: Option<&Kept>| Scene {
             outcome,
             services: kept.map_or_else(Vec::new, |it| it.services.all().cloned().collect()),
@@ -137,7 +137,7 @@ impl Cluster {
 
     async fn follow<T: Clone + PartialEq>(
         self,
-        sender: mpsc::Sender<T>,
+        sender: mpsc::Sender<News<T>>,
         view: impl Fn(Outcome, Option<&Kept>) -> T,
     ) {
         let terms = Terms {
@@ -153,7 +153,8 @@ impl Cluster {
         let mut kept = Kept::new(terms);
         let mut known = kubernetes::Known::default();
         let mut last: Option<T> = None;
-        let deadline = Instant::now() + FIRST_ANSWER;
+        let mut since = Instant::now();
+        let deadline = since + FIRST_ANSWER;
         loop {
             let outcome = if kept.is_complete() {
                 Some(kept.outcome(&mut known))
@@ -165,7 +166,7 @@ impl Cluster {
             let news = outcome.map(|it| view(it, Some(&kept)));
             if let Some(news) = news.filter(|it| last.as_ref() != Some(it)) {
                 last = Some(news.clone());
-                if sender.send(news).await.is_err() {
+                if sender.send(News { what: news, since }).await.is_err() {
                     return;
                 }
             }
@@ -178,6 +179,7 @@ impl Cluster {
                     change = changes.next() => {
                         let Some(change) = change else { return };
                         if change(&mut kept) {
+                            since = Instant::now();
                             settle(&mut changes, &mut kept).await;
                             break;
                         }
@@ -191,7 +193,7 @@ impl Cluster {
     /// it any more.
     async fn reach<T>(
         &self,
-        sender: &mpsc::Sender<T>,
+        sender: &mpsc::Sender<News<T>>,
         refused: impl Fn(Rejected) -> T,
     ) -> Option<Client> {
         let mut told = None;
@@ -202,7 +204,7 @@ impl Cluster {
             };
             if told.as_ref() != Some(&rejected) {
                 told = Some(rejected.clone());
-                sender.send(refused(rejected)).await.ok()?;
+                sender.send(News::now(refused(rejected))).await.ok()?;
             }
             tokio::select! {
                 () = sender.closed() => return None,

@@ -1,8 +1,8 @@
 //! A directory of manifests, read again and again: only the files that have changed are.
 
 use std::{
-    collections::BTreeMap,
-    ffi::OsString,
+    collections::{BTreeMap, BTreeSet},
+    ffi::{OsStr, OsString},
     fs, io,
     path::{Path, PathBuf},
     time::SystemTime,
@@ -25,6 +25,15 @@ pub(crate) struct Directory {
     /// By name.
     files: BTreeMap<OsString, File>,
     services: kubernetes::Known,
+}
+
+/// What may have changed in a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Touched {
+    /// Anything.
+    All,
+    /// The files of these names.
+    Files(BTreeSet<OsString>),
 }
 
 /// What `stat` says of the files of a directory, and of itself; nothing where it says nothing.
@@ -71,27 +80,66 @@ impl Directory {
 
     /// What it says now.
     pub(crate) fn load(&mut self) -> Outcome {
+        self.load_touched(&Touched::All)
+    }
+
+    /// The same, where nothing but this may have changed since it was asked for last.
+    pub(crate) fn load_touched(&mut self, touched: &Touched) -> Outcome {
         let mut findings = Findings::default();
-        let (listing, error) = Listing::of(&self.path);
-        self.seen = listing;
+        let error = match touched {
+            Touched::Files(names) if self.seen.itself.is_some() => {
+                self.seen.look_at(&self.path, names);
+                None
+            }
+            _ => {
+                let (listing, error) = Listing::of(&self.path);
+                self.seen = listing;
+                error
+            }
+        };
         match error {
             Some(error) => no_directory(&self.path, &error, &mut findings),
             None if self.seen.files.is_empty() => no_files(&self.path, &mut findings),
             None => {}
         }
-        let mut before = std::mem::take(&mut self.files);
+        self.files
+            .retain(|name, _| self.seen.files.contains_key(name));
         for (name, stamp) in &self.seen.files {
+            let is_known = |it: &File| !it.young && Some(it.stamp) == *stamp;
+            if self.files.get(name).is_some_and(is_known) {
+                continue;
+            }
             let path = self.path.join(name);
-            match File::read(&path, *stamp, before.remove(name)) {
+            match File::read(&path, *stamp, self.files.remove(name)) {
                 Ok(file) => {
-                    findings.add(&file.parsed.findings);
                     self.files.insert(name.clone(), file);
                 }
                 Err(error) => unreadable(&path, &error, &mut findings),
             }
         }
+        for file in self.files.values() {
+            findings.add(&file.parsed.findings);
+        }
         let objects = self.files.values().map(|it| &it.parsed.objects);
         outcome(objects, &mut self.services, findings)
+    }
+}
+
+impl Touched {
+    /// Adds what else may have changed.
+    pub(crate) fn add(&mut self, more: Self) {
+        match (self, more) {
+            (Self::Files(names), Self::Files(more)) => names.extend(more),
+            (all, Self::All) => *all = Self::All,
+            (Self::All, Self::Files(_)) => {}
+        }
+    }
+}
+
+impl Default for Touched {
+    /// Nothing.
+    fn default() -> Self {
+        Self::Files(BTreeSet::new())
     }
 }
 
@@ -99,11 +147,36 @@ impl Listing {
     /// Lists a directory, or says why it cannot be; no file is among them then.
     fn of(dir: &Path) -> (Self, Option<io::Error>) {
         let itself = fs::metadata(dir).ok().map(|it| Stamp::of(&it));
-        let (files, error) = match Self::files(dir) {
-            Ok(files) => (files, None),
-            Err(error) => (BTreeMap::new(), Some(error)),
+        match Self::files(dir) {
+            Ok(files) => (Self { itself, files }, None),
+            // Nor is it known: it is to be listed again.
+            Err(error) => (Self::default(), Some(error)),
+        }
+    }
+
+    /// Looks again at these files alone.
+    fn look_at(&mut self, dir: &Path, names: &BTreeSet<OsString>) {
+        self.itself = fs::metadata(dir).ok().map(|it| Stamp::of(&it));
+        for name in names {
+            match Self::file(dir, name) {
+                Some(stamp) => self.files.insert(name.clone(), stamp),
+                None => self.files.remove(name),
+            };
+        }
+    }
+
+    /// What `stat` says of a file; none where there is none of this name.
+    fn file(dir: &Path, name: &OsStr) -> Option<Option<Stamp>> {
+        let path = dir.join(name);
+        let facts = fs::metadata(&path).ok();
+        let gone = || {
+            let error = fs::symlink_metadata(&path).err();
+            error.is_some_and(|it| it.kind() == io::ErrorKind::NotFound)
         };
-        (Self { itself, files }, error)
+        match facts {
+            Some(facts) => (!facts.is_dir()).then(|| Some(Stamp::of(&facts))),
+            None => (!gone()).then_some(None),
+        }
     }
 
     fn files(dir: &Path) -> io::Result<BTreeMap<OsString, Option<Stamp>>> {
@@ -113,9 +186,9 @@ impl Listing {
             if !is_manifest_name(Some(&name)) {
                 continue;
             }
-            let facts = fs::metadata(dir.join(&name)).ok();
-            if !facts.as_ref().is_some_and(fs::Metadata::is_dir) {
-                files.insert(name, facts.as_ref().map(Stamp::of));
+            // Gone since it was listed: that is a change of its own.
+            if let Some(stamp) = Self::file(dir, &name) {
+                files.insert(name, stamp);
             }
         }
         Ok(files)
@@ -123,14 +196,9 @@ impl Listing {
 }
 
 impl File {
-    /// What a file says that had this `stamp` a moment ago. It is not read again where it is
-    /// as it was `before`, and not parsed again where it says the same. A failure is not
-    /// kept: the next look may succeed.
+    /// What a file says that had this `stamp` a moment ago. It is not parsed again where it says
+    /// the same as `before`. A failure is not kept: the next look may succeed.
     fn read(path: &Path, stamp: Option<Stamp>, before: Option<Self>) -> io::Result<Self> {
-        let before = match before {
-            Some(file) if Some(file.stamp) == stamp && !file.young => return Ok(file),
-            before => before,
-        };
         // Before it is read: what is written after this moment has another stamp, or finds
         // the file young.
         let stamp = match stamp {

@@ -10,7 +10,7 @@ pub(crate) mod document;
 
 use std::{borrow::Cow, ffi::OsStr, fs, io, path::Path, sync::Arc};
 
-pub(crate) use self::directory::Directory;
+pub(crate) use self::directory::{Directory, Touched};
 
 use super::{Findings, Origin, Outcome, kubernetes};
 use crate::desired::Desired;

@@ -28,10 +28,10 @@ fn vip(outcome: &Outcome) -> String {
 }
 
 /// Waits until the source says `ip`; what it says on the way does not matter.
-async fn until(watch: &mut mpsc::Receiver<Outcome>, ip: &str) {
+async fn until(watch: &mut mpsc::Receiver<News<Outcome>>, ip: &str) {
     let waiting = async {
         loop {
-            let outcome = watch.recv().await.expect("the watch goes on");
+            let outcome = watch.recv().await.expect("the watch goes on").what;
             if vip(&outcome) == ip {
                 return;
             }
@@ -62,7 +62,7 @@ async fn a_change_is_read_within_50_ms_and_an_invalid_one_is_told() {
     assert!(fastest < Duration::from_millis(40), "{fastest:?}");
 
     fs::write(&file, "kind: [").expect("write");
-    let outcome = watch.recv().await.expect("goes on");
+    let outcome = watch.recv().await.expect("goes on").what;
     assert!(outcome.is_err(), "{outcome:?}");
     fs::write(&file, service("10.1.1.1")).expect("write");
     until(&mut watch, "10.1.1.1").await;
@@ -89,7 +89,8 @@ async fn a_directory_may_go_and_come_again() {
     let dir = tempfile::tempdir().expect("directory");
     let inner = dir.path().join("manifests");
     let mut watch = Source::Manifests(inner.clone()).watch();
-    assert!(watch.recv().await.expect("first").is_err(), "not there yet");
+    let first = watch.recv().await.expect("first").what;
+    assert!(first.is_err(), "not there yet");
     for n in 1..4 {
         let ip = format!("10.1.0.{n}");
         fs::create_dir(&inner).expect("directory");
