@@ -110,16 +110,15 @@ pub(super) fn entries(
     }
     let wanted = endpoints().map(|(it, protocol)| (Identity::of(it, protocol), it.id));
     let former = former.0.iter().map(|(identity, id)| (*identity, *id));
-    wanted
-        .chain(former)
-        .map(|(identity, id)| {
-            let mut backend = identity.entry(id);
-            if failed.contains(&(identity.addr, identity.protocol)) {
-                backend.alive = Backend::FAILED;
-            }
-            (id.index(), backend)
-        })
-        .collect()
+    let mut entries = BTreeMap::new();
+    for (identity, id) in wanted.chain(former) {
+        let mut backend = identity.entry(id);
+        if failed.contains(&(identity.addr, identity.protocol)) {
+            backend.alive = Backend::FAILED;
+        }
+        entries.insert(id.index(), backend);
+    }
+    entries
 }
 
 // === impl Identity ===

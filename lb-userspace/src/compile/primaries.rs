@@ -40,38 +40,40 @@ pub(super) struct Reached<'a> {
 /// new one is the first frontend of a service whose flows go without records: an address of
 /// its own before an external one, and that before a node port.
 pub(super) fn primaries(reached: &Reached<'_>) -> BTreeMap<Frontend, Primary> {
-    let candidates = reached.parts.iter().flat_map(|(name, part)| {
-        let candidate = reached.candidate(name, part);
-        local(part).map(move |it| {
-            let of = desired::Frontend {
-                addr: it.addr,
-                protocol: part.protocol,
-            };
-            (key(&of), it.id, candidate)
-        })
-    });
-    // Each backend's together, in the order of the parts.
-    let mut candidates: Vec<_> = candidates.collect();
-    candidates.sort_by_key(|it| it.0);
+    let parts = reached.parts.iter();
+    let parts: Vec<_> = parts
+        .map(|(name, part)| (part, reached.candidate(name, part)))
+        .collect();
+    let mut here = Vec::with_capacity(parts.iter().map(|(part, _)| local(part).count()).sum());
+    for (place, (part, _)) in parts.iter().enumerate() {
+        let protocol = part.protocol;
+        here.extend(local(part).map(|it| {
+            let addr = it.addr;
+            (key(&desired::Frontend { addr, protocol }), place, it.id)
+        }));
+    }
+    // What is said of each backend together, in the order of the parts.
+    here.sort_unstable_by_key(|&(of, place, _)| (of, place));
     let mut known = reached.in_use.primaries.iter().peekable();
-    let chosen = candidates.chunk_by(|one, other| one.0 == other.0);
-    let chosen = chosen.filter_map(|candidates| {
-        let &(of, id, _) = candidates.first()?;
+    // One by one, as all at once would need the memory twice for a moment.
+    let mut chosen: BTreeMap<Frontend, Primary> = BTreeMap::new();
+    for said in here.chunk_by(|one, other| one.0 == other.0) {
+        let Some(&(of, _, id)) = said.first() else {
+            continue;
+        };
         while known.next_if(|(known, _)| **known < of).is_some() {}
         let primary = known.next_if(|(known, _)| **known == of);
         let kept = primary.and_then(|(_, it)| reached.kept(&of, *it));
-        let first = || candidates.iter().find_map(|it| it.2);
+        let first = || said.iter().find_map(|&(_, place, _)| parts[place].1);
         let to = kept.or_else(|| {
-            first().map(|(frontend, index)| {
-                let to = key(&frontend);
-                (to.addr, to.port, index)
-            })
+            let (frontend, index) = first()?;
+            let to = key(&frontend);
+            Some((to.addr, to.port, index))
         });
         let none = Primary::none(id);
         let primary = to.map_or(none, |(addr, port, index)| none.to(addr, port, index));
-        Some((of, primary))
-    });
-    let mut chosen: BTreeMap<Frontend, Primary> = chosen.collect();
+        chosen.insert(of, primary);
+    }
     if reached.in_use.leaves_gone {
         let gone = reached.in_use.primaries.iter().filter(|(addr, primary)| {
             let backend = reached.in_use.backends.get(&primary.backend.index());

@@ -149,18 +149,18 @@ struct Watches {
 
 impl Watches {
     fn new(source: &Source, events: mpsc::Sender<()>) -> Self {
-        let relevant = relevance(source);
-        let of = subject(source);
+        let subject = subject(source);
         let kept = events.clone();
         let touched: Arc<Mutex<Touched>> = Arc::default();
         let told = Arc::clone(&touched);
         let handler = move |event: notify::Result<Event>| {
             // An error may have swallowed events, so it counts as a change.
             let about = match event {
-                Ok(event) if !(alters(&event) && relevant(&event)) => return,
-                Ok(event) => of(&event),
-                Err(_) => Touched::All,
+                Ok(event) if alters(&event) => subject(&event),
+                Ok(_) => None,
+                Err(_) => Some(Touched::All),
             };
+            let Some(about) = about else { return };
             told.lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .add(about);
@@ -249,44 +249,38 @@ fn alters(event: &Event) -> bool {
     }
 }
 
-/// Tells what an event is about: of a manifest that is moved or written in its directory
-/// nothing else is to be looked at.
-fn subject(source: &Source) -> impl Fn(&Event) -> Touched + Send + 'static {
-    let dir = match source {
-        Source::Manifests(dir) => Some(dir.clone()),
-        Source::Config(_) | Source::Flags(_) | Source::Cluster(_) => None,
-    };
-    move |event| {
-        let names = event.paths.iter().map(|path| {
-            let here = path.parent().is_some_and(|it| Some(it) == dir.as_deref());
-            let name = path.file_name().filter(|_| here);
-            let name = name.filter(|name| manifest::is_manifest_name(Some(*name)));
-            name.map(ToOwned::to_owned)
-        });
-        let names: Option<BTreeSet<_>> = names.collect();
-        let names = names.filter(|names| !names.is_empty());
-        names.map_or(Touched::All, Touched::Files)
-    }
-}
-
-/// Tells whether an event is about the source, or about a neighbour of it.
-fn relevance(source: &Source) -> impl Fn(&Event) -> bool + Send + 'static {
+/// Tells what an event is about; none for a neighbour of the source. Of a manifest that is
+/// written or moved in its directory nothing else is to be looked at.
+fn subject(source: &Source) -> impl Fn(&Event) -> Option<Touched> + Send + 'static {
     let (own, inside) = match source {
         Source::Manifests(dir) => (dir.clone(), true),
         Source::Config(path) => (path.clone(), false),
         Source::Flags(_) | Source::Cluster(_) => (PathBuf::new(), false),
     };
     let own_name = own.file_name().map(ToOwned::to_owned);
+    let of_path = move |path: &Path| {
+        let name = path.file_name();
+        let is_manifest = inside && manifest::is_manifest_name(name);
+        // A mounted ConfigMap is replaced by renaming the link `..data`.
+        let any = path == own
+            || name == own_name.as_deref()
+            || name.is_some_and(|name| name.as_encoded_bytes().starts_with(b".."));
+        match name {
+            Some(name) if is_manifest && !any && path.parent() == Some(&own) => {
+                Some(Touched::Files(BTreeSet::from([name.to_owned()])))
+            }
+            _ => (any || is_manifest).then_some(Touched::All),
+        }
+    };
     move |event| {
-        event.paths.is_empty()
-            || event.paths.iter().any(|path| {
-                let name = path.file_name();
-                // A mounted ConfigMap is replaced by renaming the link `..data`.
-                path == &own
-                    || name == own_name.as_deref()
-                    || name.is_some_and(|name| name.as_encoded_bytes().starts_with(b".."))
-                    || inside && manifest::is_manifest_name(name)
-            })
+        if event.paths.is_empty() {
+            return Some(Touched::All);
+        }
+        let all = event.paths.iter().filter_map(|path| of_path(path));
+        all.reduce(|mut one, more| {
+            one.add(more);
+            one
+        })
     }
 }
 

@@ -240,8 +240,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "flows begin anew where new ones take another way",
         file: "lb-userspace/src/compile/backends.rs",
-        good: "        identities.extend(&former);\n",
-        bad: "",
+        good: "    for (identity, id) in wanted.chain(former) {\n",
+        bad: "    drop(former);\n    for (identity, id) in wanted {\n",
         caught_by: Unit("naru"),
     },
     Fault {
@@ -337,6 +337,13 @@ pub(super) const FAULTS: &[Fault] = &[
         caught_by: Unit("naru"),
     },
     Fault {
+        name: "files that events are about are not looked at",
+        file: "lb-userspace/src/source/manifest/directory.rs",
+        good: "                self.seen.look_at(&self.path, names);\n",
+        bad: "                let _ = names;\n",
+        caught_by: Unit("naru"),
+    },
+    Fault {
         name: "endpoints that have changed are not looked at",
         file: "lb-userspace/src/source/kubernetes/known.rs",
         good: "            && all(&self.slices) == all(&other.slices)\n",
@@ -346,8 +353,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "a Maglev table outlives its weights",
         file: "lb-userspace/src/compile/maglev.rs",
-        good: "            endpoints: endpoints.to_vec(),\n",
-        bad: "            endpoints: endpoints.iter().map(|it| (it.0, 1)).collect(),\n",
+        good: "        let input = Input {\n",
+        bad: "        let endpoints = endpoints.iter().map(|it| (it.0, 1)).collect();\n        let input = Input {\n",
         caught_by: Unit("naru"),
     },
     Fault {

@@ -154,3 +154,27 @@ async fn what_does_not_matter_is_not_sent() {
     let quiet = tokio::time::timeout(Duration::from_millis(200), watch.recv()).await;
     assert!(quiet.is_err(), "{quiet:?}");
 }
+
+#[test]
+fn an_event_is_about_the_manifests_that_it_names_or_about_anything() {
+    let dir = Path::new("/etc/naru/manifests");
+    let subject = subject(&Source::Manifests(dir.to_owned()));
+    let about = |names: &[&str]| {
+        let event = Event::new(EventKind::Any);
+        let paths = names.iter().map(|name| dir.join(name));
+        subject(&paths.fold(event, Event::add_path))
+    };
+    let files = |names: &[&str]| {
+        let names = names.iter().map(Into::into).collect();
+        Some(Touched::Files(names))
+    };
+    assert_eq!(about(&["web.yaml"]), files(&["web.yaml"]));
+    assert_eq!(about(&["a.yaml", "b.json"]), files(&["a.yaml", "b.json"]));
+    // Moved there from elsewhere, and where an editor keeps its own.
+    assert_eq!(about(&["../draft", "web.yaml"]), files(&["web.yaml"]));
+    assert_eq!(about(&[".web.yaml.swp"]), None);
+    for anything in ["..data", "../manifests", "../web.yaml"] {
+        assert_eq!(about(&["web.yaml", anything]), Some(Touched::All));
+    }
+    assert_eq!(about(&[]), Some(Touched::All));
+}
