@@ -53,8 +53,8 @@ pub(super) struct State {
     pub(super) ledger: Ledger,
     /// What the maps hold.
     pub(super) image: MapImage,
-    /// The input that `image` was compiled from, so that a change of the network that
-    /// concerns nobody costs nothing.
+    /// The input that `image` was compiled from, where that is in force: a change of the network
+    /// that concerns nobody costs nothing, and one of some endpoints what those take.
     compiled: Option<(Desired, Surroundings)>,
     /// The Maglev tables of that compile.
     tables: compile::Tables,
@@ -339,7 +339,16 @@ impl State {
         let input = (effective, surroundings);
         if self.compiled.as_ref() != Some(&input) {
             let in_use = self.datapath.in_use();
-            let image = compile::compile_with(&input.0, &input.1, &in_use, &mut self.tables)?;
+            // Where applying fails, what is in use is neither this nor what was before.
+            let image = match self.compiled.take() {
+                Some((desired, surroundings)) => compile::compile_again(
+                    ((&desired, &surroundings), &self.image),
+                    (&input.0, &input.1),
+                    &in_use,
+                    &mut self.tables,
+                )?,
+                None => compile::compile_with(&input.0, &input.1, &in_use, &mut self.tables)?,
+            };
             let applied = self.datapath.apply(&image)?;
             if applied.total() > 0 {
                 tracing::info!(

@@ -1,7 +1,8 @@
 //! Which backend has which id, and how it is reached.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    cell::OnceCell,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::SocketAddr,
 };
 
@@ -32,44 +33,52 @@ pub(super) fn assign(
     nodes: &BTreeMap<String, Node>,
     in_use: &InUse,
 ) -> Result<Former, CompileError> {
-    // By what they are, and whether they are wanted.
-    let mut live = HashMap::with_capacity(in_use.backends.len());
-    for backend in in_use.backends.values().filter(|it| it.alive != 0) {
-        let known = live.entry(Identity::read(backend));
-        known.or_insert((backend.id, false));
+    let count = parts.values().map(|part| part.endpoints.len()).sum();
+    let mut ids: HashMap<Identity, BackendId> = HashMap::with_capacity(count);
+    for part in parts.values() {
+        let protocol = part.protocol as u8;
+        let endpoints = part.endpoints.iter();
+        ids.extend(endpoints.map(|it| (Identity::of(it, protocol), BackendId::NONE)));
     }
-    let mut new: BTreeMap<Identity, BackendId> = BTreeMap::new();
+    let places = OnceCell::new();
+    let mut left = BTreeMap::new();
+    for backend in in_use.backends.values().filter(|it| it.alive != 0) {
+        let identity = Identity::read(backend);
+        if let Some(id) = ids.get_mut(&identity) {
+            if id.is_none() {
+                *id = backend.id;
+            }
+        } else if places
+            .get_or_init(|| places_of(&ids))
+            .contains(&identity.place())
+        {
+            left.entry(identity).or_insert(backend.id);
+        }
+    }
+    // In order, so that the same comes of the same.
+    let new = ids.iter_mut().filter(|(_, id)| id.is_none());
+    let mut new: Vec<_> = new.collect();
+    new.sort_unstable_by_key(|(identity, _)| **identity);
+    let mut free = free(in_use);
+    for (identity, id) in new {
+        let index = free.next().ok_or(CompileError::NoBackendIndex {
+            backend: identity.addr,
+        })?;
+        *id = in_use.next_id(index);
+    }
     for part in parts.values_mut() {
         let protocol = part.protocol as u8;
         for it in &mut part.endpoints {
-            let identity = Identity::of(it, protocol);
-            match live.get_mut(&identity) {
-                Some((id, wanted)) => (it.id, *wanted) = (*id, true),
-                None => {
-                    new.insert(identity, BackendId::NONE);
-                }
-            }
+            let id = ids.get(&Identity::of(it, protocol));
+            it.id = id.copied().unwrap_or(BackendId::NONE);
         }
     }
-    if !new.is_empty() {
-        let mut free = free(in_use);
-        for (identity, id) in &mut new {
-            let index = free.next().ok_or(CompileError::NoBackendIndex {
-                backend: identity.addr,
-            })?;
-            *id = in_use.next_id(index);
-        }
-        for part in parts.values_mut() {
-            let protocol = part.protocol as u8;
-            for it in part.endpoints.iter_mut().filter(|it| it.id.is_none()) {
-                let id = new.get(&Identity::of(it, protocol));
-                it.id = id.copied().unwrap_or(BackendId::NONE);
-            }
-        }
-    }
-    let left = live.into_iter().filter(|(_, (_, wanted))| !wanted);
-    let left = left.map(|(identity, (id, _))| (identity, id));
-    Ok(Former::among(&left.collect(), parts, nodes))
+    Ok(Former::among(&left, parts, nodes))
+}
+
+/// Where backends are, whichever way they are reached.
+fn places_of(ids: &HashMap<Identity, BackendId>) -> HashSet<(SocketAddr, u8)> {
+    ids.keys().map(Identity::place).collect()
 }
 
 /// The indices that new backends may have, the best ones first.
@@ -131,6 +140,11 @@ impl Identity {
             protocol,
             reach: it.reach,
         }
+    }
+
+    /// Its address and protocol.
+    fn place(&self) -> (SocketAddr, u8) {
+        (self.addr, self.protocol)
     }
 
     fn read(backend: &Backend) -> Self {

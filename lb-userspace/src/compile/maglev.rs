@@ -15,6 +15,9 @@ pub struct Tables {
     before: BTreeMap<Input, Turns>,
     /// Those that this one has.
     now: BTreeMap<Input, Turns>,
+    /// Those that the last compile of a part has had to build.
+    of_part: BTreeMap<Input, Turns>,
+    is_part: bool,
 }
 
 /// By slot, whose it is among a service's endpoints.
@@ -33,6 +36,14 @@ impl Tables {
     /// Begins another compile: what the last one did not use is forgotten.
     pub(super) fn begin(&mut self) {
         self.before = std::mem::take(&mut self.now);
+        self.before.append(&mut self.of_part);
+        self.is_part = false;
+    }
+
+    /// Begins one that needs some of the tables only: all others stay at hand.
+    pub(super) fn begin_part(&mut self) {
+        self.of_part.clear();
+        self.is_part = true;
     }
 
     /// The table of some endpoints with weights above 0, sorted by address.
@@ -42,12 +53,17 @@ impl Tables {
             seed,
             slots,
         };
-        if let Some(turns) = self.now.get(&input) {
+        let found = self.now.get(&input).or_else(|| self.of_part.get(&input));
+        if let Some(turns) = found {
             return Arc::clone(turns);
         }
         let known = self.before.remove(&input);
         let turns = known.unwrap_or_else(|| build(&input.endpoints, seed, slots));
-        self.now.insert(input, Arc::clone(&turns));
+        let known = match self.is_part {
+            true => &mut self.of_part,
+            false => &mut self.now,
+        };
+        known.insert(input, Arc::clone(&turns));
         turns
     }
 }

@@ -8,6 +8,7 @@
 //! A service of both families is two to the kernel, each with its own table, and so is
 //! one that serves packets by another policy than sockets of the node ([`parts`]).
 
+mod again;
 mod backends;
 pub mod image;
 mod maglev;
@@ -33,7 +34,7 @@ use lb_common::{
 
 use crate::desired::{self, Desired, DeviceFacts, ServiceName, Snat, Surroundings};
 
-pub use self::maglev::Tables;
+pub use self::{again::compile_again, maglev::Tables};
 use self::{
     image::{InUse, MapImage, Network},
     parts::{Part, PartName, Parts},
@@ -110,6 +111,16 @@ pub fn compile_with(
     tables: &mut Tables,
 ) -> Result<MapImage, CompileError> {
     tables.begin();
+    whole(desired, surroundings, in_use, tables).map(|(image, _)| image)
+}
+
+/// The same, with the parts that it is of.
+fn whole<'a>(
+    desired: &'a Desired,
+    surroundings: &Surroundings,
+    in_use: &InUse,
+    tables: &mut Tables,
+) -> Result<(MapImage, BTreeMap<PartName, Part<'a>>), CompileError> {
     // A service without a frontend cannot be reached and takes no room.
     let Parts {
         mut parts,
@@ -140,7 +151,8 @@ pub fn compile_with(
             .frontends
             .insert(key(&frontend), Entry::new(index, guarded));
     }
-    primaries::mark(&mut image, &parts);
+    primaries::restore(&mut image);
+    primaries::record(&mut image, &parts);
     for (frontend, name) in internal {
         image.internal.insert(key(&frontend), indices[&name]);
     }
@@ -176,7 +188,7 @@ pub fn compile_with(
     within("frontends of sockets", image.internal.len(), MAX_INTERNAL)?;
     within("interfaces", image.devices.len(), MAX_DEVICES)?;
     within("local backends", image.primaries.len(), MAX_PRIMARIES)?;
-    Ok(image)
+    Ok((image, parts))
 }
 
 /// Fills the slot tables and gives each its place.

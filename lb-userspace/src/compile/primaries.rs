@@ -121,18 +121,23 @@ impl Reached<'_> {
     }
 }
 
-/// Says of backends that they have primaries, and of frontends that flows by them need records,
-/// since some of their local backends' replies are restored to another one.
-pub(super) fn mark(image: &mut MapImage, parts: &BTreeMap<PartName, Part<'_>>) {
-    let mut any = false;
+/// Says of backends that they have primaries.
+pub(super) fn restore(image: &mut MapImage) {
     for primary in image.primaries.values().filter(|it| !it.is_none()) {
-        any = true;
         let backend = image.backends.get_mut(&primary.backend.index());
         if let Some(backend) = backend.filter(|it| it.id == primary.backend) {
             backend.restored = 1;
         }
     }
-    for part in parts.values().filter(|_| any) {
+}
+
+/// Says of the frontends of these parts whether flows by them need records, since some of their
+/// local backends' replies are restored to another one.
+pub(super) fn record(image: &mut MapImage, parts: &BTreeMap<PartName, Part<'_>>) {
+    if image.primaries.values().all(Primary::is_none) {
+        return;
+    }
+    for part in parts.values() {
         let restored: BTreeSet<(Addr, Port)> = local(part)
             .filter_map(|it| {
                 let (addr, protocol) = (it.addr, part.protocol);

@@ -121,7 +121,7 @@ fn identity(backend: &Backend) -> (Addr, u16, u8, u8) {
 }
 
 /// Puts `image` in force on top of `before`; what is given up does not rest.
-fn apply(before: &InUse, image: &MapImage) -> InUse {
+pub(super) fn apply(before: &InUse, image: &MapImage) -> InUse {
     let mut after = InUse::of(image);
     for (index, backend) in &before.backends {
         let mut dead = *backend;

@@ -102,6 +102,37 @@ impl Service {
         first.or_else(|| Some(self.node_port.as_ref()?.protocol))
     }
 
+    /// Whether another is the same but for its endpoints.
+    pub fn is_but_for_endpoints(&self, other: &Self) -> bool {
+        let Self {
+            frontends,
+            external,
+            cluster,
+            node_port,
+            algorithm,
+            maglev_slots,
+            elsewhere,
+            external_policy,
+            internal_policy,
+            affinity,
+            source_ranges,
+            health_check,
+            endpoints: _,
+        } = self;
+        *frontends == other.frontends
+            && *external == other.external
+            && *cluster == other.cluster
+            && *node_port == other.node_port
+            && *algorithm == other.algorithm
+            && *maglev_slots == other.maglev_slots
+            && *elsewhere == other.elsewhere
+            && *external_policy == other.external_policy
+            && *internal_policy == other.internal_policy
+            && *affinity == other.affinity
+            && *source_ranges == other.source_ranges
+            && *health_check == other.health_check
+    }
+
     /// All frontends that it was given by name: those that are no node port.
     pub fn named(&self) -> impl Iterator<Item = &Frontend> {
         let for_packets = self.frontends.union(&self.external);
@@ -337,6 +368,31 @@ pub struct Surroundings {
     pub sockets: bool,
     /// Whether other nodes may take VIPs over from this one, or it from them.
     pub shared: bool,
+}
+
+impl Surroundings {
+    /// Whether others are the same but for where endpoints are.
+    pub fn is_but_for_endpoints(&self, other: &Self) -> bool {
+        let Self {
+            node,
+            seed,
+            host_addresses,
+            node_port_addresses,
+            local_endpoints: _,
+            peers,
+            devices,
+            sockets,
+            shared,
+        } = self;
+        *node == other.node
+            && *seed == other.seed
+            && *host_addresses == other.host_addresses
+            && *node_port_addresses == other.node_port_addresses
+            && *peers == other.peers
+            && *devices == other.devices
+            && *sockets == other.sockets
+            && *shared == other.shared
+    }
 }
 
 impl Default for Surroundings {

@@ -57,6 +57,35 @@ impl<K: Ord, V> Shared<K, V> {
     }
 }
 
+impl<K: Ord, V: Eq> Shared<K, V> {
+    /// The entries that differ from those of `other`, as they are here and there; none where the
+    /// keys are others.
+    pub fn changes<'a>(&'a self, other: &'a Self) -> Option<Vec<(&'a K, &'a V, &'a V)>> {
+        if self.len() != other.len() {
+            return None;
+        }
+        let mut changes = Vec::new();
+        for ((key, one), (its, other)) in self.0.iter().zip(&*other.0) {
+            if key != its {
+                return None;
+            }
+            if !Arc::ptr_eq(one, other) && one != other {
+                changes.push((key, &**one, &**other));
+            }
+        }
+        Some(changes)
+    }
+}
+
+impl<K: Ord + Clone, V> Shared<K, V> {
+    /// Those entries that satisfy `keep`, shared.
+    pub fn filtered(&self, keep: impl Fn(&K, &V) -> bool) -> Self {
+        let kept = self.0.iter().filter(|(key, value)| keep(key, value));
+        kept.map(|(key, value)| (key.clone(), Arc::clone(value)))
+            .collect()
+    }
+}
+
 impl<K: Ord + Clone, V: Clone> Shared<K, V> {
     /// The value of a key, to be changed: it is shared no more.
     pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {

@@ -1,0 +1,236 @@
+//! Compiling again where nothing but endpoints of some services is another.
+//!
+//! That is what happens all day in a cluster, and it concerns the services that have these
+//! endpoints, whatever else there is. They are compiled as if there were no others, beside all
+//! that is in use; what comes of it takes the place of what was there of them. The rest would come
+//! out as it is: what is in use keeps its number.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    net::{IpAddr, SocketAddr},
+};
+
+use lb_common::{
+    Addr, AddressUse, Backend, Frontend, SlotTable,
+    config::{MAX_ADDRESSES, MAX_PRIMARIES, MAX_SERVICES},
+    service::handover_table,
+};
+
+use super::{
+    CompileError, Tables, compile_with, image,
+    image::{InUse, MapImage},
+    key, primaries, whole,
+};
+use crate::desired::{self, Desired, Service, ServiceName, Surroundings};
+
+/// The same as [`compile_with`], in the time that the services take whose endpoints have changed
+/// since `before` came to `image`; where more has changed, in that of all.
+///
+/// `image` is in force: all that it has is among what is in use.
+///
+/// # Errors
+/// As [`compile_with`].
+pub fn compile_again(
+    (before, image): ((&Desired, &Surroundings), &MapImage),
+    (desired, surroundings): (&Desired, &Surroundings),
+    in_use: &InUse,
+    tables: &mut Tables,
+) -> Result<MapImage, CompileError> {
+    if let Some(change) = Change::between(before, (desired, surroundings), in_use) {
+        tables.begin_part();
+        let part = change.part(desired, image);
+        if let Ok((part, parts)) = whole(&part, surroundings, in_use, tables)
+            && let Some(mut image) = change.merge(image, part)
+        {
+            primaries::record(&mut image, &parts);
+            return Ok(image);
+        }
+    }
+    compile_with(desired, surroundings, in_use, tables)
+}
+
+/// Services with other endpoints than before, or with endpoints at another place.
+#[derive(Default)]
+struct Change<'a> {
+    services: BTreeSet<&'a ServiceName>,
+    /// All endpoints that they have or had: what is known of each is worked out anew.
+    endpoints: HashSet<Frontend>,
+    /// Their addresses.
+    addresses: BTreeSet<IpAddr>,
+}
+
+impl<'a> Change<'a> {
+    /// None where anything else is another.
+    fn between(
+        before: (&'a Desired, &Surroundings),
+        now: (&'a Desired, &Surroundings),
+        in_use: &InUse,
+    ) -> Option<Self> {
+        // Whom old flows go by outlives its services.
+        if in_use.leaves_gone || before.0.nodes != now.0.nodes {
+            return None;
+        }
+        if !before.1.is_but_for_endpoints(now.1) {
+            return None;
+        }
+        let mut change = Self::default();
+        for (name, before, now) in before.0.services.changes(&now.0.services)? {
+            if !before.is_but_for_endpoints(now) {
+                return None;
+            }
+            change.add(name, before)?;
+            change.add(name, now)?;
+        }
+        let (before, here) = (&before.1.local_endpoints, &now.1.local_endpoints);
+        let moved: BTreeSet<_> = before.symmetric_difference(here).collect();
+        if !moved.is_empty() {
+            let has_moved = |addr: &SocketAddr| moved.contains(&addr.ip());
+            let services = now.0.services.iter();
+            for (name, service) in services.filter(|it| it.1.endpoints.keys().any(has_moved)) {
+                change.add(name, service)?;
+            }
+        }
+        Some(change)
+    }
+
+    /// None where its endpoints are of no protocol.
+    fn add(&mut self, name: &'a ServiceName, service: &Service) -> Option<()> {
+        let protocol = service.protocol()?;
+        self.services.insert(name);
+        for &addr in service.endpoints.keys() {
+            self.addresses.insert(addr.ip());
+            let endpoint = key(&desired::Frontend { addr, protocol });
+            self.endpoints.insert(endpoint);
+        }
+        Some(())
+    }
+
+    /// These services, those that have endpoints at the same addresses, and those that replies
+    /// of such are restored to, though they may have left them.
+    fn part(&self, desired: &Desired, image: &MapImage) -> Desired {
+        let primaries = self.endpoints.iter();
+        let primaries = primaries.filter_map(|it| Some((image.primaries.get(it)?, it.protocol)));
+        let owners = primaries.filter_map(|(to, protocol)| {
+            let frontend = Frontend::new(to.addr, to.port, protocol);
+            image.names.get(&image.frontends.get(&frontend)?.service())
+        });
+        let owners: BTreeSet<&ServiceName> = owners.collect();
+        let shares = |addr: &SocketAddr| self.addresses.contains(&addr.ip());
+        let concerned = |name: &ServiceName, service: &Service| {
+            self.services.contains(name)
+                || owners.contains(name)
+                || service.endpoints.keys().any(shares)
+        };
+        Desired {
+            services: desired.services.filtered(concerned),
+            nodes: desired.nodes.clone(),
+            ..Desired::default()
+        }
+    }
+
+    fn has(&self, backend: &Backend) -> bool {
+        self.endpoints
+            .contains(&Frontend::new(backend.addr, backend.port, backend.protocol))
+    }
+
+    /// `image` with what these services came to, compiled alone; none where more than their
+    /// endpoints would differ.
+    fn merge(&self, image: &MapImage, part: MapImage) -> Option<MapImage> {
+        let indices: BTreeSet<u32> = part.names.keys().copied().collect();
+        // They are what they were, by the same frontends.
+        let same = part
+            .names
+            .iter()
+            .all(|it| image.names.get(it.0) == Some(it.1));
+        let of_part = |index: &u32| indices.contains(index);
+        let reached = |frontends: &BTreeMap<Frontend, u32>| {
+            let of_part = frontends.iter().filter(|(_, index)| of_part(index));
+            of_part
+                .map(|(&frontend, &index)| (frontend, index))
+                .collect::<BTreeMap<_, _>>()
+        };
+        let now = image::services(&part.frontends);
+        if !same
+            || reached(&image::services(&image.frontends)) != now
+            || reached(&image.internal) != part.internal
+        {
+            return None;
+        }
+        let mut merged = image.clone();
+        for (&index, name) in &part.names {
+            if !self.services.contains(name) {
+                continue;
+            }
+            for index in [index, handover_table(index)] {
+                let before = merged.services.remove(&index);
+                let now = part.services.get(&index);
+                let is_empty = |table: Option<&SlotTable>| table.is_none_or(|it| it.is_empty());
+                // Whether addresses are claimed and answer goes by it.
+                if index < MAX_SERVICES as u32 && is_empty(before.as_ref()) != is_empty(now) {
+                    return None;
+                }
+                if let Some(table) = before.filter(|it| !it.is_empty()) {
+                    merged.tables.remove(&table.offset());
+                }
+            }
+        }
+        for (&index, name) in &part.names {
+            if !self.services.contains(name) {
+                continue;
+            }
+            for index in [index, handover_table(index)] {
+                if let Some(&table) = part.services.get(&index) {
+                    merged.services.insert(index, table);
+                    if let Some(slots) = part.tables.get(&table.offset()) {
+                        merged.tables.insert(table.offset(), slots.clone());
+                    }
+                }
+            }
+        }
+        let theirs = |index: &u32| image.backends.get(index).is_some_and(|it| self.has(it));
+        merged.former.retain(|index| !theirs(index));
+        merged.backends.retain(|_, it| !self.has(it));
+        let backends = part.backends.into_iter().filter(|(_, it)| self.has(it));
+        for (index, backend) in backends {
+            if part.former.contains(&index) {
+                merged.former.insert(index);
+            }
+            merged.backends.insert(index, backend);
+        }
+        merged
+            .primaries
+            .retain(|at, _| !self.endpoints.contains(at));
+        let primaries = part.primaries.into_iter();
+        merged
+            .primaries
+            .extend(primaries.filter(|(at, _)| self.endpoints.contains(at)));
+        merged.frontends.extend(part.frontends);
+        for &ip in &self.addresses {
+            let addr = Addr::from(ip);
+            let is_backend = |uses: &BTreeMap<Addr, AddressUse>| {
+                let found = uses.get(&addr);
+                found.is_some_and(|it| it.contains(AddressUse::LOCAL_BACKEND))
+            };
+            match (is_backend(&merged.addresses), is_backend(&part.addresses)) {
+                (false, true) => {
+                    let usage = merged.addresses.entry(addr).or_default();
+                    *usage = usage.with(AddressUse::LOCAL_BACKEND);
+                }
+                (true, false) => {
+                    let usage = merged.addresses.entry(addr).or_default();
+                    *usage = usage.without(AddressUse::LOCAL_BACKEND);
+                    if *usage == AddressUse::default() {
+                        merged.addresses.remove(&addr);
+                    }
+                }
+                _ => {}
+            }
+        }
+        let fits =
+            merged.addresses.len() <= MAX_ADDRESSES && merged.primaries.len() <= MAX_PRIMARIES;
+        fits.then_some(merged)
+    }
+}
+
+#[cfg(test)]
+mod tests;
