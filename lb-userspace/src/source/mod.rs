@@ -189,7 +189,7 @@ fn message(f: &mut fmt::Formatter<'_>, origin: &Origin, object: &str, what: &str
 }
 
 /// Collects what a pass over a source finds.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Findings {
     pub(crate) problems: Vec<Problem>,
     pub(crate) notes: Vec<Note>,

@@ -59,7 +59,7 @@ fn wanted(all: &[Service], pools: &[Value]) -> Desired {
         pooled: true,
         ..Terms::default()
     };
-    let loaded = kubernetes::translate(std::iter::once(&objects), &terms, &mut Known::default());
+    let loaded = kubernetes::translate(objects, &terms, &mut Known::default());
     loaded.unwrap().desired
 }
 

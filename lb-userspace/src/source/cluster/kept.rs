@@ -77,15 +77,14 @@ impl Kept {
         let mut notes: BTreeMap<String, Vec<Note>> = BTreeMap::new();
         loop {
             let objects = self.objects(&refused);
-            let rejected =
-                match kubernetes::translate(std::iter::once(&objects), &self.terms, known) {
-                    Ok(loaded) => {
-                        self.keep(&refused);
-                        let notes = notes.into_values().flatten();
-                        return super::loaded(loaded, notes.chain(self.stale()));
-                    }
-                    Err(rejected) => rejected,
-                };
+            let rejected = match kubernetes::translate(objects, &self.terms, known) {
+                Ok(loaded) => {
+                    self.keep(&refused);
+                    let notes = notes.into_values().flatten();
+                    return super::loaded(loaded, notes.chain(self.stale()));
+                }
+                Err(rejected) => rejected,
+            };
             let found = self.refuse(&rejected, &mut refused);
             if found.is_empty() {
                 return Err(rejected);

@@ -154,6 +154,7 @@ impl Cluster {
         let mut known = kubernetes::Known::default();
         let mut last: Option<T> = None;
         let mut since = Instant::now();
+        let mut settled = since;
         let deadline = since + FIRST_ANSWER;
         loop {
             let outcome = if kept.is_complete() {
@@ -180,7 +181,13 @@ impl Cluster {
                         let Some(change) = change else { return };
                         if change(&mut kept) {
                             since = Instant::now();
-                            settle(&mut changes, &mut kept).await;
+                            // The first one after a while is passed on at once.
+                            let quiet = match since - settled < PATIENCE {
+                                true => QUIET,
+                                false => Duration::ZERO,
+                            };
+                            settle(&mut changes, &mut kept, quiet).await;
+                            settled = Instant::now();
                             break;
                         }
                     }
@@ -214,11 +221,16 @@ impl Cluster {
     }
 }
 
-/// Takes what else comes in a burst whose first change has just come.
-async fn settle(changes: &mut (impl futures_util::Stream<Item = Change> + Unpin), kept: &mut Kept) {
+/// Takes what else comes in a burst whose first change has just come, until there is nothing for
+/// as long as `quiet`.
+async fn settle(
+    changes: &mut (impl futures_util::Stream<Item = Change> + Unpin),
+    kept: &mut Kept,
+    quiet: Duration,
+) {
     let patience = Instant::now() + PATIENCE;
     loop {
-        let end = (Instant::now() + QUIET).min(patience);
+        let end = (Instant::now() + quiet).min(patience);
         match timeout_at(end, changes.next()).await {
             Ok(Some(change)) => {
                 change(kept);

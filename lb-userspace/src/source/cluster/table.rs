@@ -32,8 +32,8 @@ pub(super) struct Table<T> {
     optional: bool,
     /// As the API server has them.
     objects: BTreeMap<Name, Arc<Sourced<T>>>,
-    /// As far as they were used the last time.
-    valid: BTreeMap<Name, Arc<Sourced<T>>>,
+    /// What those counted as the last time that did not count as they are here; none: as nothing.
+    former: BTreeMap<Name, Option<Arc<Sourced<T>>>>,
     /// A list that is not complete yet.
     coming: BTreeMap<Name, Arc<Sourced<T>>>,
     /// Whether there has been a complete one.
@@ -63,7 +63,7 @@ impl<T> Table<T> {
             kind,
             optional: false,
             objects: BTreeMap::new(),
-            valid: BTreeMap::new(),
+            former: BTreeMap::new(),
             coming: BTreeMap::new(),
             listed: false,
             error: None,
@@ -85,15 +85,28 @@ impl<T> Table<T> {
                 self.coming.insert(name, object);
             }
             Ok(Event::InitDone) => {
+                let before = std::mem::take(&mut self.objects);
                 self.objects = std::mem::take(&mut self.coming);
+                for name in self.objects.keys().filter(|it| !before.contains_key(it)) {
+                    self.former.entry(name.clone()).or_insert(None);
+                }
+                for (name, object) in before {
+                    self.former.entry(name).or_insert(Some(object));
+                }
                 (self.listed, self.error) = (true, None);
                 return true;
             }
             Ok(Event::Apply((name, object))) => {
-                self.objects.insert(name, object);
+                let before = self.objects.insert(name.clone(), object);
+                self.former.entry(name).or_insert(before);
                 return true;
             }
-            Ok(Event::Delete((name, _))) => return self.objects.remove(&name).is_some(),
+            Ok(Event::Delete((name, _))) => {
+                let before = self.objects.remove(&name);
+                let was_there = before.is_some();
+                self.former.entry(name).or_insert(before);
+                return was_there;
+            }
             // Its objects were deleted before the kind was.
             Err(error) if self.optional && self.objects.is_empty() && is_not_installed(&error) => {
                 let known = std::mem::replace(&mut self.listed, true);
@@ -141,27 +154,39 @@ impl<T> Table<T> {
         }
         match refused.get(&self.label(name)) {
             None => Some(object),
-            Some(Instead::Former) => self.valid.get(name),
+            Some(Instead::Former) => self.valid(name, object),
             Some(Instead::Nothing) => None,
+        }
+    }
+
+    /// What an object counted as the last time.
+    fn valid<'a>(
+        &'a self,
+        name: &Name,
+        object: &'a Arc<Sourced<T>>,
+    ) -> Option<&'a Arc<Sourced<T>>> {
+        match self.former.get(name) {
+            Some(former) => former.as_ref(),
+            None => Some(object),
         }
     }
 
     /// Remembers which ones counted.
     pub(super) fn keep(&mut self, refused: &Refused) {
-        let objects = self.objects.iter();
-        let counting = objects.filter_map(|(name, object)| {
-            let counts = self.instead(name, object, refused)?;
-            Some((name.clone(), Arc::clone(counts)))
+        let objects = self.objects.iter().filter(|_| !refused.is_empty());
+        let others = objects.filter_map(|(name, object)| {
+            let counts = self.instead(name, object, refused);
+            let same = counts.is_some_and(|it| Arc::ptr_eq(it, object));
+            (!same).then(|| (name.clone(), counts.cloned()))
         });
-        self.valid = counting.collect();
+        self.former = others.collect();
     }
 
     /// Whether what is called so is the very one that was valid; none where none was.
     pub(super) fn was_valid(&self, label: &str) -> Option<bool> {
-        let mut valid = self.valid.iter();
-        let (name, valid) = valid.find(|(name, _)| self.label(name) == label)?;
-        let now = self.objects.get(name)?;
-        Some(Arc::ptr_eq(now, valid))
+        let mut objects = self.objects.iter();
+        let (name, now) = objects.find(|(name, _)| self.label(name) == label)?;
+        Some(Arc::ptr_eq(self.valid(name, now)?, now))
     }
 
     /// What messages call an object.

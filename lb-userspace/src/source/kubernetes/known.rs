@@ -7,17 +7,20 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 
-use super::{Key, Slice, Sourced, service::Found};
+use super::{Key, Slice, Sourced, again::Last, service::Found};
 use crate::source::Findings;
 
-/// What each Service came to.
+/// What each Service came to, and what all of them did.
 #[derive(Debug, Default)]
-pub struct Known(BTreeMap<Key, Entry>);
+pub struct Known {
+    pub(super) entries: BTreeMap<Key, Entry>,
+    pub(super) last: Option<Last>,
+}
 
 /// What one came to, and of what.
 #[derive(Debug)]
 pub(super) struct Entry {
-    input: Input,
+    pub(super) input: Input,
     pub(super) found: Found,
     /// What is to be said about it.
     pub(super) findings: Findings,
@@ -48,7 +51,7 @@ impl Known {
         input: Input,
         work: impl FnOnce(&Key, &Input, &mut Findings) -> Found,
     ) -> &mut Entry {
-        let entry = before.0.remove(&key).filter(|it| it.input == input);
+        let entry = before.entries.remove(&key).filter(|it| it.input == input);
         let entry = entry.unwrap_or_else(|| {
             let mut findings = Findings::default();
             let found = work(&key, &input, &mut findings);
@@ -58,7 +61,7 @@ impl Known {
                 findings,
             }
         });
-        self.0.entry(key).insert_entry(entry).into_mut()
+        self.entries.entry(key).insert_entry(entry).into_mut()
     }
 }
 

@@ -4,6 +4,7 @@
 //! Manifests and a cluster's watches hand in the same kinds. Follows kube-proxy where Kubernetes leaves a choice.
 
 mod addresses;
+mod again;
 mod annotations;
 mod balancer;
 mod endpoints;
@@ -90,6 +91,26 @@ struct Key {
     name: String,
 }
 
+impl Objects {
+    /// Those of several sources together.
+    pub fn gathered<'a>(all: impl Iterator<Item = &'a Self>) -> Self {
+        let mut gathered = Self::default();
+        for of in all {
+            gathered.services.extend_from_slice(&of.services);
+            gathered.endpoints.extend_from_slice(&of.endpoints);
+            gathered.slices.extend_from_slice(&of.slices);
+            gathered.nodes.extend_from_slice(&of.nodes);
+            gathered.namespaces.extend_from_slice(&of.namespaces);
+            gathered.pools.extend_from_slice(&of.pools);
+            gathered
+                .advertisements
+                .extend_from_slice(&of.advertisements);
+            gathered.legacy.extend_from_slice(&of.legacy);
+        }
+        gathered
+    }
+}
+
 impl Key {
     /// Without a namespace an object is in `default`, as `kubectl apply` has it.
     fn of(metadata: &ObjectMeta) -> Self {
@@ -110,44 +131,38 @@ impl fmt::Display for Key {
 /// Works out what the objects of one moment ask for. `known` is what this found the last
 /// time, so that the same Services are not worked out again: of
 /// the same terms.
-pub fn translate<'a>(
-    objects: impl Iterator<Item = &'a Objects> + Clone,
-    terms: &Terms,
-    known: &mut Known,
-) -> Outcome {
+pub fn translate(objects: Objects, terms: &Terms, known: &mut Known) -> Outcome {
+    if let Some(loaded) = known.again(&objects, terms) {
+        return Ok(loaded);
+    }
+    let loaded = translate_all(&objects, terms, known)?;
+    known.keep(objects, &loaded);
+    Ok(loaded)
+}
+
+fn translate_all(objects: &Objects, terms: &Terms, known: &mut Known) -> Outcome {
     let mut findings = Findings::default();
-    let services = objects.clone().flat_map(|it| &it.services);
     let key = |it: &Service| Key::of(&it.metadata);
-    let services = index("Service", services, key, &mut findings);
-    let slices = objects.clone().flat_map(|it| &it.slices);
-    let slices = index("EndpointSlice", slices, |it| it.key.clone(), &mut findings);
-    let endpoints = objects.clone().flat_map(|it| &it.endpoints);
+    let services = index("Service", &objects.services, key, &mut findings);
+    let key = |it: &Slice| it.key.clone();
+    let slices = index("EndpointSlice", &objects.slices, key, &mut findings);
     let key = |it: &Endpoints| Key::of(&it.metadata);
-    let endpoints = index("Endpoints", endpoints, key, &mut findings);
+    let endpoints = index("Endpoints", &objects.endpoints, key, &mut findings);
     let endpoints = endpoints::Index::new(slices, endpoints, &services, &mut findings);
 
-    let legacy = || {
-        objects
-            .clone()
-            .flat_map(|it| &it.legacy)
-            .map(|it| &it.object)
-    };
+    let legacy = || objects.legacy.iter().map(|it| &it.object);
     for it in legacy() {
         findings.add(it.findings());
     }
-    let pools = objects.clone().flat_map(|it| &it.pools).map(|it| &**it);
-    let advertisements = objects.clone().flat_map(|it| &it.advertisements);
-    let advertisements = advertisements.map(|it| &**it);
+    let pools = objects.pools.iter().map(|it| &**it);
+    let advertisements = objects.advertisements.iter().map(|it| &**it);
     let lan = metallb::read(
         pools.chain(legacy().flat_map(Legacy::pools)),
         advertisements.chain(legacy().flat_map(Legacy::advertisements)),
-        objects
-            .clone()
-            .flat_map(|it| &it.namespaces)
-            .map(|it| &**it),
+        objects.namespaces.iter().map(|it| &**it),
         &mut findings,
     );
-    let nodes = objects.flat_map(|it| &it.nodes).map(|it| &**it);
+    let nodes = objects.nodes.iter().map(|it| &**it);
     let nodes = nodes::read(nodes, &mut findings);
     let mut labels: BTreeMap<String, Labels> = BTreeMap::new();
     let mut owners: BTreeMap<Taken, (Key, &Origin)> = BTreeMap::new();
@@ -228,7 +243,7 @@ impl fmt::Display for Taken {
 /// The objects of one kind by name, so that equal input gives equal order.
 fn index<'a, T>(
     kind: &str,
-    objects: impl Iterator<Item = &'a Arc<Sourced<T>>>,
+    objects: &'a [Arc<Sourced<T>>],
     key: impl Fn(&T) -> Key,
     findings: &mut Findings,
 ) -> BTreeMap<Key, &'a Arc<Sourced<T>>> {

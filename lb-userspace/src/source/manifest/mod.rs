@@ -35,10 +35,11 @@ pub fn parse(file: &str, text: &str) -> Outcome {
 }
 
 fn outcome<'a>(
-    objects: impl Iterator<Item = &'a kubernetes::Objects> + Clone,
+    objects: impl Iterator<Item = &'a kubernetes::Objects>,
     services: &mut kubernetes::Known,
     mut findings: Findings,
 ) -> Outcome {
+    let objects = kubernetes::Objects::gathered(objects);
     match kubernetes::translate(objects, &kubernetes::Terms::default(), services) {
         Ok(loaded) => {
             findings.notes.extend(loaded.notes);

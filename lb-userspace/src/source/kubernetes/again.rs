@@ -1,0 +1,139 @@
+//! Translating again where nothing but the contents of EndpointSlices is another.
+//!
+//! That is what happens all day in a cluster. It concerns the Services of these slices, and of those
+//! the endpoints; all else is as it was. Where anything more could be another, all is translated.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{Known, Objects, Slice, Sourced, Terms, known::Input, service};
+use crate::source::{Findings, Loaded};
+
+/// The last translation, which was valid, and of what it was.
+#[derive(Debug)]
+pub(super) struct Last {
+    objects: Objects,
+    loaded: Loaded,
+}
+
+impl Known {
+    /// Remembers a translation; `loaded` is what `objects` came to.
+    pub(super) fn keep(&mut self, objects: Objects, loaded: &Loaded) {
+        self.last = Some(Last {
+            objects,
+            loaded: loaded.clone(),
+        });
+    }
+
+    /// What `objects` come to, in the time that the Services take whose slices have changed; none
+    /// where all have to be looked at.
+    pub(super) fn again(&mut self, objects: &Objects, terms: &Terms) -> Option<Loaded> {
+        let Last {
+            objects: before,
+            mut loaded,
+        } = self.last.take()?;
+        if !before.is_but_for_slices(objects) {
+            return None;
+        }
+        let (former, changed) = differing(&before.slices, &objects.slices);
+        if names(former) != names(changed) {
+            return None;
+        }
+        let mut concerned = BTreeMap::new();
+        for slice in former.iter().chain(changed) {
+            concerned.insert(slice.object.service.as_ref()?, Vec::new());
+        }
+        for slice in &objects.slices {
+            let service = slice.object.service.as_ref();
+            if let Some(slices) = service.and_then(|it| concerned.get_mut(it)) {
+                slices.push(Arc::clone(slice));
+            }
+        }
+        for (key, mut slices) in concerned {
+            slices.sort_by(|one, other| one.object.key.cmp(&other.object.key));
+            let entry = self.entries.get_mut(key)?;
+            // Its Endpoints count where there are no slices.
+            if slices.is_empty() || entry.input.legacy.is_some() {
+                return None;
+            }
+            let pooled = entry.input.pooled;
+            let input = Input {
+                service: Arc::clone(&entry.input.service),
+                slices,
+                legacy: None,
+                pooled,
+            };
+            let terms = Terms {
+                pooled,
+                ..terms.clone()
+            };
+            let mut findings = Findings::default();
+            let object = format!("Service {key}");
+            let ports = service::ports(key, &object, &input, &terms, &mut findings).ports;
+            let mut pairs = entry.found.ports.iter().zip(&ports);
+            let same = entry.found.ports.len() == ports.len()
+                && pairs.all(|(before, now)| {
+                    before.0 == now.0 && before.1.is_but_for_endpoints(&now.1)
+                });
+            if !same || findings != entry.findings {
+                return None;
+            }
+            for (name, port) in &ports {
+                loaded
+                    .desired
+                    .services
+                    .insert(name.clone(), Arc::clone(port));
+            }
+            (entry.input, entry.found.ports) = (input, ports);
+        }
+        self.keep(objects.clone(), &loaded);
+        Some(loaded)
+    }
+}
+
+impl Objects {
+    /// Whether the others are the very same but for the slices.
+    fn is_but_for_slices(&self, others: &Self) -> bool {
+        let Self {
+            services,
+            endpoints,
+            slices: _,
+            nodes,
+            namespaces,
+            pools,
+            advertisements,
+            legacy,
+        } = self;
+        same(services, &others.services)
+            && same(endpoints, &others.endpoints)
+            && same(nodes, &others.nodes)
+            && same(namespaces, &others.namespaces)
+            && same(pools, &others.pools)
+            && same(advertisements, &others.advertisements)
+            && same(legacy, &others.legacy)
+    }
+}
+
+fn same<T>(some: &[Arc<T>], others: &[Arc<T>]) -> bool {
+    let mut pairs = some.iter().zip(others);
+    some.len() == others.len() && pairs.all(|(one, other)| Arc::ptr_eq(one, other))
+}
+
+/// Both without what they begin with and end with alike.
+fn differing<'a, T>(some: &'a [Arc<T>], others: &'a [Arc<T>]) -> (&'a [Arc<T>], &'a [Arc<T>]) {
+    let alike = |(one, other): &(&Arc<T>, &Arc<T>)| Arc::ptr_eq(one, other);
+    let first = some.iter().zip(others).take_while(alike).count();
+    let (some, others) = (&some[first..], &others[first..]);
+    let pairs = some.iter().rev().zip(others.iter().rev());
+    let last = pairs.take_while(alike).count();
+    (&some[..some.len() - last], &others[..others.len() - last])
+}
+
+/// The names of slices, in order.
+fn names(slices: &[Arc<Sourced<Slice>>]) -> Vec<&super::Key> {
+    let mut names: Vec<_> = slices.iter().map(|it| &it.object.key).collect();
+    names.sort();
+    names
+}
+
+#[cfg(test)]
+mod tests;
