@@ -16,6 +16,12 @@ pub use naru_tests::naru;
 /// within a minute.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The class room's nodes.
+pub const NODES: [&str; 3] = ["nuc01", "nuc02", "nuc03"];
+
+/// Where agents serve metrics that do, on each node.
+const METRICS: &str = "127.0.0.1:7948";
+
 /// The class room's pool, which the tutorials give to MetalLB.
 pub const POOL: &str = "
 apiVersion: metallb.io/v1beta1
@@ -32,6 +38,29 @@ spec: {ipAddressPools: [nginx-ip-range]}
 /// The class room with its pool.
 pub fn class_room() -> Kube {
     start(KubeOptions::new(naru(), control_plane()))
+}
+
+/// The same, with agents that serve metrics on their nodes.
+pub fn measured() -> Kube {
+    start(KubeOptions {
+        args: vec!["--metrics".to_owned(), METRICS.to_owned()],
+        ..KubeOptions::new(naru(), control_plane())
+    })
+}
+
+/// What the agent of a node tells then.
+pub fn metrics(kube: &Kube, node: &str) -> String {
+    let curl = format!("curl -sS --max-time 5 http://{METRICS}/metrics");
+    kube.shell(node, &curl).unwrap()
+}
+
+/// The value of a metric, of the line that has this in it.
+#[track_caller]
+pub fn value(page: &str, name: &str, label: &str) -> f64 {
+    let mut lines = page.lines().filter(|it| it.starts_with(name));
+    let line = lines.find(|it| it.contains(label));
+    let line = line.unwrap_or_else(|| panic!("no {name} of {label}"));
+    line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
 pub fn start(options: KubeOptions) -> Kube {

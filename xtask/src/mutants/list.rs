@@ -245,6 +245,27 @@ pub(super) const FAULTS: &[Fault] = &[
         caught_by: Unit("naru"),
     },
     Fault {
+        name: "compiling again: replies to a service that a pod has left are forgotten",
+        file: "lb-userspace/src/compile/again.rs",
+        good: "                || owners.contains(name)\n",
+        bad: "                || owners.is_empty() && name.0.is_empty()\n",
+        caught_by: Unit("naru"),
+    },
+    Fault {
+        name: "compiling again: endpoints that are here now are where they were",
+        file: "lb-userspace/src/compile/again.rs",
+        good: "        if !moved.is_empty() {\n",
+        bad: "        if moved.len() > 9 {\n",
+        caught_by: Unit("naru"),
+    },
+    Fault {
+        name: "translating again: what there is to say of a slice is what there was",
+        file: "lb-userspace/src/source/kubernetes/again.rs",
+        good: "            if !same || findings != entry.findings {\n",
+        bad: "            if !same {\n",
+        caught_by: Unit("naru"),
+    },
+    Fault {
         name: "slots that change taken for settled",
         file: "lb-ebpf/src/request.rs",
         good: "    if !place.slot.is_settled() {",

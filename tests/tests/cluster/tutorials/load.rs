@@ -6,15 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use naru_lab::{Kube, KubeOptions, LoadOptions};
+use naru_lab::{Kube, LoadOptions};
 
 use crate::scene::{
-    class_room, control_plane, expose, field, figure, given, load, naru, none_failed, pods, report,
-    start, wait, wait_answering,
+    NODES, class_room, expose, field, figure, given, load, measured, metrics, none_failed, pods,
+    report, value, wait, wait_answering,
 };
-
-/// Where agents serve metrics, on each node.
-const METRICS: &str = "127.0.0.1:7948";
 
 /// The user chooses the address; `ab` from outside, and what each pod served is counted as the
 /// tutorial counts it, by its log.
@@ -58,10 +55,7 @@ spec:
 /// meanwhile.
 #[test]
 fn g_load() {
-    let kube = start(KubeOptions {
-        args: vec!["--metrics".to_owned(), METRICS.to_owned()],
-        ..KubeOptions::new(naru(), control_plane())
-    });
+    let kube = measured();
     let create = "--image=nginx --replicas=3 --port=80";
     let ip = expose(&kube, "myapp", create, "--port=8080 --target-port=80");
     let url = format!("http://{ip}:8080/");
@@ -86,10 +80,7 @@ fn g_load() {
 
     // The same by metrics, of the node that the clients come to, with what it costs.
     let announcing = r#"metallb_speaker_announced{service="default/myapp""#;
-    let pages = ["nuc01", "nuc02", "nuc03"].map(|node| {
-        let curl = format!("curl -sS --max-time 5 http://{METRICS}/metrics");
-        kube.shell(node, &curl).unwrap()
-    });
+    let pages = NODES.map(|node| metrics(&kube, node));
     let mut pages = pages.iter().filter(|it| it.contains(announcing));
     let page = pages.next().unwrap();
     assert_eq!(pages.next(), None, "one node announces");
@@ -260,13 +251,4 @@ fn assert_even(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>, al
     let third = all / 3;
     let even = third * 9 / 10..=third * 11 / 10;
     assert!(shares.iter().all(|it| even.contains(it)), "{shares:?}");
-}
-
-/// The value of a metric, of the line that has this in it.
-#[track_caller]
-fn value(page: &str, name: &str, label: &str) -> f64 {
-    let mut lines = page.lines().filter(|it| it.starts_with(name));
-    let line = lines.find(|it| it.contains(label));
-    let line = line.unwrap_or_else(|| panic!("no {name} of {label}"));
-    line.rsplit(' ').next().unwrap().parse().unwrap()
 }
