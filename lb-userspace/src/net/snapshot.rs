@@ -175,8 +175,8 @@ impl Snapshot {
     /// What `compile` needs to know of this node.
     ///
     /// `attached` has the interfaces that Naru is attached to, with whether XDP may
-    /// redirect to each; those that are gone by now are left out. `local_endpoints`
-    /// comes from [`super::Network::local_endpoints`].
+    /// redirect to each; those that are gone by now are left out. Which of the
+    /// endpoints are local is told by [`super::is_local_endpoint`].
     pub fn surroundings(
         &self,
         node: &str,
