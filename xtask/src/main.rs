@@ -6,6 +6,7 @@ mod check;
 mod docs;
 mod fuzz;
 mod host;
+mod image;
 mod lab;
 mod mutants;
 mod package;
@@ -66,6 +67,9 @@ enum Command {
     /// Build the Debian package
     #[command(after_help = package::HELP)]
     Package,
+    /// Build the container image
+    #[command(after_help = image::HELP)]
+    Image(image::Args),
     /// Write the pages that are made out of the code
     #[command(after_help = docs::HELP)]
     Docs,
@@ -83,6 +87,7 @@ fn main() -> ExitCode {
         Command::Mutants(args) => mutants::run(&args),
         Command::Verifier => test::kernel::record(),
         Command::Package => package::run(),
+        Command::Image(args) => image::run(&args),
         Command::Docs => docs::run(),
     };
     match outcome {

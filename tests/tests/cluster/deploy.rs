@@ -9,6 +9,7 @@ use self::desk::{Desk, NAMESPACE};
 use crate::scene::{POOL, naru, wait};
 
 mod desk;
+mod image;
 mod monitoring;
 
 /// Kinds of the Prometheus operator, with whatever is in them.

@@ -22,6 +22,8 @@ pub(crate) enum Need {
     Kernel,
     /// Building the Debian package.
     Package,
+    /// Building the container image.
+    Image,
     /// Running the testbed as virtual machines.
     Vm,
     /// Measuring beside other balancers.
@@ -78,7 +80,7 @@ pub(crate) struct Step {
 // === impl Need ===
 
 impl Need {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Build,
         Self::Lab,
         Self::Style,
@@ -86,6 +88,7 @@ impl Need {
         Self::Fuzz,
         Self::Kernel,
         Self::Package,
+        Self::Image,
         Self::Vm,
         Self::Bench,
         Self::ControlPlane,

@@ -9,7 +9,7 @@ use super::{
         bpf_linker, ebpf_clippy, ebpf_compiler, get_bpf_linker, get_ebpf_clippy, get_ebpf_compiler,
     },
 };
-use crate::host;
+use crate::{host, image};
 
 const CARGO_DEB: &str = "3.8.0";
 const CARGO_DENY: &str = "0.20.2";
@@ -24,6 +24,7 @@ const FUZZ: &[Need] = &[Need::Fuzz];
 /// Both run kernels of Debian in virtual machines.
 const GUESTS: &[Need] = &[Need::Kernel, Need::Vm];
 const PACKAGE: &[Need] = &[Need::Package];
+const IMAGE: &[Need] = &[Need::Image];
 const VM: &[Need] = &[Need::Vm];
 const BENCH: &[Need] = &[Need::Bench];
 const CONTROL_PLANE: &[Need] = &[Need::ControlPlane];
@@ -231,6 +232,25 @@ pub(super) const ITEMS: &[Item] = &[
             &["dpkg-dev"],
             "find which packages the agent needs",
         )
+    },
+    Item {
+        needs: IMAGE,
+        ..tool("musl-gcc", &["musl-tools"], "link a static binary")
+    },
+    Item {
+        name: "Rust for musl",
+        purpose: "build a static binary",
+        needs: IMAGE,
+        probe: Probe::Call(|| {
+            let installed = host::output("rustup", &["target", "list", "--installed"])?;
+            let target = image::target();
+            installed.lines().any(|it| it == target).then_some(target)
+        }),
+        get: Get::Steps(|| rustup(&["target", "add", &image::target()])),
+    },
+    Item {
+        needs: IMAGE,
+        ..tool("buildah", &["buildah"], "build the container image")
     },
     Item {
         needs: VM,

@@ -17,13 +17,13 @@ use super::{
     tier::{as_root, cargo_test},
 };
 use crate::{
-    host,
+    host, image,
     setup::{Need, go},
 };
 
 /// The test program.
 pub(super) const PROGRAM: &str = "cluster";
-pub(super) const NEEDS: &[Need] = &[Need::Build, Need::Lab, Need::ControlPlane];
+pub(super) const NEEDS: &[Need] = &[Need::Build, Need::Lab, Need::ControlPlane, Need::Image];
 
 /// The module that its version is that of.
 const KUBERNETES: &str = "k8s.io/kubernetes ";
@@ -33,10 +33,12 @@ pub(super) fn run(tail: &[String]) -> Result<Tally> {
     let mut build = host::cargo("build");
     host::status(build.args(["--release", "-p", "naru", "-p", "naru-lab"]))?;
     let release = host::target().join("release");
+    let image = image::build_as_deployed()?;
     let mut test = as_root(&[PROGRAM.to_owned()])?;
     test.env("NARU_BIN", release.join("naru"))
         .env("NARU_LAB_BIN", release.join("naru-lab"))
-        .env("NARU_CONTROLPLANE", plane);
+        .env("NARU_CONTROLPLANE", plane)
+        .env("NARU_IMAGE", image);
     let told = host::target().join("walkthroughs");
     match fs::remove_file(&told) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
