@@ -15,6 +15,7 @@ pub mod desired;
 pub mod election;
 pub mod health;
 pub mod herald;
+mod http;
 pub mod ipam;
 pub mod membership;
 pub mod metrics;

@@ -15,6 +15,7 @@ mod overlay;
 mod owner;
 mod ownership;
 mod peers;
+mod probes;
 mod report;
 mod state;
 mod stranded;

@@ -11,7 +11,7 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use super::{
     Options, addresses::Addresses, cluster::Cluster, interfaces, memory::Memory, mode,
-    ownership::Ownership, peers::Peer, warnings,
+    ownership::Ownership, peers::Peer, probes::Probes,
 };
 use crate::{
     announce::Announcer,
@@ -78,11 +78,12 @@ pub(super) struct State {
     pub(super) placed: Routes,
     /// The routes to backends of other nodes.
     pub(super) remote: Routes,
+    probes: Probes,
     /// Those whose link addresses are being asked for, and since when.
     pub(super) unanswered: BTreeMap<String, Instant>,
     /// What the last reconcile could not do. It is tried again while there is any.
     pub(super) failures: Vec<String>,
-    routing_warnings: BTreeSet<String>,
+    pub(super) routing_warnings: BTreeSet<String>,
 }
 
 impl State {
@@ -141,6 +142,7 @@ impl State {
             silent_peers: BTreeSet::new(),
             placed: Routes::default(),
             remote: Routes::default(),
+            probes: Probes::default(),
             unanswered: BTreeMap::new(),
             failures: Vec::new(),
             routing_warnings: BTreeSet::new(),
@@ -276,6 +278,10 @@ impl State {
             self.failures.push(format!("{error:#}"));
             let in_force = self.effective().as_ref() == Some(&self.desired);
             self.source.current &= in_force;
+        }
+        if let Some((desired, surroundings)) = &self.compiled {
+            let failures = self.probes.serve(desired, surroundings);
+            self.failures.extend(failures);
         }
         self.claim();
         for failure in self.failures.iter().filter(|it| !before.contains(it)) {
@@ -470,25 +476,6 @@ impl State {
             }
         }
         failures
-    }
-
-    /// Logs what is newly in the way of traffic.
-    async fn warn(&mut self, snapshot: &Snapshot) {
-        let mut remote = std::mem::take(&mut self.remote);
-        let found = warnings::find(
-            &self.options,
-            &self.image,
-            &self.desired,
-            snapshot,
-            (&self.network, &mut remote),
-            |node| self.has_met().then(|| self.is_met(node)),
-        )
-        .await;
-        self.remote = remote;
-        for warning in found.difference(&self.routing_warnings) {
-            tracing::warn!("{warning}");
-        }
-        self.routing_warnings = found;
     }
 
     pub(super) fn warnings(&self) -> Vec<String> {

@@ -9,16 +9,37 @@ use std::{
 
 use lb_common::Mode;
 
-use super::{Options, interfaces};
+use super::{Options, interfaces, state::State};
 use crate::{
     compile::image::MapImage,
     desired::{Desired, Family},
     net::{Network, Routes, Snapshot, is_local_endpoint},
 };
 
+impl State {
+    /// Logs what is newly in the way of traffic.
+    pub(super) async fn warn(&mut self, snapshot: &Snapshot) {
+        let mut remote = std::mem::take(&mut self.remote);
+        let found = find(
+            &self.options,
+            &self.image,
+            &self.desired,
+            snapshot,
+            (&self.network, &mut remote),
+            |node| self.has_met().then(|| self.is_met(node)),
+        )
+        .await;
+        self.remote = remote;
+        for warning in found.difference(&self.routing_warnings) {
+            tracing::warn!("{warning}");
+        }
+        self.routing_warnings = found;
+    }
+}
+
 /// Looks at sysctls and routes; each warning names the object and the remedy.
 /// `is_met` tells whether a node runs Naru, where that is known.
-pub(super) async fn find(
+async fn find(
     options: &Options,
     image: &MapImage,
     desired: &Desired,

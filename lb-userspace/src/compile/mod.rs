@@ -34,7 +34,7 @@ use lb_common::{
 
 use crate::desired::{self, Desired, DeviceFacts, ServiceName, Snat, Surroundings};
 
-pub use self::{again::compile_again, maglev::Tables};
+pub use self::{again::compile_again, maglev::Tables, parts::is_here};
 use self::{
     image::{InUse, MapImage, Network},
     parts::{Part, PartName, Parts},

@@ -307,7 +307,7 @@ fn reach(
 
 /// Whether an endpoint is on this node: what the source says of its node counts before
 /// what the routing table shows.
-fn is_here(addr: SocketAddr, endpoint: &Endpoint, surroundings: &Surroundings) -> bool {
+pub fn is_here(addr: SocketAddr, endpoint: &Endpoint, surroundings: &Surroundings) -> bool {
     let ip = &addr.ip();
     match &endpoint.node {
         Some(node) => *node == surroundings.node,

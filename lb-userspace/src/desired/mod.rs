@@ -90,6 +90,9 @@ pub struct Service {
     pub source_ranges: Vec<IpNet>,
     /// How its endpoints are asked whether they live, if they are.
     pub health_check: Option<HealthCheck>,
+    /// The TCP port by which the node tells load balancers before it whether there are endpoints
+    /// on it: Kubernetes' `healthCheckNodePort`. The same for all ports of a Service.
+    pub health_check_port: Option<u16>,
     /// The endpoints, by address and port; those of a family serve its frontends.
     /// Empty: clients are refused.
     pub endpoints: BTreeMap<SocketAddr, Endpoint>,
@@ -117,6 +120,7 @@ impl Service {
             affinity,
             source_ranges,
             health_check,
+            health_check_port,
             endpoints: _,
         } = self;
         *frontends == other.frontends
@@ -131,6 +135,7 @@ impl Service {
             && *affinity == other.affinity
             && *source_ranges == other.source_ranges
             && *health_check == other.health_check
+            && *health_check_port == other.health_check_port
     }
 
     /// All frontends that it was given by name: those that are no node port.
@@ -161,6 +166,7 @@ impl Default for Service {
             affinity: None,
             source_ranges: Vec::new(),
             health_check: None,
+            health_check_port: None,
             endpoints: BTreeMap::new(),
         }
     }

@@ -8,33 +8,22 @@ mod page;
 mod process;
 mod rows;
 
-use std::{convert::Infallible, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, io, net::SocketAddr};
 
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
     header::{ALLOW, CONTENT_TYPE},
-    server::conn::http1,
-    service::service_fn,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::{
     collector::Collector, encoding::text, metrics::histogram::Histogram, registry::Registry,
 };
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    time::{sleep, timeout},
-};
+use tokio::net::TcpListener;
+
+use crate::http;
 
 pub use self::page::{AgentPage, ControllerPage};
 
-/// Clients served at a time; further ones wait.
-const MAX_CLIENTS: usize = 8;
-/// How long a client may take to ask, and to take its answer.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// After an accept that failed.
-const PAUSE: Duration = Duration::from_millis(100);
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Bounds of what is counted of [`durations`], in seconds.
@@ -57,45 +46,15 @@ pub async fn serve<P, F>(
 ) -> io::Result<()>
 where
     P: Collector,
-    F: Future<Output = Option<P>> + Send,
+    F: Future<Output = Option<P>> + Send + 'static,
 {
     let listener = TcpListener::bind(address).await?;
     tracing::info!("metrics at http://{address}/metrics");
-    tokio::spawn(async move {
-        let places = Arc::new(Semaphore::new(MAX_CLIENTS));
-        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    let page = page.clone();
-                    tokio::spawn(async move {
-                        // A client that is slow or goes away is no concern of ours.
-                        let _ = timeout(PATIENCE, one(stream, page)).await;
-                        drop(place);
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!("metrics: {error}");
-                    sleep(PAUSE).await;
-                }
-            }
-        }
-    });
-    Ok(())
-}
-
-/// Serves one connection.
-async fn one<P, F>(stream: TcpStream, page: impl Fn() -> F) -> hyper::Result<()>
-where
-    P: Collector,
-    F: Future<Output = Option<P>>,
-{
-    let answer = service_fn(|request: Request<Incoming>| {
+    tokio::spawn(http::serve(listener, "metrics", move |request| {
         let page = page();
-        async move { Ok::<_, Infallible>(answer(&request, page).await) }
-    });
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-    http.serve_connection(TokioIo::new(stream), answer).await
+        async move { answer(&request, page).await }
+    }));
+    Ok(())
 }
 
 async fn answer<P: Collector>(
@@ -103,16 +62,16 @@ async fn answer<P: Collector>(
     page: impl Future<Output = Option<P>>,
 ) -> Response<String> {
     if request.uri().path() != "/metrics" {
-        return plain(StatusCode::NOT_FOUND, "it is at /metrics\n");
+        return http::plain(StatusCode::NOT_FOUND, "it is at /metrics\n");
     }
     if request.method() != Method::GET {
-        let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, "GET it\n");
+        let mut answer = http::plain(StatusCode::METHOD_NOT_ALLOWED, "GET it\n");
         let allowed = hyper::header::HeaderValue::from_static("GET");
         answer.headers_mut().insert(ALLOW, allowed);
         return answer;
     }
     let Some(page) = page.await else {
-        return plain(StatusCode::SERVICE_UNAVAILABLE, "it is stopping\n");
+        return http::plain(StatusCode::SERVICE_UNAVAILABLE, "it is stopping\n");
     };
     match write(page) {
         Ok(text) => {
@@ -121,14 +80,8 @@ async fn answer<P: Collector>(
             answer.headers_mut().insert(CONTENT_TYPE, kind);
             answer
         }
-        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
+        Err(error) => http::plain(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
     }
-}
-
-fn plain(status: StatusCode, text: &str) -> Response<String> {
-    let mut answer = Response::new(text.to_owned());
-    *answer.status_mut() = status;
-    answer
 }
 
 /// What a page says, in OpenMetrics' format.

@@ -111,6 +111,7 @@ pub(super) fn translate(
             affinity: entry.affinity,
             source_ranges: entry.source_ranges,
             health_check: entry.health_check,
+            health_check_port: None,
             endpoints,
             ..Service::default()
         };

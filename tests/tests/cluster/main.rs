@@ -12,6 +12,7 @@
 
 mod scene;
 
+mod asked;
 mod deploy;
 mod figures;
 mod following;

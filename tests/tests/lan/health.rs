@@ -2,6 +2,7 @@
 
 use std::{
     io::ErrorKind,
+    net::TcpListener,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -11,7 +12,7 @@ use serde_json::Value;
 
 use crate::{
     probe,
-    scene::{self, NODE, Scene, VIP, rows, text, wait},
+    scene::{self, NODE, NODE_ADDRESS, Scene, VIP, rows, text, wait},
 };
 
 const CHECK: &str = "http:/ interval=100ms timeout=200ms rise=3 fall=3";
@@ -155,4 +156,45 @@ fn who_falls_silent_is_left_alone_and_where_all_are_clients_are_refused_at_once(
             .iter()
             .all(|row| row["health"].is_null() && row["condition"] == "ready")
     });
+}
+
+#[test]
+fn the_node_says_at_the_health_check_node_port_whether_it_has_pods() {
+    const PORT: u16 = 30_999;
+    let scene = Scene::new();
+    let node = scene.lab.node(NODE);
+    let mine = || TcpListener::bind((NODE_ADDRESS, PORT)).unwrap();
+    let taken = node.enter(mine).unwrap();
+    let service = || {
+        let [service, _] = scene::services();
+        let service = service.with("externalTrafficPolicy", "Local");
+        service.with("healthCheckNodePort", &PORT.to_string())
+    };
+    scene.manifests.service(&service()).unwrap();
+    let status = || scene.agent.json(&["status"]).unwrap().to_string();
+    wait("somebody else has the port", || {
+        status().contains("its health check at 192.168.56.101:30999 is not served")
+    });
+    drop(taken);
+
+    // The code, and how many endpoints there are; none where nobody listens.
+    let said = || {
+        let url = format!("http://{NODE_ADDRESS}:{PORT}/healthz");
+        let args = ["-sS", "--max-time", "5", "-w", "%{http_code}", &url];
+        let text = scene.lab.node("client").run("curl", &args).ok()?;
+        let (body, code) = text.rsplit_once('\n')?;
+        let body: Value = serde_json::from_str(body).unwrap();
+        assert_eq!(body["service"]["name"], "nest-server");
+        Some((code.parse::<u16>().unwrap(), body["localEndpoints"].clone()))
+    };
+    let local = scene.pods().iter().filter(|it| it.node == NODE).count();
+    wait("it has some", || said() == Some((200, local.into())));
+    assert!(!status().contains("30999"), "{}", status());
+    let (elsewhere, here): (Vec<_>, Vec<_>) = scene.pods().iter().partition(|it| it.node != NODE);
+    scene.set_endpoints(elsewhere);
+    wait("it has none", || said() == Some((503, 0.into())));
+    scene.set_endpoints(here.into_iter().take(1));
+    wait("it has one", || said() == Some((200, 1.into())));
+    scene.manifests.service(&scene::services()[0]).unwrap();
+    wait("nobody asks any more", || said().is_none());
 }

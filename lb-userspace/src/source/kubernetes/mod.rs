@@ -191,11 +191,15 @@ fn translate_all(objects: &Objects, terms: &Terms, known: &mut Known) -> Outcome
             let frontends: BTreeSet<_> = port.named().map(|it| Taken::Frontend(*it)).collect();
             let on_node = port.node_port.as_ref();
             let on_node = on_node.map(|it| Taken::NodePort(it.port, it.protocol));
-            for frontend in frontends.into_iter().chain(on_node) {
+            let checked = port.health_check_port.map(Taken::HealthCheck);
+            for frontend in frontends.into_iter().chain(on_node).chain(checked) {
                 match owners.entry(frontend) {
                     Entry::Vacant(entry) => {
                         entry.insert((key.clone(), &service.origin));
                     }
+                    // All ports of a Service have the same.
+                    Entry::Occupied(entry)
+                        if entry.get().0 == key && entry.key().is_of_all_ports() => {}
                     Entry::Occupied(entry) => {
                         let (other, origin) = entry.get();
                         findings.conflict(
@@ -229,6 +233,13 @@ fn translate_all(objects: &Objects, terms: &Terms, known: &mut Known) -> Outcome
 enum Taken {
     Frontend(Frontend),
     NodePort(u16, Protocol),
+    HealthCheck(u16),
+}
+
+impl Taken {
+    fn is_of_all_ports(&self) -> bool {
+        matches!(self, Self::HealthCheck(_))
+    }
 }
 
 impl fmt::Display for Taken {
@@ -236,6 +247,7 @@ impl fmt::Display for Taken {
         match self {
             Self::Frontend(frontend) => write!(f, "frontend {frontend}"),
             Self::NodePort(port, protocol) => write!(f, "node port {port}/{protocol}"),
+            Self::HealthCheck(port) => write!(f, "health check node port {port}"),
         }
     }
 }

@@ -23,6 +23,8 @@ pub(super) struct Policies {
     pub(super) internal: TrafficPolicy,
     pub(super) affinity: Option<Duration>,
     pub(super) source_ranges: Vec<IpNet>,
+    /// Where nodes are asked whether they have endpoints.
+    pub(super) health_check_port: Option<u16>,
 }
 
 /// Reads them.
@@ -42,18 +44,41 @@ pub(super) fn read(
             TrafficPolicy::Cluster
         }
     };
+    let external = policy(
+        "externalTrafficPolicy",
+        spec.external_traffic_policy.as_ref(),
+    );
     Policies {
-        external: policy(
-            "externalTrafficPolicy",
-            spec.external_traffic_policy.as_ref(),
-        ),
+        external,
         internal: policy(
             "internalTrafficPolicy",
             spec.internal_traffic_policy.as_ref(),
         ),
         affinity: affinity(object, origin, spec, findings),
         source_ranges: source_ranges(object, service, spec, findings),
+        health_check_port: health_check_port(object, origin, spec, external, findings),
     }
+}
+
+/// It has a meaning for load balancers' Services whose nodes keep to their own endpoints.
+fn health_check_port(
+    object: &str,
+    origin: &Origin,
+    spec: &ServiceSpec,
+    external: TrafficPolicy,
+    findings: &mut Findings,
+) -> Option<u16> {
+    let is_meant =
+        spec.type_.as_deref() == Some("LoadBalancer") && external == TrafficPolicy::Local;
+    let port = spec
+        .health_check_node_port
+        .filter(|&it| is_meant && it != 0)?;
+    let read = rules::port(port);
+    let read = read.inspect_err(|objection| {
+        let what = format!("spec.healthCheckNodePort: {}", objection.what);
+        findings.problem(origin, object, what, objection.remedy.clone());
+    });
+    read.ok()
 }
 
 fn affinity(

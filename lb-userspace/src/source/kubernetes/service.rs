@@ -146,6 +146,9 @@ pub(super) fn ports(
             affinity: policies.affinity,
             source_ranges: policies.source_ranges.clone(),
             health_check: choices.health_check.clone(),
+            health_check_port: policies
+                .health_check_port
+                .filter(|_| !terms.beside_kube_proxy),
             endpoints: found,
         };
         if addresses.take_packets(&port)
