@@ -241,8 +241,13 @@ fn each_side_of_a_split_has_one_owner_and_the_whole_one_again() {
     assert!(!near.contains(&*owner));
     assert_eq!(far, [&*owner].into());
     assert_eq!(split.outcome().several, 0);
-    assert!(united.outcome().single_after <= 2000, "{united:?}");
-    nothing_lost(&united, 20);
+    let outcome = united.outcome();
+    assert!(outcome.single_after <= 2000, "{united:?}");
+    assert!(outcome.calm && outcome.lost == 0, "{outcome:?}");
+    // A known fault: while both still answer, for a tenth of a second, a connection may come to the
+    // one that does not know it, and end. docs/failover.md says so.
+    let alive = outcome.connections.get(&Fate::Alive).copied();
+    assert!(alive.is_some_and(|it| it >= 15), "{outcome:?}");
 }
 
 #[test]
