@@ -177,6 +177,11 @@ fn changes_are_noticed_soon_and_gathered() {
             }
         );
 
+        // Routes may name what a daemon changes behind them.
+        node.ip("nexthop add id 7 dev eth0");
+        let changes = events.next().await.unwrap();
+        assert!(changes.routes, "{changes:?}");
+
         // A link that goes takes its addresses and routes along; all of that is one
         // or two notices.
         node.ip("link set eth0 down");

@@ -101,6 +101,16 @@ impl Drop for Probe {
 }
 
 impl Health {
+    fn of(ServiceName(name): &ServiceName) -> Self {
+        let service = name.rsplit_once(':').map_or(name.as_str(), |it| it.0);
+        let (namespace, name) = service.split_once('/').unwrap_or(("", service));
+        Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            endpoints: BTreeSet::new(),
+        }
+    }
+
     fn answer(&self) -> Response<String> {
         let count = self.endpoints.len();
         let status = match count {
@@ -140,16 +150,4 @@ fn wanted(desired: &Desired, surroundings: &Surroundings) -> BTreeMap<SocketAddr
         }
     }
     wanted
-}
-
-impl Health {
-    fn of(ServiceName(name): &ServiceName) -> Self {
-        let service = name.rsplit_once(':').map_or(name.as_str(), |it| it.0);
-        let (namespace, name) = service.split_once('/').unwrap_or(("", service));
-        Self {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            endpoints: BTreeSet::new(),
-        }
-    }
 }

@@ -38,7 +38,7 @@ pub fn compile_again(
 ) -> Result<MapImage, CompileError> {
     if let Some(change) = Change::between(before, (desired, surroundings), in_use) {
         tables.begin_part();
-        let part = change.part(desired, image);
+        let part = change.part(desired, image, in_use);
         if let Ok((part, parts)) = whole(&part, surroundings, in_use, tables)
             && let Some(mut image) = change.merge(image, part)
         {
@@ -106,10 +106,11 @@ impl<'a> Change<'a> {
     }
 
     /// These services, those that have endpoints at the same addresses, and those that replies
-    /// of such are restored to, though they may have left them.
-    fn part(&self, desired: &Desired, image: &MapImage) -> Desired {
+    /// of such are restored to, though they may have left them: what is in use has more of these
+    /// than the image.
+    fn part(&self, desired: &Desired, image: &MapImage, in_use: &InUse) -> Desired {
         let primaries = self.endpoints.iter();
-        let primaries = primaries.filter_map(|it| Some((image.primaries.get(it)?, it.protocol)));
+        let primaries = primaries.filter_map(|it| Some((in_use.primaries.get(it)?, it.protocol)));
         let owners = primaries.filter_map(|(to, protocol)| {
             let frontend = Frontend::new(to.addr, to.port, protocol);
             image.names.get(&image.frontends.get(&frontend)?.service())

@@ -221,7 +221,7 @@ fn place(
                 Slot::settled(it.id).recorded(hashed && !unrecorded)
             })
             .collect();
-        let turns = slots::order(part, &chosen, surroundings, known);
+        let turns = slots::order((part, index), &chosen, surroundings, known);
         let own_slot = |&turn: &u32| own.get(turn as usize).copied();
         let table: Vec<Slot> = turns.iter().filter_map(own_slot).collect();
         let len = table.len() as u32;

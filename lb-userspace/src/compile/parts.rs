@@ -111,14 +111,13 @@ pub(super) fn parts<'a>(
 /// The owners of all frontends that packets come by.
 fn owners(services: &Services<'_>, surroundings: &Surroundings) -> Result<Owners, CompileError> {
     let mut owners = BTreeMap::new();
+    let give = |owners: &mut Owners, frontend, place, service: &Service| {
+        let policy = service.external_policy;
+        own(owners, frontend, (services, place), policy)
+    };
     for (place, (_, service)) in services.iter().enumerate() {
         for &frontend in service.frontends.union(&service.external) {
-            own(
-                &mut owners,
-                frontend,
-                (services, place),
-                service.external_policy,
-            )?;
+            give(&mut owners, frontend, place, service)?;
         }
     }
     // What a service was given by name is its own, also where it is another one's node
@@ -127,12 +126,7 @@ fn owners(services: &Services<'_>, surroundings: &Surroundings) -> Result<Owners
     for (place, (_, service)) in services.iter().enumerate() {
         for frontend in on_node(service, surroundings) {
             if !given.contains(&frontend) {
-                own(
-                    &mut owners,
-                    frontend,
-                    (services, place),
-                    service.external_policy,
-                )?;
+                give(&mut owners, frontend, place, service)?;
             }
         }
     }

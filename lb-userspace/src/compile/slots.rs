@@ -16,9 +16,9 @@ use crate::desired::{Condition, Surroundings};
 /// Services of very many endpoints may have more: four slots for each.
 pub(super) const ROUND_ROBIN_SLOTS: u64 = 4_096;
 
-/// Whose turn it is among the chosen endpoints, by slot of a part's table.
+/// Whose turn it is among the chosen endpoints, by slot of a part's table, which has this index.
 pub(super) fn order(
-    part: &Part<'_>,
+    (part, index): (&Part<'_>, u32),
     chosen: &[&Located<'_>],
     surroundings: &Surroundings,
     tables: &mut Tables,
@@ -34,7 +34,7 @@ pub(super) fn order(
         Algorithm::Maglev => {
             let weighted = chosen.iter().map(|it| (it.addr, it.endpoint.weight));
             let (seed, slots) = (surroundings.seed, part.service.maglev_slots);
-            tables.of(weighted.collect(), seed, slots)
+            tables.of(index, weighted.collect(), seed, slots)
         }
     }
 }

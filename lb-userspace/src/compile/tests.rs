@@ -128,6 +128,10 @@ pub(super) fn apply(before: &InUse, image: &MapImage) -> InUse {
         dead.alive = 0;
         after.backends.entry(*index).or_insert(dead);
     }
+    // Those of backends that are gone stay for some seconds.
+    for (&addr, &primary) in &before.primaries {
+        after.primaries.entry(addr).or_insert(primary);
+    }
     after
 }
 

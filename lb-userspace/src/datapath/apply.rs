@@ -14,7 +14,10 @@ use lb_common::{
 use serde::Serialize;
 
 use super::{
-    Datapath, DatapathError, GoneFlows, claims, clients, generations::Generations, load::Maps,
+    Datapath, DatapathError, GoneFlows, claims, clients,
+    difference::{absent, differing, put, take},
+    generations::Generations,
+    load::Maps,
     read::removed,
 };
 use crate::compile::image::{self, InUse, MapImage, Network};
@@ -345,46 +348,17 @@ impl Datapath {
         let (changed, new): (Vec<_>, Vec<_>) = addresses
             .into_iter()
             .partition(|(addr, _)| self.live.addresses.contains_key(addr));
-        for (addr, usage) in new {
-            self.set_address(addr, usage, applied)?;
-        }
-        for (frontend, entry) in differing(&self.live.frontends, &image.frontends) {
-            self.maps
-                .frontends
-                .insert(frontend, entry, 0)
-                .map_err(DatapathError::map("FRONTENDS"))?;
-            self.live.frontends.insert(frontend, entry);
-            applied.frontends += 1;
-        }
-        let gone: Vec<_> = absent(&self.live.frontends, &image.frontends);
-        for frontend in gone {
-            removed("FRONTENDS", self.maps.frontends.remove(&frontend))?;
-            self.live.frontends.remove(&frontend);
-            applied.frontends += 1;
-        }
-        for (addr, usage) in changed {
-            self.set_address(addr, usage, applied)?;
-        }
-        for addr in absent(&self.live.addresses, &image.addresses) {
-            removed("ADDRESSES", self.maps.addresses.remove(&addr))?;
-            self.live.addresses.remove(&addr);
-            applied.addresses += 1;
-        }
-        Ok(())
-    }
-
-    fn set_address(
-        &mut self,
-        addr: Addr,
-        usage: AddressUse,
-        applied: &mut Applied,
-    ) -> Result<(), DatapathError> {
-        self.maps
-            .addresses
-            .insert(addr, usage, 0)
-            .map_err(DatapathError::map("ADDRESSES"))?;
-        self.live.addresses.insert(addr, usage);
-        applied.addresses += 1;
+        let (maps, live) = (&mut self.maps, &mut self.live);
+        let at = "ADDRESSES";
+        applied.addresses += put(at, &mut maps.addresses, &mut live.addresses, new)?;
+        let entries = differing(&live.frontends, &image.frontends);
+        let gone = absent(&live.frontends, &image.frontends);
+        let of = (&mut maps.frontends, &mut live.frontends);
+        applied.frontends += put("FRONTENDS", of.0, of.1, entries)?;
+        applied.frontends += take("FRONTENDS", of.0, of.1, gone)?;
+        let gone = absent(&live.addresses, &image.addresses);
+        applied.addresses += put(at, &mut maps.addresses, &mut live.addresses, changed)?;
+        applied.addresses += take(at, &mut maps.addresses, &mut live.addresses, gone)?;
         Ok(())
     }
 
@@ -437,34 +411,6 @@ impl Datapath {
         self.set_near();
         Ok(())
     }
-}
-
-/// What lives and is wanted no more. Both are walked side by side, as most of them is the same.
-pub(super) fn absent<K: Ord + Copy, A, B>(
-    live: &BTreeMap<K, A>,
-    wanted: &BTreeMap<K, B>,
-) -> Vec<K> {
-    let mut wanted = wanted.keys().peekable();
-    let is_absent = |key: &&K| {
-        while wanted.next_if(|it| it < key).is_some() {}
-        wanted.next_if(|it| it == key).is_none()
-    };
-    live.keys().filter(is_absent).copied().collect()
-}
-
-/// What is wanted and does not live, or as something else.
-pub(super) fn differing<K: Ord + Copy, V: PartialEq + Copy>(
-    live: &BTreeMap<K, V>,
-    wanted: &BTreeMap<K, V>,
-) -> Vec<(K, V)> {
-    let mut live = live.iter().peekable();
-    let differs = |(key, value): &(&K, &V)| {
-        while live.next_if(|(it, _)| it < key).is_some() {}
-        let same = live.next_if(|(it, _)| it == key);
-        same.is_none_or(|(_, live)| live != *value)
-    };
-    let differing = wanted.iter().filter(differs);
-    differing.map(|(&key, &value)| (key, value)).collect()
 }
 
 fn zeroed_stats() -> Result<aya::maps::PerCpuValues<Stats>, DatapathError> {

@@ -12,7 +12,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::{
     Datapath, DatapathError,
-    apply::absent,
+    difference::absent,
     load::{Maps, maps_dir},
     read::removed,
     words::Words,

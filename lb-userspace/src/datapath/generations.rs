@@ -23,9 +23,9 @@ use lb_common::{
 
 use super::{
     Datapath, DatapathError,
-    apply::{Applied, absent, differing},
+    apply::Applied,
+    difference::{absent, differing, put, take},
     load::Maps,
-    read::removed,
 };
 use crate::compile::image::MapImage;
 
@@ -293,14 +293,9 @@ impl Datapath {
         image: &MapImage,
         applied: &mut Applied,
     ) -> Result<(), DatapathError> {
-        for (addr, primary) in differing(&self.live.primaries, &image.primaries) {
-            self.maps
-                .primaries
-                .insert(addr, primary, 0)
-                .map_err(DatapathError::map("PRIMARIES"))?;
-            self.live.primaries.insert(addr, primary);
-            applied.backends += 1;
-        }
+        let entries = differing(&self.live.primaries, &image.primaries);
+        let (map, live) = (&mut self.maps.primaries, &mut self.live.primaries);
+        applied.backends += put("PRIMARIES", map, live, entries)?;
         Ok(())
     }
 
@@ -321,9 +316,9 @@ impl Datapath {
         if gone.is_empty() {
             return Ok(());
         }
+        let (map, live) = (&mut self.maps.primaries, &mut self.live.primaries);
+        take("PRIMARIES", map, live, gone.clone())?;
         for addr in gone {
-            removed("PRIMARIES", self.maps.primaries.remove(&addr))?;
-            self.live.primaries.remove(&addr);
             self.live.generations.going.remove(&addr);
         }
         self.close_filter();

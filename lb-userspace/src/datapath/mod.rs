@@ -8,6 +8,7 @@ mod apply;
 mod attach;
 mod claims;
 mod clients;
+mod difference;
 mod explain;
 mod filter;
 mod generations;

@@ -10,10 +10,10 @@ use aya::programs::{CgroupAttachMode, CgroupSockAddr, links::FdLink};
 
 use super::{
     Datapath, DatapathError,
-    apply::{Applied, absent, differing},
+    apply::Applied,
     causes,
+    difference::{absent, differing, put, take},
     load::{LINKS, program},
-    read::removed,
     unpin,
 };
 use crate::compile::image::MapImage;
@@ -85,19 +85,11 @@ impl Datapath {
         image: &MapImage,
         applied: &mut Applied,
     ) -> Result<(), DatapathError> {
-        for (frontend, service) in differing(&self.live.internal, &image.internal) {
-            self.maps
-                .internal
-                .insert(frontend, service, 0)
-                .map_err(DatapathError::map("INTERNAL"))?;
-            self.live.internal.insert(frontend, service);
-            applied.frontends += 1;
-        }
-        for frontend in absent(&self.live.internal, &image.internal) {
-            removed("INTERNAL", self.maps.internal.remove(&frontend))?;
-            self.live.internal.remove(&frontend);
-            applied.frontends += 1;
-        }
+        let entries = differing(&self.live.internal, &image.internal);
+        let gone = absent(&self.live.internal, &image.internal);
+        let (map, live) = (&mut self.maps.internal, &mut self.live.internal);
+        applied.frontends += put("INTERNAL", map, live, entries)?;
+        applied.frontends += take("INTERNAL", map, live, gone)?;
         Ok(())
     }
 

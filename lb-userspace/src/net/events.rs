@@ -22,7 +22,7 @@ const GATHER: Duration = Duration::from_millis(20);
 /// The kernel's largest netlink datagram.
 const DATAGRAM: usize = 32 * 1024;
 
-const GROUPS: [MulticastGroup; 8] = [
+const GROUPS: [MulticastGroup; 9] = [
     MulticastGroup::Link,
     MulticastGroup::Ipv4Ifaddr,
     MulticastGroup::Ipv6Ifaddr,
@@ -30,6 +30,7 @@ const GROUPS: [MulticastGroup; 8] = [
     MulticastGroup::Ipv6Route,
     MulticastGroup::Ipv4Rule,
     MulticastGroup::Ipv6Rule,
+    MulticastGroup::Nexthop,
     MulticastGroup::Neigh,
 ];
 
@@ -40,7 +41,7 @@ pub struct Changes {
     pub links: bool,
     /// Addresses, of both families.
     pub addresses: bool,
-    /// Routes or routing rules, of both families.
+    /// Routes, routing rules or the next hops that routes name, of both families.
     pub routes: bool,
     /// Neighbours' link addresses, of both families.
     pub neighbours: bool,
@@ -77,8 +78,8 @@ impl Changes {
         match kind {
             16 | 17 => changes.links = true,
             20 | 21 => changes.addresses = true,
-            // RTM_NEWROUTE, RTM_DELROUTE, RTM_NEWRULE, RTM_DELRULE
-            24 | 25 | 32 | 33 => changes.routes = true,
+            // RTM_NEWROUTE, RTM_DELROUTE, RTM_NEWRULE, RTM_DELRULE, RTM_NEWNEXTHOP, RTM_DELNEXTHOP
+            24 | 25 | 32 | 33 | 104 | 105 => changes.routes = true,
             // RTM_NEWNEIGH, RTM_DELNEIGH
             28 | 29 => changes.neighbours = true,
             _ => {}

@@ -68,6 +68,8 @@ async fn follow(source: Source, sender: mpsc::Sender<News<Outcome>>) {
     let mut reader = Some(Reader::new(&source));
     let mut last: Option<Outcome> = None;
     let (mut since, mut stale) = (Instant::now(), true);
+    // However often events come.
+    let mut next_look = since + POLL;
     loop {
         // Watch first, then look, then read: what changes in between is an event.
         stale |= watches.renew();
@@ -90,7 +92,6 @@ async fn follow(source: Source, sender: mpsc::Sender<News<Outcome>>) {
             }
         }
         loop {
-            let poll = sleep_until(Instant::now() + POLL);
             tokio::select! {
                 _ = sender.closed() => return,
                 _ = changed.recv() => {
@@ -98,14 +99,18 @@ async fn follow(source: Source, sender: mpsc::Sender<News<Outcome>>) {
                     settle(&mut changed).await;
                     break;
                 }
-                _ = poll => match blocking(&mut reader, |it| it.is_stale()).await {
-                    Some(false) => {}
-                    Some(true) => {
-                        (since, stale) = (Instant::now(), true);
-                        break;
+                () = sleep_until(next_look) => {
+                    let looked = blocking(&mut reader, |it| it.is_stale()).await;
+                    next_look = Instant::now() + POLL;
+                    match looked {
+                        Some(false) => {}
+                        Some(true) => {
+                            (since, stale) = (Instant::now(), true);
+                            break;
+                        }
+                        None => return,
                     }
-                    None => return,
-                },
+                }
             }
         }
     }

@@ -73,14 +73,20 @@ fn sketch() -> impl Strategy<Value = Sketch> {
     })
 }
 
-/// Which service has other pods then, whether more about it is another, and which of the pods
-/// whose node is not named are here.
-type Step = (usize, Vec<Pod>, bool, u8);
+/// Which service has other pods then, whether more about it is another, which of the pods whose
+/// node is not named are here, and whether it is a while until the next one.
+type Step = (usize, Vec<Pod>, bool, u8, bool);
 
 /// Services, and what becomes of their pods, step by step; now and then more than that.
 fn history() -> impl Strategy<Value = (Vec<Sketch>, Vec<Step>)> {
     let places = prop_oneof![4 => Just(0b111_u8), 1 => any::<u8>()];
-    let step = (0_usize..6, pods(), prop::bool::weighted(0.1), places);
+    let step = (
+        0_usize..6,
+        pods(),
+        prop::bool::weighted(0.1),
+        places,
+        any::<bool>(),
+    );
     (
         prop::collection::vec(sketch(), 1..6),
         prop::collection::vec(step, 1..8),
@@ -179,7 +185,7 @@ proptest! {
         let mut in_use = InUse::default();
         let mut image = compile(&before, &around, &in_use).expect("fits");
         in_use = apply(&in_use, &image);
-        for (n, pods, other, places) in steps {
+        for (n, pods, other, places, settled) in steps {
             let n = n % sketches.len();
             sketches[n].pods = pods;
             sketches[n].dsr ^= other;
@@ -190,6 +196,9 @@ proptest! {
             let again = compile_again(before_this, (&now, &then), &in_use, &mut tables);
             prop_assert_eq!(&again.expect("fits"), &all);
             in_use = apply(&in_use, &all);
+            if settled {
+                in_use.primaries.clone_from(&all.primaries);
+            }
             (before, around, image) = (now, then, all);
         }
     }
@@ -222,7 +231,7 @@ fn endpoints_alone_are_no_reason_to_compile_everything() {
     let in_use = apply(&in_use, &image);
     let change =
         Change::between((&before, &around), (&now, &around), &in_use).expect("endpoints alone");
-    let part = change.part(&now, &image);
+    let part = change.part(&now, &image, &in_use);
     let names: Vec<&str> = part.services.keys().map(|it| it.0.as_str()).collect();
     assert_eq!(
         names,
@@ -236,6 +245,6 @@ fn endpoints_alone_are_no_reason_to_compile_everything() {
     let none = state(&[sketch(&[1, 2]), sketch(&[]), sketch(&[5])]);
     let change =
         Change::between((&before, &around), (&none, &around), &in_use).expect("endpoints alone");
-    let part = compile(&change.part(&none, &image), &around, &in_use).expect("fits");
+    let part = compile(&change.part(&none, &image, &in_use), &around, &in_use).expect("fits");
     assert!(change.merge(&image, part).is_none());
 }

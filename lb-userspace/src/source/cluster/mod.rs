@@ -154,7 +154,6 @@ impl Cluster {
         let mut known = kubernetes::Known::default();
         let mut last: Option<T> = None;
         let mut since = Instant::now();
-        let mut settled = since;
         let deadline = since + FIRST_ANSWER;
         loop {
             let outcome = if kept.is_complete() {
@@ -181,13 +180,7 @@ impl Cluster {
                         let Some(change) = change else { return };
                         if change(&mut kept) {
                             since = Instant::now();
-                            // The first one after a while is passed on at once.
-                            let quiet = match since - settled < PATIENCE {
-                                true => QUIET,
-                                false => Duration::ZERO,
-                            };
-                            settle(&mut changes, &mut kept, quiet).await;
-                            settled = Instant::now();
+                            settle(&mut changes, &mut kept).await;
                             break;
                         }
                     }
@@ -221,16 +214,12 @@ impl Cluster {
     }
 }
 
-/// Takes what else comes in a burst whose first change has just come, until there is nothing for
-/// as long as `quiet`.
-async fn settle(
-    changes: &mut (impl futures_util::Stream<Item = Change> + Unpin),
-    kept: &mut Kept,
-    quiet: Duration,
-) {
+/// Takes what else comes in a burst whose first change has just come: an endpoint that moves from
+/// one slice to another leaves the one first, and its connections are not to end for that.
+async fn settle(changes: &mut (impl futures_util::Stream<Item = Change> + Unpin), kept: &mut Kept) {
     let patience = Instant::now() + PATIENCE;
     loop {
-        let end = (Instant::now() + quiet).min(patience);
+        let end = (Instant::now() + QUIET).min(patience);
         match timeout_at(end, changes.next()).await {
             Ok(Some(change)) => {
                 change(kept);

@@ -1,6 +1,9 @@
 //! The objects of one kind, as a watch tells of them, and as they were when they were valid.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
 
 use kube::{
     core::Status,
@@ -93,6 +96,10 @@ impl<T> Table<T> {
                 for (name, object) in before {
                     self.former.entry(name).or_insert(Some(object));
                 }
+                // What counted as nothing and is nothing now.
+                let objects = &self.objects;
+                self.former
+                    .retain(|name, it| it.is_some() || objects.contains_key(name));
                 (self.listed, self.error) = (true, None);
                 return true;
             }
@@ -104,7 +111,15 @@ impl<T> Table<T> {
             Ok(Event::Delete((name, _))) => {
                 let before = self.objects.remove(&name);
                 let was_there = before.is_some();
-                self.former.entry(name).or_insert(before);
+                match self.former.entry(name) {
+                    Entry::Vacant(entry) => {
+                        entry.insert(before);
+                    }
+                    Entry::Occupied(entry) if entry.get().is_none() => {
+                        entry.remove();
+                    }
+                    Entry::Occupied(_) => {}
+                }
                 return was_there;
             }
             // Its objects were deleted before the kind was.
@@ -244,4 +259,55 @@ fn one_line(text: &str) -> String {
 fn is_alike(one: &str, other: &str) -> bool {
     let words = |text: &str| text.replace(|c: char| c.is_ascii_digit(), "");
     words(one) == words(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::Origin;
+
+    fn name(name: &str) -> Name {
+        Name {
+            namespace: String::new(),
+            name: name.to_owned(),
+        }
+    }
+
+    fn applied(of: &str) -> Told<()> {
+        let (origin, object) = (Origin::Cluster, ());
+        Ok(Event::Apply((
+            name(of),
+            Arc::new(Sourced { origin, object }),
+        )))
+    }
+
+    fn deleted(of: &str) -> Told<()> {
+        let Ok(Event::Apply(object)) = applied(of) else {
+            unreachable!("it is applied");
+        };
+        Ok(Event::Delete(object))
+    }
+
+    #[test]
+    fn of_what_came_and_went_nothing_is_remembered_and_of_what_counted_all() {
+        let mut table = Table::new("Thing");
+        table.take(applied("kept"));
+        table.keep(&Refused::new());
+        table.take(applied("kept"));
+        assert_eq!(table.was_valid("Thing kept"), Some(false));
+        // Where nothing is valid for long, names come and go.
+        for n in 0..100 {
+            table.take(applied(&n.to_string()));
+            table.take(deleted(&n.to_string()));
+            table.take(Ok(Event::Init));
+            table.take(applied(&n.to_string()));
+            table.take(Ok(Event::InitDone));
+        }
+        assert_eq!(table.former.len(), 1, "{:?}", table.former);
+        table.take(applied("kept"));
+        assert_eq!(table.was_valid("Thing kept"), Some(false));
+        table.take(deleted("kept"));
+        table.take(applied("kept"));
+        assert_eq!(table.was_valid("Thing kept"), Some(false), "it was another");
+    }
 }

@@ -142,6 +142,28 @@ async fn a_target_elsewhere_is_found_by_looking() {
 }
 
 #[tokio::test]
+async fn it_is_found_too_where_another_file_changes_all_the_time() {
+    let dir = tempfile::tempdir().expect("directory");
+    let elsewhere = tempfile::tempdir().expect("directory");
+    let target = elsewhere.path().join("web.yaml");
+    fs::write(&target, service("10.1.0.1")).expect("write");
+    symlink(&target, dir.path().join("web.yaml")).expect("link");
+    let mut watch = Source::Manifests(dir.path().to_owned()).watch();
+    until(&mut watch, "10.1.0.1").await;
+    let busy = dir.path().join("busy.yaml");
+    let writing = tokio::spawn(async move {
+        for n in 0.. {
+            fs::write(&busy, format!("# {n}\n")).expect("write");
+            tokio::time::sleep(POLL / 4).await;
+        }
+    });
+    tokio::time::sleep(POLL / 2).await;
+    fs::write(&target, service("10.1.0.22")).expect("write");
+    until(&mut watch, "10.1.0.22").await;
+    writing.abort();
+}
+
+#[tokio::test]
 async fn what_does_not_matter_is_not_sent() {
     let dir = tempfile::tempdir().expect("directory");
     let file = dir.path().join("web.yaml");
