@@ -1,5 +1,5 @@
 //! A real control plane on a machine of the lab: etcd, Kubernetes' API server, controllers and
-//! scheduler, out of one program (`tests/controlplane`).
+//! scheduler, each a program of that name in one directory.
 
 use std::{
     fmt::Write as _,
@@ -40,7 +40,7 @@ const TOLERATED: &str = "2";
 /// A control plane. Dropping it ends it.
 #[derive(Debug)]
 pub struct ControlPlane {
-    program: PathBuf,
+    programs: PathBuf,
     namespace: NetNs,
     address: Ipv4Addr,
     dir: PathBuf,
@@ -52,20 +52,20 @@ pub struct ControlPlane {
 
 impl ControlPlane {
     /// Starts it in a namespace that has this address on the LAN, with its files in `dir`; returns
-    /// when it answers.
+    /// when it answers. Its parts and `kubectl` are in the directory `programs`.
     ///
     /// # Errors
     /// Where a part of it does not start, with the end of what it said.
-    pub fn start(program: &Path, namespace: NetNs, address: Ipv4Addr, dir: &Path) -> Result<Self> {
+    pub fn start(programs: &Path, namespace: NetNs, address: Ipv4Addr, dir: &Path) -> Result<Self> {
         fs::create_dir_all(dir).map_err(Error::io(dir.display().to_string()))?;
         write_identities(dir, address)?;
         let path = |name: &str| dir.join(name).display().to_string();
-        let name = program.display().to_string();
-        namespace.run(&name, &["keys", &path(KEY)])?;
-        let etcd = ["etcd", "--data-dir", &path("etcd")];
-        let etcd = namespace.start(&name, &etcd, &dir.join("etcd.log"))?;
+        namespace.run("openssl", &["genrsa", "-out", &path(KEY), "2048"])?;
+        let etcd = programs.join("etcd").display().to_string();
+        let args = ["--data-dir", &path("etcd"), "--log-level=warn"];
+        let etcd = namespace.start(&etcd, &args, &dir.join("etcd.log"))?;
         let plane = Self {
-            program: program.to_owned(),
+            programs: programs.to_owned(),
             namespace,
             address,
             dir: dir.to_owned(),
@@ -89,13 +89,14 @@ impl ControlPlane {
 
     /// Runs `kubectl` as the one who may do everything; gives what it printed.
     pub fn kubectl(&self, args: &[&str]) -> Result<String> {
-        self.namespace.run(&self.program(), &self.with_config(args))
+        self.namespace
+            .run(&self.program("kubectl"), &self.with_config(args))
     }
 
     /// `kubectl apply -f -` of these objects.
     pub fn apply(&self, yaml: &str) -> Result<String> {
         let args = self.with_config(&["apply", "-f", "-"]);
-        self.namespace.feed(&self.program(), &args, yaml)
+        self.namespace.feed(&self.program("kubectl"), &args, yaml)
     }
 
     /// Ends the API server at once; whoever asks is refused by the machine. The controllers and
@@ -194,20 +195,19 @@ impl ControlPlane {
     }
 
     fn part(&self, name: &str, args: &[&str]) -> Result<Process> {
-        let mut all = vec![name];
-        all.extend(args);
-        self.namespace.start(&self.program(), &all, &self.log(name))
+        self.namespace
+            .start(&self.program(name), args, &self.log(name))
     }
 
     fn with_config(&self, args: &[&str]) -> Vec<String> {
         let config = self.kubeconfig("admin").display().to_string();
-        let before = ["kubectl".to_owned(), "--kubeconfig".to_owned(), config];
+        let before = ["--kubeconfig".to_owned(), config];
         let args = args.iter().map(|&arg| arg.to_owned());
         before.into_iter().chain(args).collect()
     }
 
-    fn program(&self) -> String {
-        self.program.display().to_string()
+    fn program(&self, name: &str) -> String {
+        self.programs.join(name).display().to_string()
     }
 
     fn path(&self, name: &str) -> String {

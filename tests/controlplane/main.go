@@ -1,6 +1,5 @@
 // A control plane for the tests, in one program: etcd, Kubernetes' API server, controllers and
-// scheduler, kubectl, Helm and CoreDNS, each by its name as the first argument or as the program's
-// own.
+// scheduler, kubectl, Helm and CoreDNS, each by a link of its name.
 package main
 
 import (
@@ -11,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"go.etcd.io/etcd/server/v3/etcdmain"
 	_ "k8s.io/client-go/plugin/pkg/client/auth"
 	"k8s.io/component-base/cli"
 	_ "k8s.io/component-base/logs/json/register"
@@ -28,7 +28,6 @@ var programs = map[string]func() int{
 	"coredns":                 dns,
 	"etcd":                    etcd,
 	"helm":                    helm,
-	"keys":                    keys,
 	"kube-apiserver":          kubernetes(apiserver.NewAPIServerCommand),
 	"kube-controller-manager": kubernetes(controllers.NewControllerManagerCommand),
 	"kube-scheduler":          kubernetes(func() *cobra.Command { return scheduler.NewSchedulerCommand() }),
@@ -39,19 +38,18 @@ func main() {
 	if run, ok := programs[filepath.Base(os.Args[0])]; ok {
 		os.Exit(run())
 	}
-	if len(os.Args) > 1 {
-		if run, ok := programs[os.Args[1]]; ok {
-			os.Args = os.Args[1:]
-			os.Exit(run())
-		}
-	}
 	names := make([]string, 0, len(programs))
 	for name := range programs {
 		names = append(names, name)
 	}
 	sort.Strings(names)
-	fmt.Fprintf(os.Stderr, "usage: controlplane %s [ARGUMENT...]\n", strings.Join(names, "|"))
+	fmt.Fprintf(os.Stderr, "it acts as what it is called: %s\n", strings.Join(names, ", "))
 	os.Exit(2)
+}
+
+func etcd() int {
+	etcdmain.Main(os.Args)
+	return 0
 }
 
 func kubernetes(command func() *cobra.Command) func() int {

@@ -5,9 +5,8 @@ use std::{os::unix::process::CommandExt, process::ExitCode};
 use anyhow::{Context, Result};
 
 use crate::{
-    host,
+    controlplane, host,
     setup::{self, Need},
-    test::control_plane,
 };
 
 pub(crate) const HELP: &str = "\
@@ -58,7 +57,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let mut command = host::as_root(&program)?;
     command.arg("lab").arg("--naru").arg(release.join("naru"));
     if kubernetes {
-        command.arg("--control-plane").arg(control_plane()?);
+        command
+            .arg("--control-plane")
+            .arg(controlplane::programs()?);
     }
     command.args(&args.words);
     let error = command.exec();

@@ -3,6 +3,7 @@
 
 mod bench;
 mod check;
+mod controlplane;
 mod docs;
 mod fuzz;
 mod host;

@@ -57,7 +57,7 @@ pub(crate) struct Options {
     pub(crate) dir: PathBuf,
     /// The `naru-lab` that pods run.
     pub(crate) program: PathBuf,
-    /// The program of `tests/controlplane`, which has CoreDNS in it.
+    /// Where `coredns` is.
     pub(crate) control_plane: PathBuf,
     /// Where pods ask for names.
     pub(crate) dns: Ipv4Addr,

@@ -70,7 +70,8 @@ subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: naru-control
 pub struct KubeOptions {
     /// The `naru` that it runs.
     pub naru: PathBuf,
-    /// The program of `tests/controlplane`.
+    /// The directory with `etcd`, `kube-apiserver`, `kube-controller-manager`, `kube-scheduler`,
+    /// `kubectl` and `coredns`.
     pub control_plane: PathBuf,
     /// The machines; without pods.
     pub topology: Topology,

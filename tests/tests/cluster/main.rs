@@ -1,7 +1,7 @@
 //! The tier `cluster`: the real agent beside a real control plane, judged from outside.
 //!
-//! `NARU_CONTROLPLANE` names the program of `tests/controlplane`, `NARU_BIN` the agent's; without
-//! the latter the one beside the test program is used.
+//! `NARU_CONTROLPLANE` names the directory with a control plane's programs, `NARU_BIN` the agent's
+//! program; without the latter the one beside the test program is used.
 #![allow(
     clippy::expect_used,
     clippy::panic,

@@ -171,10 +171,10 @@ fn tell(line: &str) {
     }
 }
 
-/// The program of `tests/controlplane`.
+/// The directory with the programs of a control plane.
 pub fn control_plane() -> PathBuf {
     let program = std::env::var_os("NARU_CONTROLPLANE").map(PathBuf::from);
-    program.expect("NARU_CONTROLPLANE names no program: `cargo xtask test cluster`")
+    program.expect("NARU_CONTROLPLANE names no directory: `cargo xtask test cluster`")
 }
 
 /// Waits until something is so; tells how long that took.

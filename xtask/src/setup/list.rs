@@ -1,6 +1,6 @@
 //! The items of the set-up.
 
-use std::{fs, path::Path};
+use std::{env, fs, path::Path};
 
 use super::{
     go,
@@ -9,7 +9,7 @@ use super::{
         bpf_linker, ebpf_clippy, ebpf_compiler, get_bpf_linker, get_ebpf_clippy, get_ebpf_compiler,
     },
 };
-use crate::{host, image};
+use crate::{controlplane::ASSETS, host, image};
 
 const CARGO_DEB: &str = "3.8.0";
 const CARGO_DENY: &str = "0.20.2";
@@ -176,7 +176,10 @@ pub(super) const ITEMS: &[Item] = &[
         name: "Go",
         purpose: "build a control plane out of Kubernetes' modules",
         needs: CONTROL_PLANE,
-        probe: Probe::Call(|| version(go::find()?.to_str()?, &["version"])),
+        probe: Probe::Call(|| match go::find() {
+            Some(go) => version(go.to_str()?, &["version"]),
+            None => env::var(ASSETS).ok(),
+        }),
         get: Get::Choice(go::get),
     },
     Item {

@@ -1,35 +1,21 @@
-//! The tier `cluster`: its control plane, built once and kept beside the downloads.
+//! The tier `cluster`: a control plane, the image, and a line for each walkthrough.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    fs,
-    io::ErrorKind,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{collections::BTreeMap, fmt::Write as _, fs, io::ErrorKind};
 
 use anyhow::{Context, Result};
-use lb_common::hash;
 
 use super::{
     count::Tally,
     tier::{as_root, cargo_test},
 };
-use crate::{
-    host, image,
-    setup::{Need, go},
-};
+use crate::{controlplane, host, image, setup::Need};
 
 /// The test program.
 pub(super) const PROGRAM: &str = "cluster";
 pub(super) const NEEDS: &[Need] = &[Need::Build, Need::Lab, Need::ControlPlane, Need::Image];
 
-/// The module that its version is that of.
-const KUBERNETES: &str = "k8s.io/kubernetes ";
-
 pub(super) fn run(tail: &[String]) -> Result<Tally> {
-    let plane = control_plane()?;
+    let plane = controlplane::programs()?;
     let mut build = host::cargo("build");
     host::status(build.args(["--release", "-p", "naru", "-p", "naru-lab"]))?;
     let release = host::target().join("release");
@@ -86,63 +72,6 @@ fn summary(told: &str) -> String {
         let _ = writeln!(text, "{name:<20} {sent:>8} requests, {failed} failed");
     }
     text + &figures
-}
-
-/// The program of `tests/controlplane`, built where its sources are others than the last time:
-/// it takes minutes.
-pub(crate) fn control_plane() -> Result<PathBuf> {
-    let sources = host::root().join("tests/controlplane");
-    let built = host::cache()?
-        .join("controlplane")
-        .join(digest(&sources)?)
-        .join("controlplane");
-    if built.is_file() {
-        return Ok(built);
-    }
-    let version = version(&sources)?;
-    println!("building a control plane out of Kubernetes {version}: ten minutes of one core, once");
-    let flags = format!("-s -w -X k8s.io/component-base/version.gitVersion={version}");
-    let new = built.with_extension("new");
-    let mut go = Command::new(go::find().context("there is no Go")?);
-    go.current_dir(&sources)
-        .args(["build", "-trimpath", "-ldflags", &flags, "-o"])
-        .arg(&new)
-        .arg(".")
-        .env("CGO_ENABLED", "0")
-        .env("GOTOOLCHAIN", "local");
-    host::status(&mut go)?;
-    fs::rename(&new, &built).with_context(|| format!("cannot write {}", built.display()))?;
-    Ok(built)
-}
-
-/// The release of Kubernetes that the sources name.
-fn version(sources: &Path) -> Result<String> {
-    let file = sources.join("go.mod");
-    let text = fs::read_to_string(&file);
-    let text = text.with_context(|| format!("cannot read {}", file.display()))?;
-    let mut lines = text.lines().map(str::trim);
-    let found = lines.find_map(|line| line.strip_prefix(KUBERNETES));
-    let found = found.with_context(|| format!("{} names no {KUBERNETES}", file.display()))?;
-    Ok(found.to_owned())
-}
-
-/// What tells one state of the sources from another.
-fn digest(sources: &Path) -> Result<String> {
-    let cannot_read = || format!("cannot read {}", sources.display());
-    let entries = fs::read_dir(sources).with_context(cannot_read)?;
-    let mut files = Vec::new();
-    for entry in entries {
-        files.push(entry.with_context(cannot_read)?.path());
-    }
-    files.sort();
-    let mut hash = 0;
-    for file in files {
-        let name = file.file_name().unwrap_or_default();
-        let text = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        hash = hash::bytes_hash(name.as_encoded_bytes(), hash);
-        hash = hash::bytes_hash(&text, hash);
-    }
-    Ok(format!("{hash:016x}"))
 }
 
 #[cfg(test)]

@@ -16,7 +16,6 @@ use std::{
 
 use anyhow::Result;
 
-pub(crate) use cluster::control_plane;
 pub(crate) use count::{Count, Reader, Tally};
 pub(crate) use tier::{Tier, as_root};
 
@@ -30,7 +29,8 @@ and vm run in virtual machines; their kernels and disk (about 400 MB) are downlo
 to ~/.cache/naru. Up to three tests of lan that fail are run again, one at a time, and count
 by that; what they said the first time is told at the end.
 The tier cluster runs where it is named: it builds a control plane out of Kubernetes' Go modules
-first, ten minutes of one core, once.
+first, ten minutes of one core, once; where those cannot be reached, it takes the programs in the
+directory that KUBEBUILDER_ASSETS names, and says which there have to be.
 
 Examples:
   cargo xtask test

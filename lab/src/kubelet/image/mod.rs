@@ -131,8 +131,9 @@ pub(super) fn server(
             }
         }
         (_, "coredns") => {
-            let mut command = inside(&options.control_plane.display().to_string());
-            command.arg("coredns").args(container.args.iter().flatten());
+            let program = options.control_plane.join("coredns");
+            let mut command = inside(&program.display().to_string());
+            command.args(container.args.iter().flatten());
             Server::new(command, declared.or(Some(53)))
         }
         _ => {

@@ -36,9 +36,9 @@ impl Desk {
     }
 
     pub(super) fn run(&self, words: &[&str], input: &str) -> Result<String, Error> {
-        let program = control_plane().display().to_string();
+        let program = control_plane().join(words[0]).display().to_string();
         let config = self.plane.kubeconfig("admin").display().to_string();
-        let mut all = vec![LONGEST, &program, words[0], "--kubeconfig", &config];
+        let mut all = vec![LONGEST, &program, "--kubeconfig", &config];
         all.extend(&words[1..]);
         self.node().feed("timeout", &all, input)
     }

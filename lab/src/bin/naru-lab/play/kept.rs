@@ -154,7 +154,7 @@ fn kubernetes(naru: &Path, plane: &Path, wanted: &Wanted) -> anyhow::Result<Kube
     kube.kubectl("rollout status deployment nest-server --timeout=100s")?;
     let link = bin(&kube).join("kubectl");
     std::fs::create_dir_all(bin(&kube))
-        .and_then(|()| symlink(plane, &link))
+        .and_then(|()| symlink(plane.join("kubectl"), &link))
         .with_context(|| link.display().to_string())?;
     Ok(kube)
 }
