@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 
 use super::{
-    Outcome, Problem, Rejected, kubernetes,
+    Loaded, Outcome, Problem, Rejected, kubernetes,
     table::{Instead, Refused, Table},
 };
 use crate::source::{
@@ -29,6 +29,17 @@ pub(super) struct Kept {
     pub(super) advertisements: Table<L2Advertisement>,
     pub(super) legacy: Table<Legacy>,
     terms: Terms,
+    judged: Option<Judged>,
+}
+
+/// Which objects were valid the last time.
+#[derive(Debug)]
+struct Judged {
+    /// All of them, as the API server had them.
+    objects: Objects,
+    refused: Refused,
+    /// What is to be said of those.
+    notes: Vec<Note>,
 }
 
 impl Kept {
@@ -43,6 +54,7 @@ impl Kept {
             advertisements: Table::optional("L2Advertisement"),
             legacy: Table::new("ConfigMap"),
             terms,
+            judged: None,
         }
     }
 
@@ -73,15 +85,18 @@ impl Kept {
 
     /// What the objects come to, those that are valid.
     pub(super) fn outcome(&mut self, known: &mut Known) -> Outcome {
+        let objects = self.objects(&Refused::new());
+        if let Some((loaded, Judged { refused, notes, .. })) = self.as_before(&objects, known) {
+            return self.judge(loaded, objects, refused, notes);
+        }
         let mut refused = Refused::new();
         let mut notes: BTreeMap<String, Vec<Note>> = BTreeMap::new();
         loop {
-            let objects = self.objects(&refused);
-            let rejected = match kubernetes::translate(objects, &self.terms, known) {
+            let counting = self.objects(&refused);
+            let rejected = match kubernetes::translate(counting, &self.terms, known) {
                 Ok(loaded) => {
-                    self.keep(&refused);
-                    let notes = notes.into_values().flatten();
-                    return super::loaded(loaded, notes.chain(self.stale()));
+                    let notes = notes.into_values().flatten().collect();
+                    return self.judge(loaded, objects, refused, notes);
                 }
                 Err(rejected) => rejected,
             };
@@ -92,6 +107,42 @@ impl Kept {
             // What was said of its former self is in force no more.
             notes.extend(found);
         }
+    }
+
+    /// What the objects come to where what was not valid the last time still is not, since nothing
+    /// but slices of valid Services is another; and what that was.
+    fn as_before(&mut self, objects: &Objects, known: &mut Known) -> Option<(Loaded, Judged)> {
+        let last = self.judged.take()?;
+        let Judged { refused, .. } = &last;
+        for service in last.objects.differing(objects)? {
+            if refused.contains_key(&self.services.label_of(service?)) {
+                return None;
+            }
+        }
+        // One slice may be at odds with another.
+        if refused.keys().any(|it| it.starts_with(self.slices.kind)) {
+            return None;
+        }
+        let loaded = known.again(&self.objects(refused), &self.terms)?;
+        Some((loaded, last))
+    }
+
+    fn judge(
+        &mut self,
+        loaded: Loaded,
+        objects: Objects,
+        refused: Refused,
+        notes: Vec<Note>,
+    ) -> Outcome {
+        self.keep(&refused);
+        let said = notes.clone().into_iter().chain(self.stale());
+        let outcome = super::loaded(loaded, said);
+        self.judged = Some(Judged {
+            objects,
+            refused,
+            notes,
+        });
+        outcome
     }
 
     /// Lets something else count in place of what the problems are about, a step further than
@@ -193,6 +244,7 @@ macro_rules! each {
             advertisements,
             legacy,
             terms: _,
+            judged: _,
         } = $kept;
         {
             let $table = services;

@@ -10,7 +10,7 @@ use kube::{
     runtime::watcher::{self, Event},
 };
 
-use crate::source::kubernetes::Sourced;
+use crate::source::kubernetes::{Key, Sourced};
 
 /// HTTP's status of a kind that is not installed.
 const NOT_FOUND: u16 = 404;
@@ -49,7 +49,7 @@ pub(super) struct Table<T> {
 pub(super) type Told<T> = Result<Event<(Name, Arc<Sourced<T>>)>, watcher::Error>;
 
 /// What counts in place of an object that is not valid.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Instead {
     /// What it was when it was.
     Former,
@@ -202,6 +202,14 @@ impl<T> Table<T> {
         let mut objects = self.objects.iter();
         let (name, now) = objects.find(|(name, _)| self.label(name) == label)?;
         Some(Arc::ptr_eq(self.valid(name, now)?, now))
+    }
+
+    /// The same of what has this key.
+    pub(super) fn label_of(&self, Key { namespace, name }: &Key) -> String {
+        self.label(&Name {
+            namespace: namespace.clone(),
+            name: name.clone(),
+        })
     }
 
     /// What messages call an object.

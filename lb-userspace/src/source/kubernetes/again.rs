@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Known, Objects, Slice, Sourced, Terms, known::Input, service};
+use super::{Key, Known, Objects, Slice, Sourced, Terms, known::Input, service};
 use crate::source::{Findings, Loaded};
 
 /// The last translation, which was valid, and of what it was.
@@ -26,21 +26,14 @@ impl Known {
 
     /// What `objects` come to, in the time that the Services take whose slices have changed; none
     /// where all have to be looked at.
-    pub(super) fn again(&mut self, objects: &Objects, terms: &Terms) -> Option<Loaded> {
+    pub(in crate::source) fn again(&mut self, objects: &Objects, terms: &Terms) -> Option<Loaded> {
         let Last {
             objects: before,
             mut loaded,
         } = self.last.take()?;
-        if !before.is_but_for_slices(objects) {
-            return None;
-        }
-        let (former, changed) = differing(&before.slices, &objects.slices);
-        if names(former) != names(changed) {
-            return None;
-        }
         let mut concerned = BTreeMap::new();
-        for slice in former.iter().chain(changed) {
-            concerned.insert(slice.object.service.as_ref()?, Vec::new());
+        for service in before.differing(objects)? {
+            concerned.insert(service?, Vec::new());
         }
         for slice in &objects.slices {
             let service = slice.object.service.as_ref();
@@ -91,6 +84,17 @@ impl Known {
 }
 
 impl Objects {
+    /// Whose the slices are that differ, by the same names; none where more does.
+    pub(in crate::source) fn differing<'a>(
+        &'a self,
+        others: &'a Self,
+    ) -> Option<impl Iterator<Item = Option<&'a Key>>> {
+        let (former, changed) = differing(&self.slices, &others.slices);
+        let alike = self.is_but_for_slices(others) && names(former) == names(changed);
+        let slices = former.iter().chain(changed);
+        alike.then(|| slices.map(|slice| slice.object.service.as_ref()))
+    }
+
     /// Whether the others are the very same but for the slices.
     fn is_but_for_slices(&self, others: &Self) -> bool {
         let Self {
@@ -129,7 +133,7 @@ fn differing<'a, T>(some: &'a [Arc<T>], others: &'a [Arc<T>]) -> (&'a [Arc<T>], 
 }
 
 /// The names of slices, in order.
-fn names(slices: &[Arc<Sourced<Slice>>]) -> Vec<&super::Key> {
+fn names(slices: &[Arc<Sourced<Slice>>]) -> Vec<&Key> {
     let mut names: Vec<_> = slices.iter().map(|it| &it.object.key).collect();
     names.sort();
     names

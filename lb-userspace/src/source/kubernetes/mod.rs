@@ -86,9 +86,9 @@ pub struct Objects {
 
 /// Namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Key {
-    namespace: String,
-    name: String,
+pub(in crate::source) struct Key {
+    pub(in crate::source) namespace: String,
+    pub(in crate::source) name: String,
 }
 
 impl Objects {

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{
     core::{Status, response::StatusSummary},
     runtime::watcher::{self, Event},
@@ -106,6 +107,68 @@ fn what_has_two_mistakes_counts_as_it_was_and_a_newcomer_not_at_all() {
             .iter()
             .all(|it| it.object != "Service default/a")
     );
+}
+
+fn slice(service: &str, address: &str) -> Told<Slice> {
+    let name = format!("{service}-1");
+    let object: EndpointSlice = serde_json::from_value(json!({
+        "metadata": {
+            "name": name,
+            "namespace": "default",
+            "labels": {"kubernetes.io/service-name": service},
+        },
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [address]}],
+        "ports": [{"name": "", "port": 8080, "protocol": "TCP"}],
+    }))
+    .expect("an object");
+    let object = Arc::new(Sourced {
+        origin: Origin::Cluster,
+        object: Slice::from(object),
+    });
+    let name = Name {
+        namespace: "default".to_owned(),
+        name,
+    };
+    Ok(Event::Apply((name, object)))
+}
+
+/// Held to one that looks at everything each time.
+#[test]
+fn what_is_not_valid_is_not_looked_at_again_for_endpoints_of_others() {
+    let (mut kept, mut known) = (empty(), Known::default());
+    let mut anew = empty();
+    let valid = || json!({});
+    let mistaken = || json!({"naru.dev/algorithm": "sideways"});
+    let (one, other) = ("10.244.1.2", "10.244.1.3");
+    // Of what there is a Service, or else endpoints; and whether these alone are looked at.
+    let steps: [(&str, Option<Value>, &str, bool); 9] = [
+        ("a", Some(valid()), A, false),
+        ("b", Some(valid()), B, false),
+        ("a", None, one, false),
+        ("b", None, one, false),
+        ("b", Some(mistaken()), A, false),
+        ("a", None, other, true),
+        ("b", None, other, false),
+        ("a", None, one, true),
+        ("b", Some(valid()), B, false),
+    ];
+    for (step, (name, annotations, address, alone)) in steps.into_iter().enumerate() {
+        for kept in [&mut kept, &mut anew] {
+            match &annotations {
+                Some(it) => kept.services.take(service(name, it.clone(), address)),
+                None => kept.slices.take(slice(name, address)),
+            };
+        }
+        anew.judged = None;
+        let all = kept.objects(&Refused::new());
+        let judged = kept.as_before(&all, &mut known);
+        assert_eq!(judged.is_some(), alone, "step {step}");
+        kept.judged = judged.map(|(_, judged)| judged);
+        let (quick, whole) = (kept.outcome(&mut known).unwrap(), outcome(&mut anew));
+        assert_eq!(quick.desired, whole.desired, "step {step}");
+        assert_eq!(quick.notes, whole.notes, "step {step}");
+    }
 }
 
 #[test]
