@@ -1,20 +1,79 @@
 //! The tables of flows: buckets of cells.
 //!
-//! A tuple stands in one of two buckets. Each is two cache lines, all of which are fetched at once,
-//! and says all that most packets ask, so that one of a million flows costs the time of one miss; in a hash table of the kernel's it costs several, one after the other: its bucket, and
-//! what is chained there, each with the key that is compared.
+//! A tuple stands in one of two buckets, whose lines are fetched at once, and says all that most
+//! packets ask: a client's in two lines of its bucket, so that one of a million flows costs the time
+//! of one miss; a backend's in one line of marks and, beside it, one of what they are of. In a hash
+//! table of the kernel's it costs several, one after the other: its bucket, and what is chained
+//! there, each with the key that is compared.
 
-use crate::{Tuple, hash};
+use crate::{BackendId, Tuple, hash};
 
 /// Cells of a bucket.
 pub const WAYS: u32 = 8;
 
-/// Value of maps `FLOWS` and `REPLIES`, 128 bytes: some of their cells.
+/// Value of map `FLOWS`, 128 bytes: some of its cells.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bucket(pub [Cell; WAYS as usize]);
 
-/// What a table has of one tuple, 16 bytes, each word read and written as a whole.
+/// Value of map `REPLIES`, 576 bytes: some of its cells. Word 0 of a cell is among the marks, and in
+/// bits 0–23 until when such replies need not keep their flow fresh; word 1 is [`Reply::owner`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReplyBucket {
+    /// Words 0, one line.
+    pub marks: [u64; WAYS as usize],
+    /// A line of each.
+    pub replies: [Reply; WAYS as usize],
+}
+
+/// What is known of a backend's packet, 64 bytes: all that makes it its frontend's.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reply {
+    /// The place of its flow's cell in `FLOWS`; [`Self::GIVEN_UP`] where the cell is about to be
+    /// nobody's.
+    pub owner: u64,
+    /// All of the packet's [`Key::hash`].
+    pub hash: u64,
+    /// The packet of its flow's client.
+    pub from: Tuple,
+    /// The backend that it is from.
+    pub backend: BackendId,
+    /// Index of its service, for the counters.
+    pub service: u32,
+}
+
+impl Reply {
+    /// See [`Self::owner`].
+    pub const GIVEN_UP: u64 = u64::MAX;
+}
+
+/// How the words of cells stand in a bucket.
+pub trait Layout: Sized {
+    /// Words of a bucket.
+    const WORDS: usize = size_of::<Self>() / size_of::<u64>();
+    /// From word 0 of a cell to that of the next.
+    const FIRST_STEP: usize;
+    /// Where word 1 of the first cell stands.
+    const SECOND: usize;
+    /// From word 1 of a cell to that of the next.
+    const SECOND_STEP: usize;
+}
+
+impl Layout for Bucket {
+    const FIRST_STEP: usize = 2;
+    const SECOND: usize = 1;
+    const SECOND_STEP: usize = 2;
+}
+
+impl Layout for ReplyBucket {
+    const FIRST_STEP: usize = 1;
+    const SECOND: usize = WAYS as usize;
+    const SECOND_STEP: usize = size_of::<Reply>() / size_of::<u64>();
+}
+
+/// What a table has of one tuple, two words, each read and written as a whole.
 ///
 /// Word 0 says whose it is, in bits 24–63, see [`Key::mark`]; its lower bits and word 1 are the
 /// table's. A cell with word 0 of [`Self::FREE`] is nobody's, one of [`Self::BUSY`] is about to
@@ -45,6 +104,8 @@ impl Cell {
 /// Where a tuple may stand in a table, and what tells it from all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
+    /// The tuple's hash under the node's secret.
+    pub hash: u64,
     /// What word 0 of its cell says, in bits 24–63; the others are 0. They are other bits of a hash
     /// than those that choose the first bucket, so that among a million flows hardly ever two share
     /// a bucket and a mark (16 neighbours have one of 2³⁹: 2⁻¹⁶ in all); who stores a tuple finds
@@ -63,6 +124,7 @@ impl Key {
     pub const fn new(tuple: &Tuple, secret: u64, buckets: u32) -> Self {
         let hash = hash::tuple_hash(tuple, secret);
         Self {
+            hash,
             mark: hash << Cell::MARK_FROM | Cell::TAKEN,
             first: hash::reduce(hash, buckets),
             second: hash::reduce(hash.wrapping_mul(APART), buckets),
@@ -95,7 +157,7 @@ pub const fn reply_buckets(buckets: u32) -> u32 {
     2 * buckets
 }
 
-/// Value of map `ENDS`, 128 bytes, by the place of a flow's cell in `FLOWS`: bucket times
+/// Value of map `ENDS`, 88 bytes, by the place of a flow's cell in `FLOWS`: bucket times
 /// [`WAYS`], and which cell of it. All of the flow that most of its client's packets do not need.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,7 +171,6 @@ pub struct Ends {
     /// The place of the cell in `REPLIES` that its replies are found by; [`Self::NONE`] without
     /// one.
     pub reply: u32,
-    pad: [u32; 10],
 }
 
 impl Ends {
@@ -117,7 +178,8 @@ impl Ends {
     pub const NONE: u32 = u32::MAX;
 }
 
-const _: () = assert!(size_of::<Ends>() == 128 && size_of::<Bucket>() == 128);
+const _: () = assert!(size_of::<Ends>() == 88 && size_of::<Bucket>() == 128);
+const _: () = assert!(size_of::<Reply>() == 64 && size_of::<ReplyBucket>() == 576);
 
 #[cfg(test)]
 mod tests {

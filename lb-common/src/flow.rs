@@ -12,6 +12,12 @@ pub mod tcp_flag {
     pub const RST: u8 = 0x04;
     /// The acknowledgement field is meaningful.
     pub const ACK: u8 = 0x10;
+
+    /// Whether a packet with these may change what its flow is.
+    #[inline(always)]
+    pub const fn turns(flags: u8) -> bool {
+        flags & (SYN | FIN | RST) != 0
+    }
 }
 
 /// The clock of flow records: nanoseconds of CLOCK_MONOTONIC divided by 2³⁰, so a tick
@@ -32,7 +38,7 @@ pub const fn is_past(expires: u32, now: u32) -> bool {
 /// say that; more than [`LONGEST`] where it does not count any more.
 #[inline(always)]
 pub const fn ticks_left(expires: u32, now: u32) -> u32 {
-    expires.wrapping_sub(now) & (u32::MAX >> (32 - SHORT))
+    expires.wrapping_sub(now) & TICK
 }
 
 /// More than any timeout is. What is over is so for 206 days, before ticks come round.
@@ -41,6 +47,29 @@ pub const LONGEST: u32 = (1 << LONGEST_BITS) - 1;
 pub const LONGEST_BITS: u32 = 17;
 /// Bits of a tick in a cell.
 const SHORT: u32 = 24;
+/// Which ones.
+pub const TICK: u32 = u32::MAX >> (32 - SHORT);
+
+/// Until which tick a backend's packets need not keep their flow fresh any more, bits 0–23 of it,
+/// after one in tick `now` that did and brought the flow to `state`: each would cost a look at the
+/// flow's cell. (Those that [`tcp_flag::turns`] are always looked at.)
+///
+/// Of TCP the client says something, too. Of UDP a flow that backends alone keep alive is over up to
+/// that much sooner than its timeout after the last one.
+#[inline(always)]
+pub const fn fresh_until(now: u32, state: FlowState, tcp: bool) -> u32 {
+    match (tcp, state.is_closing()) {
+        (_, true) => stale(now),
+        (true, false) => now.wrapping_add(64) & TICK,
+        (false, false) => now.wrapping_add(16) & TICK,
+    }
+}
+
+/// The same where the next one is looked at.
+#[inline(always)]
+pub const fn stale(now: u32) -> u32 {
+    now.wrapping_sub(1) & TICK
+}
 
 /// What has been seen of a flow, a bit set; its name and timeout follow from it.
 #[repr(transparent)]
@@ -189,7 +218,7 @@ impl Flow {
     pub const fn new(backend: BackendId, now: u32, state: FlowState, tcp: bool) -> Self {
         Self {
             backend,
-            expires: now.wrapping_add(state.timeout(tcp)) & (u32::MAX >> (32 - SHORT)),
+            expires: now.wrapping_add(state.timeout(tcp)) & TICK,
             source: 0,
             port: Port::new(0),
             state,

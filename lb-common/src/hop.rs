@@ -1,5 +1,7 @@
 //! Next hops that were looked up a moment ago.
 
+use crate::{Port, Tuple, hash};
+
 /// Entry of map `HOPS` (index: [`crate::BackendId::index`]), two words: how frames of map
 /// `BACKENDS`' entry leave, by the interface that they came by.
 ///
@@ -45,6 +47,48 @@ impl Hop {
     }
 }
 
+/// Entry of map `CLIENT_HOPS`, three words: how frames to a client leave, and which one that is.
+///
+/// All CPUs write it, each its words one after the other: whoever reads words of two of them finds
+/// a check that is of neither.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientHop {
+    hop: Hop,
+    check: u64,
+}
+
+/// Entries of map `CLIENT_HOPS`: 96 kB, which stay in the cache where they are of use.
+pub const CLIENT_HOPS: usize = 1 << 12;
+
+impl ClientHop {
+    /// The way of frames to the client that `key` tells from others, see [`client_key`].
+    #[inline(always)]
+    pub const fn new(key: u64, hop: Hop) -> Self {
+        let [one, other] = hop.0;
+        let check = key ^ one ^ other.rotate_left(32);
+        Self { hop, check }
+    }
+
+    /// The link address, as [`Hop::leads`] says, where this is of that client.
+    #[inline(always)]
+    pub const fn leads(self, key: u64, tag: u32, ifindex: u32, len: u32) -> Option<u64> {
+        if Self::new(key, self.hop).check != self.check {
+            return None;
+        }
+        self.hop.leads(tag, ifindex, len)
+    }
+}
+
+/// What tells the way of a packet from others: its addresses, by which rules may choose a route, and
+/// its type of service; under a secret of the node's, so that clients cannot tell who shares one.
+#[inline(always)]
+pub const fn client_key(packet: &Tuple, tos: u8, secret: u64) -> u64 {
+    let none = Port::new(0);
+    let addresses = Tuple::new(packet.src, none, packet.dst, none, tos);
+    hash::tuple_hash(&addresses, secret)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +105,28 @@ mod tests {
         assert_eq!(hop.leads(tag(100, 3), 8, 40), None, "by another interface");
         assert_eq!(Hop::default().leads(tag(0, 0), 0, 0), None, "nothing");
         assert_eq!(Hop::new(MAC, 1 << 16, 1500, 1), None);
+    }
+
+    #[test]
+    fn a_clients_way_is_nobody_elses_and_parts_of_two_are_nobodys() {
+        let hop = |mac| Hop::new(mac, 7, 1500, tag(100, 3)).expect("it fits");
+        let (one, other) = (ClientHop::new(1, hop(MAC)), ClientHop::new(2, hop(MAC + 1)));
+        let leads = |it: ClientHop, key| it.leads(key, tag(100, 3), 7, 1500);
+        assert_eq!((leads(one, 1), leads(one, 2)), (Some(MAC), None));
+        assert_eq!(leads(ClientHop::default(), 0), None);
+        let mixed = [
+            ClientHop {
+                check: other.check,
+                ..one
+            },
+            ClientHop {
+                hop: Hop([other.hop.0[0], one.hop.0[1]]),
+                ..one
+            },
+        ];
+        for mixed in mixed {
+            assert_eq!((leads(mixed, 1), leads(mixed, 2)), (None, None));
+        }
     }
 
     #[test]

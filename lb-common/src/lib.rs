@@ -37,12 +37,12 @@ pub mod verdict;
 
 pub use addr::{Addr, Family, Port, Protocol, Tuple};
 pub use backend::{Backend, BackendId, Mode};
-pub use cell::{Bucket, Cell, Ends};
+pub use cell::{Bucket, Cell, Ends, Reply, ReplyBucket};
 pub use claim::{Claim, ClaimCount};
 pub use device::{Device, Near, SnatSource};
 pub use direct::Direct;
 pub use flow::{Flow, FlowState};
-pub use hop::Hop;
+pub use hop::{ClientHop, Hop};
 pub use near::NearFrontend;
 pub use primary::Primary;
 pub use service::{AddressUse, Affinity, Algorithm, Client, Entry, Frontend, SlotTable};

@@ -11,8 +11,8 @@
 
 use aya_ebpf::btf_maps::Array;
 use lb_common::{
-    Bucket, Cell, Tuple,
-    cell::{Key, WAYS, reply_buckets},
+    Cell, Reply, Tuple,
+    cell::{Key, Layout, WAYS, reply_buckets},
     config::DEFAULT_BUCKETS,
     flow::{LONGEST_BITS, ticks_left},
 };
@@ -22,8 +22,8 @@ use crate::{
     packet::opaque,
 };
 
-/// A table of flows.
-pub type Table = Array<Bucket, DEFAULT_BUCKETS, MMAPABLE>;
+/// A table of buckets.
+pub type Table<B> = Array<B, DEFAULT_BUCKETS, MMAPABLE>;
 
 /// What a cell that nobody may take is worth.
 const KEPT: u64 = 1 << 40;
@@ -61,7 +61,7 @@ fn secret() -> u64 {
 /// The cell with the mark of a key. That it is the tuple's is nearly certain; where it matters,
 /// the tuple itself stands in [`lb_common::Ends`].
 #[inline(always)]
-pub fn find(table: &'static Table, key: &Key) -> Option<Found> {
+pub fn find<B: Layout>(table: &'static Table<B>, key: &Key) -> Option<Found> {
     // Both are on their way then, should it stand in the second one.
     touch(table, key.second);
     let mut bucket = key.first;
@@ -80,18 +80,18 @@ pub fn find(table: &'static Table, key: &Key) -> Option<Found> {
 
 /// What a cell says now.
 #[inline(always)]
-pub fn read(table: &'static Table, place: u32) -> Option<Cell> {
-    let words = words(table, place)?;
+pub fn read<B: Layout>(table: &'static Table<B>, place: u32) -> Option<Cell> {
+    let [first, second] = words(table, place)?;
     // SAFETY: two aligned words of a map value. The first one is read last, see above.
-    let second = unsafe { words.add(1).read_volatile() };
+    let second = unsafe { second.read_volatile() };
     // SAFETY: as above.
-    Some(Cell([unsafe { words.read_volatile() }, second]))
+    Some(Cell([unsafe { first.read_volatile() }, second]))
 }
 
 /// Whether a cell is still of the tuple that it was found for, and so what has been read beside it
 /// since.
 #[inline(always)]
-pub fn is_still(table: &'static Table, found: Found) -> bool {
+pub fn is_still<B: Layout>(table: &'static Table<B>, found: Found) -> bool {
     let now = read(table, found.place).map_or(Cell::FREE, |cell| cell.0[0]);
     (now ^ found.cell.0[0]) & Cell::MARK == 0
 }
@@ -103,7 +103,11 @@ pub fn is_still(table: &'static Table, found: Found) -> bool {
 /// both would be full sooner. Of flows that end in the same tick it takes any one, since the newest
 /// may be a client's that is answered next.
 #[inline(always)]
-pub fn take(table: &'static Table, key: &Key, worth: impl Fn(Cell) -> u64 + Copy) -> Option<Found> {
+pub fn take<B: Layout>(
+    table: &'static Table<B>,
+    key: &Key,
+    worth: impl Fn(Cell) -> u64 + Copy,
+) -> Option<Found> {
     let turn = (key.mark >> Cell::MARK_FROM) as u32;
     let first = cheapest(table, key.first, worth, turn)?;
     let second = cheapest(table, key.second, worth, turn)? | u64::from(WAYS);
@@ -127,8 +131,8 @@ pub fn take(table: &'static Table, key: &Key, worth: impl Fn(Cell) -> u64 + Copy
 
 /// Takes the very cell that was found, to put another in its place.
 #[inline(always)]
-pub fn claim(table: &'static Table, found: Found) -> bool {
-    words(table, found.place).is_some_and(|words| exchange(words, found.cell.0[0], Cell::BUSY))
+pub fn claim<B: Layout>(table: &'static Table<B>, found: Found) -> bool {
+    words(table, found.place).is_some_and(|[first, _]| exchange(first, found.cell.0[0], Cell::BUSY))
 }
 
 /// What a cell is worth where free ones are wanted alone.
@@ -151,63 +155,62 @@ pub fn by_ticks_left(cell: Cell, now: u32) -> u64 {
 
 /// Puts the words of a cell that was taken in place.
 #[inline(always)]
-pub fn publish(table: &'static Table, place: u32, cell: Cell) {
-    if let Some(words) = words(table, place) {
+pub fn publish<B: Layout>(table: &'static Table<B>, place: u32, cell: Cell) {
+    if let Some([first, second]) = words(table, place) {
         // SAFETY: two aligned words of a map value; nobody else changes a busy cell.
-        unsafe { words.add(1).write_volatile(cell.0[1]) };
+        unsafe { second.write_volatile(cell.0[1]) };
         // It orders all that was written before, and all that is read after.
-        exchange(words, Cell::BUSY, cell.0[0]);
+        exchange(first, Cell::BUSY, cell.0[0]);
     }
 }
 
 /// Gives a cell that was taken up.
 #[inline(always)]
-pub fn release(table: &'static Table, place: u32) {
-    if let Some(words) = words(table, place) {
+pub fn release<B: Layout>(table: &'static Table<B>, place: u32) {
+    if let Some([first, _]) = words(table, place) {
         // SAFETY: as above.
-        unsafe { words.write_volatile(Cell::FREE) };
+        unsafe { first.write_volatile(Cell::FREE) };
     }
 }
 
 /// Takes and gives up a cell whose second word is `owner`, if it still is.
 #[inline(always)]
-pub fn withdraw(table: &'static Table, place: u32, owner: u32) {
-    let Some(words) = words(table, place) else {
+pub fn withdraw<B: Layout>(table: &'static Table<B>, place: u32, owner: u32) {
+    let Some([first, second]) = words(table, place) else {
         return;
     };
-    // SAFETY: within the cell. Nobody takes one that is taken: it stays so until here.
+    // SAFETY: words of the cell. Nobody takes one that is taken: it stays so until here.
     unsafe {
-        let taken = Cell([words.read_volatile(), 0]).is_taken();
-        if taken && exchange(words.add(1), owner.into(), u64::MAX) {
-            words.write_volatile(Cell::FREE);
+        let taken = Cell([first.read_volatile(), 0]).is_taken();
+        if taken && exchange(second, owner.into(), Reply::GIVEN_UP) {
+            first.write_volatile(Cell::FREE);
         }
     }
 }
 
 /// Changes a cell, unless it has changed since it was found.
 #[inline(always)]
-pub fn change(table: &'static Table, found: Found, to: Cell) {
-    let Cell([first, second]) = found.cell;
+pub fn change<B: Layout>(table: &'static Table<B>, found: Found, to: Cell) {
+    let Cell(old) = found.cell;
     if to == found.cell {
         return;
     }
-    let Some(words) = words(table, found.place) else {
+    let Some([first, second]) = words(table, found.place) else {
         return;
     };
     // What fails was overtaken by another packet, whose word is as good, or the cell is not the
     // tuple's any more.
-    // SAFETY: within the cell.
-    if second != to.0[1] && !exchange(unsafe { words.add(1) }, second, to.0[1]) {
+    if old[1] != to.0[1] && !exchange(second, old[1], to.0[1]) {
         return;
     }
-    if first != to.0[0] {
-        exchange(words, first, to.0[0]);
+    if old[0] != to.0[0] {
+        exchange(first, old[0], to.0[0]);
     }
 }
 
 /// Whether another cell than the one at `place` has the mark of a key, too.
 #[inline(always)]
-pub fn is_contested(table: &'static Table, key: &Key, place: u32) -> bool {
+pub fn is_contested<B: Layout>(table: &'static Table<B>, key: &Key, place: u32) -> bool {
     let own = |bucket: u32| u32::from(place / WAYS == bucket) << (place % WAYS);
     let first = marked(table, key.first, key.mark) & !own(key.first);
     let second = marked(table, key.second, key.mark) & !own(key.second);
@@ -215,27 +218,37 @@ pub fn is_contested(table: &'static Table, key: &Key, place: u32) -> bool {
 }
 
 #[inline(always)]
-fn words(table: &'static Table, place: u32) -> Option<*mut u64> {
-    let bucket = table.get_ptr_mut(place / WAYS)?;
+fn words<B: Layout>(table: &'static Table<B>, place: u32) -> Option<[*mut u64; 2]> {
+    let bucket: *mut u64 = table.get_ptr_mut(place / WAYS)?.cast();
+    let way = (place % WAYS) as usize;
     // SAFETY: within the bucket.
-    Some(unsafe { bucket.cast::<Cell>().add((place % WAYS) as usize) }.cast())
+    Some(unsafe {
+        [
+            bucket.add(way * B::FIRST_STEP),
+            bucket.add(B::SECOND + way * B::SECOND_STEP),
+        ]
+    })
 }
 
-/// Has a bucket fetched into the cache, and does not wait for it.
+/// Has the marks of a bucket fetched into the cache, and does not wait for them.
 #[inline(always)]
-fn touch(table: &'static Table, bucket: u32) {
+fn touch<B: Layout>(table: &'static Table<B>, bucket: u32) {
     if let Some(words) = table.get_ptr_mut(bucket) {
-        // SAFETY: words of the bucket, in both of its lines.
+        // SAFETY: words of the bucket: of its first mark and of one in the middle, which is in
+        // another line where marks take two.
         unsafe {
             let _ = words.cast::<u64>().read_volatile();
-            let _ = words.cast::<u64>().add(8).read_volatile();
+            let _ = words
+                .cast::<u64>()
+                .add(WAYS as usize / 2 * B::FIRST_STEP)
+                .read_volatile();
         }
     }
 }
 
 /// Which cells of a bucket have a mark: one bit each.
 #[inline(always)]
-fn marked(table: &'static Table, bucket: u32, mark: u64) -> u32 {
+fn marked<B: Layout>(table: &'static Table<B>, bucket: u32, mark: u64) -> u32 {
     let Some(words) = table.get_ptr_mut(bucket) else {
         return 0;
     };
@@ -243,7 +256,7 @@ fn marked(table: &'static Table, bucket: u32, mark: u64) -> u32 {
     let mut ways = 0;
     for way in 0..WAYS {
         // SAFETY: a word of the bucket.
-        let word = unsafe { words.add(2 * way as usize).read_volatile() };
+        let word = unsafe { words.add(way as usize * B::FIRST_STEP).read_volatile() };
         // 0 alone is less than 1.
         let differs = opaque((word ^ mark) >> Cell::MARK_FROM);
         ways |= ((differs.wrapping_sub(1) >> 63) as u32) << way;
@@ -271,16 +284,17 @@ const fn first(ways: u32) -> u32 {
 /// The cheapest cell of a bucket: its worth in bits 4 and up, in 0–2 which one it is, counted from
 /// the one whose `turn` it is. A free one is worth how many are taken.
 #[inline(always)]
-fn cheapest(
-    table: &'static Table,
+fn cheapest<B: Layout>(
+    table: &'static Table<B>,
     bucket: u32,
     worth: impl Fn(Cell) -> u64 + Copy,
     turn: u32,
 ) -> Option<u64> {
     let words: *mut u64 = table.get_ptr_mut(bucket)?.cast();
     let cell = |way: usize| {
+        let places = [B::SECOND + way * B::SECOND_STEP, way * B::FIRST_STEP];
         // SAFETY: words of the bucket.
-        let [second, first] = [1, 0].map(|n| unsafe { words.add(2 * way + n).read_volatile() });
+        let [second, first] = places.map(|at| unsafe { words.add(at).read_volatile() });
         Cell([first, second])
     };
     let mut taken = 0;

@@ -3,9 +3,9 @@
 
 use aya_ebpf::{bindings::xdp_action, helpers::generated::bpf_jiffies64};
 use lb_common::{
-    Addr, Backend, BackendId, Entry, Flow, FlowState, Frontend, Hook, Hop, Mode, Near, Verdict,
+    Addr, Backend, BackendId, ClientHop, Entry, Flow, Frontend, Hook, Hop, Mode, Near, Verdict,
     device::{handing, is_handed, word},
-    filter, hop,
+    filter, hash, hop,
     near::{Found, Place},
 };
 
@@ -14,7 +14,8 @@ use crate::{
     frame::{Context, Frame},
     headers::Headers,
     maps::{
-        BACKENDS, EPOCH, FAST, FILTER, FLOWS, FRONTENDS, HOPS, NEAR, NEAR_FRONTENDS, NEAR_SOURCES,
+        BACKENDS, CLIENT_HOPS, EPOCH, FAST, FILTER, FLOWS, FRONTENDS, HOPS, NEAR, NEAR_FRONTENDS,
+        NEAR_SOURCES, SECRET,
     },
     packet::View,
     parse::ETH_LEN,
@@ -49,7 +50,7 @@ pub fn run(ctx: Context<'_>) -> Option<u32> {
     let tuple = &packet.tuple;
     let frontend = Frontend::new(tuple.dst, tuple.dst_port, tuple.protocol);
     let Some(entry) = entry(&frontend) else {
-        return answer(ctx, &packet);
+        return answer(ctx, &packet, own);
     };
     if !entry.is_plain() {
         return None;
@@ -151,39 +152,38 @@ fn by_record(packet: &Plain, entry: Entry) -> Option<Course> {
 
 /// A packet that is for no frontend: the reply of a backend elsewhere becomes its frontend's.
 #[inline(always)]
-fn answer(ctx: Context<'_>, packet: &Plain) -> Option<u32> {
+fn answer(ctx: Context<'_>, packet: &Plain, own: u64) -> Option<u32> {
     if packet.turns() || is_handed(mac(ctx.view, 6)?) {
         return None;
     }
-    let (found, ends) = record::find_reply(&packet.tuple)?;
-    let flow = Flow::read(found.cell);
+    let answer = record::answer(&packet.tuple)?;
     let now = flow::now();
-    let state = flow.state.after_backend(packet.flags);
-    let nat = flow.state.has(FlowState::NAT);
-    if !nat || flow.is_expired(now) || flow.state.is_closing() || state != flow.state {
-        return None;
+    if !answer.is_fresh(now) {
+        let (found, _) = record::find_reply(&packet.tuple)?;
+        let flow = Flow::read(found.cell);
+        let state = flow.state.after_backend(packet.flags);
+        if flow.is_expired(now) || flow.state.is_closing() || state != flow.state {
+            return None;
+        }
+        flow::refresh(found, state, packet.is_tcp(), now);
+        answer.note(now, state, packet.is_tcp());
     }
-    let (headers, work) = (Headers::of(Hook::Xdp).ok()?, Work::of(Hook::Xdp).ok()?);
-    headers.tos = packet.tos;
-    work.to = ends.from.reversed();
+    let work = Work::of(Hook::Xdp).ok()?;
+    let reply = answer.reply;
+    work.to = reply.from.reversed();
     work.hop = work.to.dst;
-    let service = ends.service;
-    if !cells::is_still(&FLOWS, found) {
+    let (service, backend) = (reply.service, reply.backend);
+    // Not by nat: its destination is its client as it is.
+    if !answer.is_still() || work.to.dst.difference(&packet.tuple.dst) == 0 {
         return None;
     }
-    let len = (packet.end - ETH_LEN) as u16;
-    let way = route::lookup(ctx, headers, work, len).ok()?;
-    if way != Way::Resolved || work.fib.ifindex != ctx.ifindex {
-        return None;
-    }
-    flow::refresh(found, state, packet.is_tcp(), now);
-    let link = [work.fib.dmac, work.fib.smac];
-    if !packet.send(ctx.view, &work.to) || !ctx.view.store(0, link) {
+    let hop = client_hop(ctx, packet, work)?;
+    if !packet.send(ctx.view, &work.to) || !link(ctx.view, hop, own) {
         return None;
     }
     let bytes = packet.end as u64;
     count::verdict(Hook::Xdp, Verdict::ReplyNat, bytes);
-    count::reply(service, flow.backend, bytes);
+    count::reply(service, backend, bytes);
     Some(xdp_action::XDP_TX)
 }
 
@@ -275,6 +275,32 @@ fn send(ctx: Context<'_>, packet: &Plain, id: BackendId, own: u64) -> Option<u32
 fn known_hop(ctx: Context<'_>, packet: &Plain, id: BackendId) -> Option<u64> {
     let len = (packet.end - ETH_LEN) as u32;
     block::entry(&HOPS, id.index())?.leads(tag(), ctx.ifindex, len)
+}
+
+/// The link address of the way that [`Work::to`] takes to a client, by the interface that it came by.
+#[inline(always)]
+fn client_hop(ctx: Context<'_>, packet: &Plain, work: &mut Work) -> Option<u64> {
+    let key = hop::client_key(&work.to, packet.tos, SECRET.get(0).copied()?);
+    let place = block::place(&CLIENT_HOPS, hash::reduce(key, hop::CLIENT_HOPS as u32))?;
+    let (tag, len) = (tag(), packet.end - ETH_LEN);
+    // SAFETY: words of a map value; what they say tells whether they are of one moment.
+    let known = unsafe { place.read_volatile() }.leads(key, tag, ctx.ifindex, len as u32);
+    if known.is_some() {
+        return known;
+    }
+    let headers = Headers::of(Hook::Xdp).ok()?;
+    headers.tos = packet.tos;
+    let way = route::lookup(ctx, headers, work, len as u16).ok()?;
+    if way != Way::Resolved || work.fib.ifindex != ctx.ifindex {
+        return None;
+    }
+    // SAFETY: any number is valid.
+    let mtu = u32::from(unsafe { work.fib.__bindgen_anon_1.mtu_result });
+    let to = word(work.fib.dmac);
+    let hop = Hop::new(to, ctx.ifindex, mtu, tag)?;
+    // SAFETY: as above.
+    unsafe { place.write_volatile(ClientHop::new(key, hop)) };
+    Some(to)
 }
 
 /// Writes the link addresses of a frame, each as a [`word`].

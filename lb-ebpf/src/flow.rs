@@ -288,11 +288,8 @@ pub fn create_nat(
 #[inline(always)]
 fn near_source(addr: &Addr) -> u8 {
     let place = flow::source(addr);
-    let [a, b, c, d] = addr.words();
-    let [e, f, g, h] = block::entry(&NEAR_SOURCES, place.into())
-        .unwrap_or_default()
-        .words();
-    let differs = (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h);
+    let stands = block::entry(&NEAR_SOURCES, place.into()).unwrap_or_default();
+    let differs = addr.difference(&stands);
     // 0 alone is less than 1; a branch would be one in all that follows.
     let same = opaque(u64::from(differs)).wrapping_sub(1) >> 63;
     place * same as u8
@@ -322,18 +319,24 @@ fn begin(headers: &Headers, backend: &Backend, alone: bool, now: u32, work: &mut
 /// shall see it is in `to` then; service and backend are for the counters.
 #[inline(always)]
 pub fn find_reply(headers: &Headers, now: u32, to: &mut Tuple) -> Option<(u32, BackendId)> {
-    let (found, ends) = record::find_reply(&headers.tuple)?;
-    let flow = Flow::read(found.cell);
-    // A backend that opens a connection anew answers a client that reached it directly, by a
-    // port that the flow had before: so is all that follows.
-    let opens = headers.tcp_flags & tcp_flag::SYN != 0;
-    if !dry_run() && opens && (flow.state.is_closing() || flow.is_expired(now)) {
-        record::forget_reply(ends.reply, found.place);
-        return None;
+    let answer = record::answer(&headers.tuple)?;
+    let flags = headers.tcp_flags;
+    if !answer.is_fresh(now) || tcp_flag::turns(flags) {
+        let (found, ends) = record::find_reply(&headers.tuple)?;
+        let flow = Flow::read(found.cell);
+        // A backend that opens a connection anew answers a client that reached it directly, by a
+        // port that the flow had before: so is all that follows.
+        let opens = flags & tcp_flag::SYN != 0;
+        if !dry_run() && opens && (flow.state.is_closing() || flow.is_expired(now)) {
+            record::forget_reply(ends.reply, found.place);
+            return None;
+        }
+        let state = flow.state.after_backend(flags);
+        refresh(found, state, headers.is_tcp(), now);
+        answer.note(now, state, headers.is_tcp());
     }
-    let state = flow.state.after_backend(headers.tcp_flags);
-    refresh(found, state, headers.is_tcp(), now);
-    *to = ends.from.reversed();
-    let service = ends.service;
-    cells::is_still(&FLOWS, found).then_some((service, flow.backend))
+    let reply = answer.reply;
+    *to = reply.from.reversed();
+    let (service, backend) = (reply.service, reply.backend);
+    answer.is_still().then_some((service, backend))
 }

@@ -6,16 +6,16 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use lb_common::{
-    Addr, AddressUse, Affinity, Backend, Claim, ClaimCount, Client, Device, Direct, Ends, Entry,
-    Frontend, Hop, Near, NearFrontend, Peer, Primary, Slot, SlotTable, Socket, Stats, Trace, Tuple,
-    Verdict, VerdictCount,
+    Addr, AddressUse, Affinity, Backend, Bucket, Claim, ClaimCount, Client, ClientHop, Device,
+    Direct, Ends, Entry, Frontend, Hop, Near, NearFrontend, Peer, Primary, ReplyBucket, Slot,
+    SlotTable, Socket, Stats, Trace, Tuple, Verdict, VerdictCount,
     config::{
         DEFAULT_BUCKETS, DEFAULT_CELLS, DEFAULT_SEED, MAX_ADDRESSES, MAX_AFFINE_CLIENTS,
         MAX_BACKENDS, MAX_CLAIMS, MAX_DEVICES, MAX_DIRECT, MAX_FORMERS, MAX_FRAGMENTED,
         MAX_FRONTENDS, MAX_INTERNAL, MAX_PRIMARIES, MAX_SERVICES, MAX_SLOTS, MAX_SOCKETS,
         MAX_SOURCES, MAX_TABLES, MAX_TURNS,
     },
-    exceptions, filter, flow,
+    exceptions, filter, flow, hop,
 };
 
 use crate::{block::Block, cells};
@@ -78,7 +78,10 @@ pub static NEAR_SOURCES: Block<Addr, { flow::SOURCES }> = Block::new();
 /// How frames leave to backends elsewhere.
 #[btf_map]
 pub static HOPS: Block<Hop, MAX_BACKENDS> = Block::new();
-/// The agent's count of what might have changed in `HOPS`.
+/// The same by clients.
+#[btf_map]
+pub static CLIENT_HOPS: Block<ClientHop, { hop::CLIENT_HOPS }> = Block::new();
+/// The agent's count of what might have changed in both.
 #[btf_map]
 pub static EPOCH: Array<u64, 1, MMAPABLE> = Array::new();
 /// Which replies may have records, see [`exceptions`].
@@ -98,14 +101,13 @@ pub static FORMERS: HashMap<Addr, Addr, MAX_FORMERS, NO_PREALLOC> = HashMap::new
 pub static LEASE: Array<u64, 1, MMAPABLE> = Array::new();
 /// Flows that are recorded, by their client's packets, see [`lb_common::cell`].
 #[btf_map]
-pub static FLOWS: cells::Table = cells::Table::new();
+pub static FLOWS: cells::Table<Bucket> = cells::Table::new();
 /// Where they begin and end, by the place of a flow's cell.
 #[btf_map]
 pub static ENDS: Array<Ends, DEFAULT_CELLS, MMAPABLE> = Array::new();
-/// By their backend's packets, as far as these are looked up: word 1 of a cell is the place of the
-/// flow's.
+/// By their backend's packets, as far as these are looked up.
 #[btf_map]
-pub static REPLIES: cells::Table = cells::Table::new();
+pub static REPLIES: cells::Table<ReplyBucket> = cells::Table::new();
 /// Under which tuples stand where they do in both: a random number, drawn with the maps.
 #[btf_map]
 pub static SECRET: Array<u64, 1, MMAPABLE> = Array::new();

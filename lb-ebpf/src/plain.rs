@@ -141,7 +141,7 @@ impl Plain {
     /// Whether it may change what its flow is.
     #[inline(always)]
     pub const fn turns(&self) -> bool {
-        self.flags & (tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST) != 0
+        tcp_flag::turns(self.flags)
     }
 
     /// Whether it is TCP, as opposed to UDP.

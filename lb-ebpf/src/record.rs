@@ -1,7 +1,11 @@
 //! The records of flows: their cells in `FLOWS`, where they begin and end in `ENDS`, and the cells
-//! in `REPLIES` that lead there from what their backends send.
+//! in `REPLIES` for what their backends send.
 
-use lb_common::{BackendId, Cell, Ends, Flow, Protocol, Tuple, Verdict};
+use lb_common::{
+    BackendId, Cell, Ends, Flow, FlowState, Protocol, Reply, Tuple, Verdict,
+    cell::WAYS,
+    flow::{LONGEST, fresh_until, stale, ticks_left},
+};
 
 use crate::{
     cells::{self, Found},
@@ -19,10 +23,61 @@ pub fn find(client: &Tuple) -> Option<(Found, &'static Ends)> {
     ends.from.is_same(client).then_some((found, ends))
 }
 
-/// The same of a backend's packet; what is found is the flow's cell.
+/// What is known of a backend's packet.
+pub struct Answer {
+    /// Its cell in `REPLIES`.
+    found: Found,
+    /// What that is rewritten by, which counts where the packet [`Self::is_still`] known.
+    pub reply: &'static Reply,
+}
+
+/// What is known of a backend's packet, if it is.
 #[inline(always)]
-pub fn find_reply(reply: &Tuple) -> Option<(Found, &'static Ends)> {
-    let (found, ends, _) = answered(reply)?;
+pub fn answer(packet: &Tuple) -> Option<Answer> {
+    let key = cells::reply_key(packet);
+    let found = cells::find(&REPLIES, &key)?;
+    // SAFETY: a map value outlives the program run. Other CPUs may write it when the cell changes
+    // hands; whoever has read it then looks at the cell once more.
+    let reply = unsafe { &*reply(found.place)? };
+    (reply.hash == key.hash).then_some(Answer { found, reply })
+}
+
+impl Answer {
+    /// Whether the packet need not keep its flow fresh in tick `now`, as another one did.
+    #[inline(always)]
+    pub fn is_fresh(&self, now: u32) -> bool {
+        ticks_left(self.found.cell.0[0] as u32, now) <= LONGEST
+    }
+
+    /// Notes that it did, and has brought it to `state`.
+    #[inline(always)]
+    pub fn note(&self, now: u32, state: FlowState, tcp: bool) {
+        if dry_run() {
+            return;
+        }
+        let Cell([mark, owner]) = self.found.cell;
+        let first = mark & Cell::MARK | u64::from(fresh_until(now, state, tcp));
+        cells::change(&REPLIES, self.found, Cell([first, owner]));
+    }
+
+    /// Whether what was read since it was found is of this packet.
+    #[inline(always)]
+    pub fn is_still(&self) -> bool {
+        cells::is_still(&REPLIES, self.found)
+    }
+}
+
+#[inline(always)]
+fn reply(place: u32) -> Option<*mut Reply> {
+    let bucket: *mut Reply = REPLIES.get_ptr_mut(place / WAYS)?.cast();
+    // SAFETY: within the bucket: its marks are as long as one of these.
+    Some(unsafe { bucket.add(1 + (place % WAYS) as usize) })
+}
+
+/// The record of the flow that a backend's packet is of; what is found is the flow's cell.
+#[inline(always)]
+pub fn find_reply(packet: &Tuple) -> Option<(Found, &'static Ends)> {
+    let (found, ends, _) = answered(packet)?;
     found.cell.is_taken().then_some((found, ends))
 }
 
@@ -119,7 +174,7 @@ pub fn store(headers: &Headers, work: &Work) -> Result<(), Verdict> {
     ends.service = work.flow_service;
     ends.reply = Ends::NONE;
     if work.recorded == Recorded::BothWays as u32 {
-        let taken = lead(place, work);
+        let taken = lead(place, &headers.tuple, work);
         if taken.is_none() {
             cells::release(&FLOWS, place);
         }
@@ -143,17 +198,25 @@ pub fn store(headers: &Headers, work: &Work) -> Result<(), Verdict> {
     Ok(())
 }
 
-/// Makes [`Work::reply_key`] lead to the flow at `place`; gives the cell that does.
+/// Makes [`Work::reply_key`] known as of the flow at `place`, which is `from` its client; gives the
+/// cell of it.
 #[inline(always)]
-fn lead(place: u32, work: &Work) -> Option<u32> {
+fn lead(place: u32, from: &Tuple, work: &Work) -> Option<u32> {
     exceptions::note(&work.reply_key);
     let key = cells::reply_key(&work.reply_key);
-    let reply = cells::take(&REPLIES, &key, cells::only_free)?.place;
-    cells::publish(&REPLIES, reply, Cell([key.mark, place.into()]));
+    let leads = cells::take(&REPLIES, &key, cells::only_free)?.place;
+    // SAFETY: a map value outlives the program run, and the cell is this run's.
+    let known = unsafe { &mut *reply(leads)? };
+    known.hash = key.hash;
+    known.from = *from;
+    known.backend = work.flow.backend;
+    known.service = work.flow_service;
+    let first = key.mark | u64::from(stale(work.now));
+    cells::publish(&REPLIES, leads, Cell([first, place.into()]));
     // Of two CPUs that want the same tuple at least one finds the other here.
-    if cells::is_contested(&REPLIES, &key, reply) {
-        forget_reply(reply, place);
+    if cells::is_contested(&REPLIES, &key, leads) {
+        forget_reply(leads, place);
         return None;
     }
-    Some(reply)
+    Some(leads)
 }

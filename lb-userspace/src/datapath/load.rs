@@ -14,8 +14,8 @@ use aya::{
 };
 use lb_common::{
     ABI_VERSION, Addr, AddressUse, Affinity, Backend, Bucket, Claim, ClaimCount, Client, Device,
-    Direct, Ends, Entry, Frontend, Near, NearFrontend, Peer, Primary, Socket, Stats, Trace, Tuple,
-    VerdictCount,
+    Direct, Ends, Entry, Frontend, Near, NearFrontend, Peer, Primary, ReplyBucket, Socket, Stats,
+    Trace, Tuple, VerdictCount,
     cell::{self, WAYS, reply_buckets},
     config, exceptions, filter, flow,
 };
@@ -130,7 +130,7 @@ const PINNED: [(&str, usize, usize, Option<usize>); 31] = [
     ("LEASE", 4, 8, Some(1)),
     ("FLOWS", 4, size_of::<Bucket>(), None),
     ("ENDS", 4, size_of::<Ends>(), None),
-    ("REPLIES", 4, size_of::<Bucket>(), None),
+    ("REPLIES", 4, size_of::<ReplyBucket>(), None),
     ("SECRET", 4, 8, Some(1)),
     (
         "FRAGMENTS",

@@ -5,36 +5,42 @@ use std::{
     fs,
     hash::{BuildHasher, RandomState},
     io,
+    marker::PhantomData,
     path::Path,
 };
 
 use aya::maps::{MapData, MapInfo};
 use lb_common::{
-    Addr, Cell, Ends, Flow, FlowState, Port, Tuple,
-    cell::{WAYS, reply_buckets},
+    Addr, Bucket, Cell, Ends, Flow, FlowState, Port, Reply, ReplyBucket, Tuple,
+    cell::{Layout, WAYS, reply_buckets},
+    flow,
 };
 
 use super::{DatapathError, causes, load::maps_dir, words::Words};
 
-/// Words of a cell.
-const CELL: usize = size_of::<Cell>() / size_of::<u64>();
 /// Words of what `ENDS` has of a flow.
 const ENDS: usize = size_of::<Ends>() / size_of::<u64>();
 /// Words of a tuple, of which `ENDS` begins with two.
 const TUPLE: usize = size_of::<Tuple>() / size_of::<u64>();
 
-/// The second word of a cell in `REPLIES` that is about to be nobody's.
-const GIVEN_UP: u64 = u64::MAX;
+/// The words of a cell.
+const FIRST: usize = 0;
+const SECOND: usize = 1;
 /// Ticks after which any flow is over.
 const OVER: u32 = 1 << 20;
 
 /// The tables `FLOWS`, `ENDS` and `REPLIES` of a datapath.
 pub struct Records {
-    flows: Words,
+    flows: Table<Bucket>,
     ends: Words,
-    replies: Words,
+    replies: Table<ReplyBucket>,
+}
+
+/// A table of buckets.
+struct Table<B> {
+    words: Words,
     cells: u32,
-    reply_cells: u32,
+    layout: PhantomData<B>,
 }
 
 /// What they have of one flow.
@@ -46,6 +52,8 @@ pub struct Record {
     pub tuple: Tuple,
     /// Its replies, where they are looked up.
     pub reply: Option<Tuple>,
+    /// Until when they need not keep it fresh, see [`flow::fresh_until`].
+    pub fresh_until: u32,
     to: Tuple,
     /// What is known of it.
     pub flow: Flow,
@@ -77,23 +85,17 @@ impl Records {
         let buckets = pinned_buckets(&dir)?.ok_or_else(|| DatapathError::Object {
             what: format!("map FLOWS below {}", dir.display()),
         })?;
-        let words = |name: &'static str, words: usize| {
-            let data = MapData::from_pin(dir.join(name)).map_err(DatapathError::map(name))?;
-            Words::new(name, data, words)
-        };
-        let (cells, reply_cells) = (buckets * WAYS, reply_buckets(buckets) * WAYS);
+        let ends = (buckets * WAYS) as usize * ENDS;
         Ok(Self {
-            flows: words("FLOWS", cells as usize * CELL)?,
-            ends: words("ENDS", cells as usize * ENDS)?,
-            replies: words("REPLIES", reply_cells as usize * CELL)?,
-            cells,
-            reply_cells,
+            flows: Table::open(&dir, "FLOWS", buckets)?,
+            ends: words(&dir, "ENDS", ends)?,
+            replies: Table::open(&dir, "REPLIES", reply_buckets(buckets))?,
         })
     }
 
     /// The flows that are recorded, also those that are over. Others come and go meanwhile.
     pub fn iter(&self) -> impl Iterator<Item = Record> {
-        (0..self.cells).filter_map(|place| self.read(place))
+        (0..self.flows.cells).filter_map(|place| self.read(place))
     }
 
     /// The tuples of the replies that are looked up.
@@ -103,7 +105,7 @@ impl Records {
 
     /// Removes a record, unless it has changed since it was read; tells whether it did.
     pub fn remove(&self, record: &Record) -> bool {
-        let at = record.place as usize * CELL;
+        let place = record.place;
         let Cell([first, second]) = record.cell;
         // A client's packet finds it expired then, and puts another in its place; a backend's
         // would keep it fresh. Either changes it.
@@ -111,12 +113,13 @@ impl Records {
             expires: record.flow.expires.wrapping_sub(OVER),
             ..record.flow
         };
-        let removed = self.flows.exchange(at + 1, second, over.cell(first).0[1])
-            && self.flows.exchange(at, first, Cell::BUSY);
+        let flows = &self.flows;
+        let removed = flows.exchange(place, SECOND, second, over.cell(first).0[1])
+            && flows.exchange(place, FIRST, first, Cell::BUSY);
         if removed {
-            let [_, reply] = self.service_and_reply(record.place);
-            self.withdraw(reply, record.place);
-            self.flows.set(at, Cell::FREE);
+            let [_, reply] = self.service_and_reply(place);
+            self.withdraw(reply, place);
+            flows.free(place);
         }
         removed
     }
@@ -124,55 +127,54 @@ impl Records {
     /// Frees the cells that somebody has had in hand since `before`, which was killed then: it takes
     /// less than a moment. Leaves there which ones are in somebody's hand now.
     pub(super) fn free_stuck(&self, before: &mut BTreeSet<Stuck>) {
-        let flows = (0..self.cells).map(Stuck::Flow);
-        let replies = (0..self.reply_cells).map(Stuck::Reply);
+        let flows = (0..self.flows.cells).map(Stuck::Flow);
+        let replies = (0..self.replies.cells).map(Stuck::Reply);
         let stuck = flows
             .chain(replies)
             .filter(|&it| self.in_hand(it).is_some());
         let stuck: BTreeSet<Stuck> = stuck.collect();
         for &it in before.intersection(&stuck) {
-            let (table, place) = self.at(it);
-            if let Some(first) = self.in_hand(it) {
-                // What led to it is stray from then on.
-                table.exchange(place as usize * CELL, first, Cell::FREE);
-            }
+            let Some(first) = self.in_hand(it) else {
+                continue;
+            };
+            // What led to it is stray from then on.
+            match it {
+                Stuck::Flow(place) => self.flows.exchange(place, FIRST, first, Cell::FREE),
+                Stuck::Reply(place) => self.replies.exchange(place, FIRST, first, Cell::FREE),
+            };
         }
         *before = stuck;
     }
 
     /// The first word of a cell that is about to be somebody's, or nobody's.
     fn in_hand(&self, it: Stuck) -> Option<u64> {
-        let (table, place) = self.at(it);
-        let Cell([first, second]) = cell_of(table, place);
-        let given_up = matches!(it, Stuck::Reply(_)) && second == GIVEN_UP && first != Cell::FREE;
+        let (Cell([first, second]), given_up) = match it {
+            Stuck::Flow(place) => (self.flows.cell(place), None),
+            Stuck::Reply(place) => (self.replies.cell(place), Some(Reply::GIVEN_UP)),
+        };
+        let given_up = Some(second) == given_up && first != Cell::FREE;
         (first == Cell::BUSY || given_up).then_some(first)
-    }
-
-    fn at(&self, it: Stuck) -> (&Words, u32) {
-        match it {
-            Stuck::Flow(place) => (&self.flows, place),
-            Stuck::Reply(place) => (&self.replies, place),
-        }
     }
 
     /// Removes what leads to flows that are no more; tells how much that was.
     pub fn remove_stray(&self) -> usize {
-        let strays = (0..self.reply_cells).filter(|&reply| {
-            let Cell([first, owner]) = cell_of(&self.replies, reply);
+        let strays = (0..self.replies.cells).filter(|&reply| {
+            let Cell([first, owner]) = self.replies.cell(reply);
             let leads = || {
-                let flow = cell_of(&self.flows, owner as u32);
+                let flow = self.flows.cell(owner as u32);
                 // Who has taken a flow's cell sees to what leads there.
                 flow.0[0] == Cell::BUSY
                     || flow.is_taken() && self.service_and_reply(owner as u32)[1] == reply
             };
-            let stray = Cell([first, owner]).is_taken() && owner < self.cells.into() && !leads();
+            let stray =
+                Cell([first, owner]).is_taken() && owner < self.flows.cells.into() && !leads();
             stray && self.withdraw(reply, owner as u32)
         });
         strays.count()
     }
 
     fn read(&self, place: u32) -> Option<Record> {
-        let cell = cell_of(&self.flows, place);
+        let cell = self.flows.cell(place);
         if !cell.is_taken() {
             return None;
         }
@@ -184,19 +186,20 @@ impl Records {
         };
         let to = tuple(1);
         let [service, reply] = self.service_and_reply(place);
-        let leads = cell_of(&self.replies, reply);
+        let leads = self.replies.cell(reply);
         let looked_up = leads.is_taken() && leads.0[1] == u64::from(place);
         let record = Record {
             place,
             cell,
             tuple: tuple(0),
             reply: looked_up.then(|| to.reversed()),
+            fresh_until: leads.0[0] as u32 & flow::TICK,
             to,
             flow: Flow::read(cell),
             service,
         };
         // Else it is another's by now.
-        let mark = cell_of(&self.flows, place).0[0] & Cell::MARK;
+        let mark = self.flows.cell(place).0[0] & Cell::MARK;
         (mark == cell.0[0] & Cell::MARK).then_some(record)
     }
 
@@ -208,19 +211,51 @@ impl Records {
     }
 
     fn withdraw(&self, reply: u32, owner: u32) -> bool {
-        let at = reply as usize * CELL;
-        let taken = cell_of(&self.replies, reply).is_taken();
-        let withdrawn = taken && self.replies.exchange(at + 1, owner.into(), GIVEN_UP);
+        let replies = &self.replies;
+        let taken = replies.cell(reply).is_taken();
+        let withdrawn = taken && replies.exchange(reply, SECOND, owner.into(), Reply::GIVEN_UP);
         if withdrawn {
-            self.replies.set(at, Cell::FREE);
+            replies.free(reply);
         }
         withdrawn
     }
 }
 
-fn cell_of(table: &Words, place: u32) -> Cell {
-    let at = place as usize * CELL;
-    Cell([table.get(at), table.get(at + 1)])
+impl<B: Layout> Table<B> {
+    fn open(dir: &Path, name: &'static str, buckets: u32) -> Result<Self, DatapathError> {
+        Ok(Self {
+            words: words(dir, name, buckets as usize * B::WORDS)?,
+            cells: buckets * WAYS,
+            layout: PhantomData,
+        })
+    }
+
+    /// Where the words of a cell stand.
+    fn places(place: u32) -> [usize; 2] {
+        let (bucket, way) = ((place / WAYS) as usize, (place % WAYS) as usize);
+        let first = way * B::FIRST_STEP;
+        let second = B::SECOND + way * B::SECOND_STEP;
+        [first, second].map(|it| bucket * B::WORDS + it)
+    }
+
+    fn cell(&self, place: u32) -> Cell {
+        Cell(Self::places(place).map(|at| self.words.get(at)))
+    }
+
+    /// Puts another one in place of a word of a cell, unless it has changed; tells whether it did.
+    fn exchange(&self, place: u32, word: usize, old: u64, new: u64) -> bool {
+        self.words.exchange(Self::places(place)[word], old, new)
+    }
+
+    /// Gives a cell up that nobody else has.
+    fn free(&self, place: u32) {
+        self.words.set(Self::places(place)[FIRST], Cell::FREE);
+    }
+}
+
+fn words(dir: &Path, name: &'static str, words: usize) -> Result<Words, DatapathError> {
+    let data = MapData::from_pin(dir.join(name)).map_err(DatapathError::map(name))?;
+    Words::new(name, data, words)
 }
 
 /// Removes the tables that are pinned in `dir`, if they are.

@@ -206,6 +206,7 @@ impl Subject {
                 flow: tuple(&record.tuple),
                 backend: record.flow.backend.0,
                 service: record.service,
+                fresh_until: record.fresh_until,
             };
             Some((tuple(&record.reply?), reply))
         });

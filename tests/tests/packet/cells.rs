@@ -14,8 +14,8 @@ use std::{
 };
 
 use lb_common::{
-    Cell, Hook, Verdict,
-    cell::{WAYS, buckets},
+    Bucket, Cell, Hook, Reply, ReplyBucket, Verdict,
+    cell::{Layout, WAYS, buckets},
 };
 use naru::datapath::Records;
 use nix::{
@@ -33,6 +33,9 @@ use crate::{
 const VIP: &str = "192.168.56.11:80";
 /// Flows that the tables of these cases are to hold.
 const FEW: u32 = 200;
+/// Words of their buckets.
+const FLOWS: usize = Bucket::WORDS;
+const REPLIES: usize = ReplyBucket::WORDS;
 /// Cells that they have for that.
 const CELLS: usize = (buckets(FEW) * WAYS) as usize;
 
@@ -179,32 +182,15 @@ fn killed() {
             .unwrap();
     }
     assert_eq!(world.recorded(), (40, 40));
-    // Word 0 and word 1 of the first cell that is taken.
-    let held = |map: &str, words: [Option<u64>; 2]| {
-        let mut table = world.datapath.buckets(map);
-        let (index, mut bucket) = (0..table.len())
-            .map(|index| (index, table.get(&index, 0).unwrap()))
-            .find(|(_, bucket)| bucket[0] & Cell::TAKEN != 0)
-            .expect("a flow in the first cell of some bucket");
-        for (word, new) in bucket.iter_mut().zip(words) {
-            *word = new.unwrap_or(*word);
-        }
-        table.set(index, bucket, 0).unwrap();
-    };
-    held("FLOWS", [Some(Cell::BUSY), None]);
-    held("REPLIES", [None, Some(u64::MAX)]);
+    hold::<FLOWS>(&world, "FLOWS", 0, Cell::BUSY);
+    hold::<REPLIES>(&world, "REPLIES", ReplyBucket::SECOND, Reply::GIVEN_UP);
     let mut sweeper = world.datapath.sweeper().unwrap();
     // Seen, freed, and what led to the flow with it.
     for _ in 0..3 {
         sweeper.sweep().unwrap();
     }
-    for map in ["FLOWS", "REPLIES"] {
-        for bucket in world.datapath.buckets(map).iter().map(Result::unwrap) {
-            let in_hand =
-                |it: &&[u64]| it[0] != Cell::FREE && (it[0] == Cell::BUSY || it[1] == u64::MAX);
-            assert_eq!(bucket.chunks(2).filter(in_hand).count(), 0, "{map}");
-        }
-    }
+    assert_eq!(in_hand::<Bucket, FLOWS>(&world, "FLOWS"), 0);
+    assert_eq!(in_hand::<ReplyBucket, REPLIES>(&world, "REPLIES"), 0);
     let records = world.datapath.records();
     assert_eq!(records.iter().count(), 39);
     // Their clients come back, and are served.
@@ -214,6 +200,32 @@ fn killed() {
         assert_ne!(made.bytes, syn, "port {port}");
     }
     assert_eq!(records.iter().count(), 40);
+}
+
+/// Writes a word of the first bucket whose first cell is taken.
+fn hold<const WORDS: usize>(world: &World, map: &str, word: usize, new: u64) {
+    let mut table = world.datapath.words::<WORDS>(map);
+    let (index, mut bucket) = (0..table.len())
+        .map(|index| (index, table.get(&index, 0).unwrap()))
+        .find(|(_, bucket)| bucket[0] & Cell::TAKEN != 0)
+        .expect("a flow in the first cell of some bucket");
+    bucket[word] = new;
+    table.set(index, bucket, 0).unwrap();
+}
+
+/// How many cells are somebody's who has them in hand.
+fn in_hand<B: Layout, const WORDS: usize>(world: &World, map: &str) -> usize {
+    let buckets = world.datapath.words::<WORDS>(map);
+    let buckets = buckets.iter().map(Result::unwrap);
+    let cells = buckets.flat_map(|bucket| {
+        let first = move |way| bucket[way * B::FIRST_STEP];
+        let second = move |way| bucket[B::SECOND + way * B::SECOND_STEP];
+        (0..WAYS as usize).map(move |way| (first(way), second(way)))
+    });
+    let in_hand = |(first, second): &(u64, u64)| {
+        *first == Cell::BUSY || *first != Cell::FREE && *second == Reply::GIVEN_UP
+    };
+    cells.filter(in_hand).count()
 }
 
 fn half_made() {

@@ -16,7 +16,8 @@ use crate::{
 
 const VIP: &str = "192.168.56.11:80";
 const CLIENT: &str = "192.168.56.1:40000";
-/// A word of an entry of `ENDS` that is of the packet that the backend sees.
+/// Words of an entry of `ENDS`, and one that is of the packet that the backend sees.
+const ENDS: usize = size_of::<Ends>() / 8;
 const TO: usize = offset_of!(Ends, to) / 8;
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -27,7 +28,7 @@ pub(crate) fn cases() -> Vec<Case> {
                 let mut world = World::new(&services());
                 let source = connect(&mut world, CLIENT);
                 // The dry run goes by this, on the long way.
-                edit(&world, "ENDS", |ends| ends[TO] ^= 1 << 40);
+                edit::<ENDS>(&world, "ENDS", |ends| ends[TO] ^= 1 << 40);
                 let ack = tcp(CLIENT, VIP, ACK).bytes();
                 let ingress = world.ingress;
                 let out = world.datapath.test_run(Hook::Xdp, &ack, ingress);
@@ -110,9 +111,9 @@ fn reply(source: SocketAddr, flags: u8) -> Vec<u8> {
     segment.link(REMOTE_MAC, NODE_MAC).bytes()
 }
 
-/// Changes what is not empty in one of the tables of flows, by 128 bytes.
-fn edit(world: &World, map: &str, change: impl Fn(&mut [u64; 16])) {
-    let mut table = world.datapath.buckets(map);
+/// Changes what is not empty in a table of flows.
+fn edit<const WORDS: usize>(world: &World, map: &str, change: impl Fn(&mut [u64; WORDS])) {
+    let mut table = world.datapath.words(map);
     for index in 0..table.len() {
         let mut entry = table.get(&index, 0).unwrap();
         if entry.iter().any(|&it| it != 0) {

@@ -147,7 +147,7 @@ impl Lease {
     }
 
     /// The buckets of a table of flows, as words.
-    pub(crate) fn buckets(&self, map: &str) -> Array<MapData, [u64; 16]> {
+    pub(crate) fn words<const WORDS: usize>(&self, map: &str) -> Array<MapData, [u64; WORDS]> {
         let dir = self.0.as_ref().unwrap().pins.dir();
         let data = MapData::from_pin(dir.join(map)).unwrap();
         Map::from_map_data(data).unwrap().try_into().unwrap()

@@ -83,7 +83,7 @@ impl State {
             return Err(Verdict::NotHere.into());
         }
         let flow = self.started(input, packet, entry, (id, &backend), choices)?;
-        self.remember_flow(entry, &tuple, &flow, records, packet.opens());
+        self.remember_flow(entry, &tuple, &flow, records, packet.opens(), input.now);
         if table.affine {
             let ticks = self.sticky.get(&service).copied().unwrap_or_default();
             let last = Last {
@@ -187,6 +187,7 @@ impl State {
         flow: &Flow,
         mut records: bool,
         opens: bool,
+        now: u32,
     ) {
         let backend = self.backends[&flow.backend];
         let mut replies = None;
@@ -209,6 +210,7 @@ impl State {
                     flow: *tuple,
                     backend: flow.backend,
                     service: entry.service,
+                    fresh_until: Reply::never(now),
                 };
                 replies = Some((reply, whose));
             }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     node,
-    wire::{SYN, TCP, Tuple, UDP},
+    wire::{FIN, RST, SYN, TCP, Tuple, UDP},
 };
 
 impl State {
@@ -30,6 +30,9 @@ impl State {
     pub(super) fn reply(&mut self, packet: &Packet, now: u32) -> Option<Reply> {
         let reply = *self.replies.get(&packet.tuple())?;
         let flags = packet.flags();
+        if flags & (SYN | FIN | RST) == 0 && reply.is_fresh(now) {
+            return Some(reply);
+        }
         let flow = self.flows.get_mut(&reply.flow)?;
         // A backend that opens a connection answers somebody who reached it directly,
         // by a port that a flow had before: so is all that follows.
@@ -39,6 +42,16 @@ impl State {
         }
         flow.seen = flow.seen.after_backend(flags);
         flow.expires = now + flow.seen.timeout(packet.protocol == TCP);
+        let fresh_until = match (flow.seen.closing(), packet.protocol == TCP) {
+            (true, _) => Reply::never(now),
+            (false, true) => now + 64,
+            (false, false) => now + 16,
+        };
+        let fresh = Reply {
+            fresh_until: fresh_until & 0xff_ffff,
+            ..reply
+        };
+        self.replies.insert(packet.tuple(), fresh);
         Some(reply)
     }
 

@@ -99,6 +99,20 @@ pub(crate) struct Reply {
     pub(crate) flow: Tuple,
     pub(crate) backend: u32,
     pub(crate) service: u32,
+    /// Until when further ones need not keep their flow fresh, of which 24 bits are stored.
+    pub(crate) fresh_until: u32,
+}
+
+impl Reply {
+    /// Where the next one does.
+    pub(crate) fn never(now: u32) -> u32 {
+        now.wrapping_sub(1) & 0xff_ffff
+    }
+
+    /// Whether another packet need not.
+    pub(crate) fn is_fresh(&self, now: u32) -> bool {
+        self.fresh_until.wrapping_sub(now) & 0xff_ffff <= 64
+    }
 }
 
 /// The ports of a fragmented packet and the last tick in which they count, by its
