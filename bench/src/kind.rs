@@ -122,15 +122,13 @@ impl Kind {
             (_, _, Self::Tx | Self::Drop | Self::Kernel | Self::Nftables | Self::Iptables) => 0,
             // FILTER says that it is nothing.
             (_, _, Self::Stranger) | (Hook::TcIngress, ..) => 0,
-            // NEAR_FRONTENDS, FLOWS and ENDS.
-            (Hook::Xdp, Direction::Forward, Self::Naru(_, Mode::Nat)) => 3,
             // NEAR_FRONTENDS, and SLOTS or FLOWS.
             (Hook::Xdp, Direction::Forward, Self::Naru(..)) => 2,
-            // NEAR_FRONTENDS, REPLIES, FLOWS and ENDS at once, and the route.
-            (Hook::Xdp, Direction::Reply, _) => 4,
+            // NEAR_FRONTENDS, the marks of REPLIES, and a line beside them.
+            (Hook::Xdp, Direction::Reply, _) => 3,
             // PRIMARIES, EXCEPTIONS.
             (Hook::TcEgress, _, Self::Naru(Algorithm::Maglev, _)) => 2,
-            // And REPLIES, FLOWS and ENDS at once.
+            // And the marks of REPLIES, and a line beside them.
             (Hook::TcEgress, ..) => 4,
         }
     }

@@ -91,7 +91,10 @@ pub const fn client_key(packet: &Tuple, tos: u8, secret: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use core::net::Ipv4Addr;
+
     use super::*;
+    use crate::Addr;
 
     const MAC: u64 = 0x0201_0000_0065;
 
@@ -110,22 +113,36 @@ mod tests {
     #[test]
     fn a_clients_way_is_nobody_elses_and_parts_of_two_are_nobodys() {
         let hop = |mac| Hop::new(mac, 7, 1500, tag(100, 3)).expect("it fits");
-        let (one, other) = (ClientHop::new(1, hop(MAC)), ClientHop::new(2, hop(MAC + 1)));
+        let key = |client: Ipv4Addr| {
+            let [vip, client] = [Ipv4Addr::new(192, 168, 56, 11), client].map(Addr::from);
+            client_key(
+                &Tuple::new(vip, Port::new(80), client, Port::new(9), 6),
+                0,
+                7,
+            )
+        };
+        let [first, second] = [1, 2].map(|last| key(Ipv4Addr::new(192, 168, 56, last)));
+        let (one, other) = (
+            ClientHop::new(first, hop(MAC)),
+            ClientHop::new(second, hop(MAC + 1)),
+        );
         let leads = |it: ClientHop, key| it.leads(key, tag(100, 3), 7, 1500);
-        assert_eq!((leads(one, 1), leads(one, 2)), (Some(MAC), None));
-        assert_eq!(leads(ClientHop::default(), 0), None);
+        assert_eq!((leads(one, first), leads(one, second)), (Some(MAC), None));
+        assert_eq!(leads(ClientHop::default(), first), None);
+        let [mac, _] = other.hop.0;
+        let [_, whole] = one.hop.0;
         let mixed = [
             ClientHop {
                 check: other.check,
                 ..one
             },
             ClientHop {
-                hop: Hop([other.hop.0[0], one.hop.0[1]]),
+                hop: Hop([mac, whole]),
                 ..one
             },
         ];
         for mixed in mixed {
-            assert_eq!((leads(mixed, 1), leads(mixed, 2)), (None, None));
+            assert_eq!((leads(mixed, first), leads(mixed, second)), (None, None));
         }
     }
 

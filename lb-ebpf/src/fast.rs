@@ -134,7 +134,8 @@ fn by_record(packet: &Plain, entry: Entry) -> Option<Course> {
         }
         let to = &mut Work::of(Hook::Xdp).ok()?.to;
         flow::redirect(to, &packet.tuple, backend, Mode::Nat);
-        to.src = block::entry(&NEAR_SOURCES, flow.source.into())?;
+        let source = block::entry(&NEAR_SOURCES, flow.source.into())?;
+        to.src = source.by_words();
         to.src_port = flow.port;
     }
     let restored = mode == Mode::Local && flow::is_restored(backend, entry);

@@ -179,7 +179,7 @@ pub fn seen(state: FlowState, tcp_flags: u8, alone: bool) -> FlowState {
 pub fn redirect(to: &mut Tuple, client: &Tuple, backend: &Backend, mode: Mode) {
     *to = *client;
     if mode != Mode::Dsr {
-        to.dst = backend.addr;
+        to.dst = backend.addr.by_words();
         to.dst_port = backend.port;
     }
 }

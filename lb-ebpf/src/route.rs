@@ -17,6 +17,7 @@ use crate::{
     headers::Headers,
     lookup::{Plan, Step},
     maps::{DEVICES, dry_run},
+    packet::opaque,
     trace,
     work::Work,
 };
@@ -63,10 +64,9 @@ pub fn lookup(
         Family::V6 => {
             fib.family = 10;
             fib.__bindgen_anon_2.flowinfo = 0;
-            fib.__bindgen_anon_3.ipv6_src = [0; 4];
-            if same {
-                fib.__bindgen_anon_3.ipv6_src = to.src.words();
-            }
+            // Of bytes that it knows to be 0 the compiler would have a function of its own make a row.
+            let none = [opaque(0) as u32; 4];
+            fib.__bindgen_anon_3.ipv6_src = if same { to.src.words() } else { none };
             fib.__bindgen_anon_4.ipv6_dst = hop.words();
         }
     }

@@ -7,7 +7,8 @@ use naru_tests::ip;
 
 use crate::{
     Case,
-    frames::{ACK, REMOTE_MAC, SYN},
+    frames::{ACK, CLIENT_MAC, REMOTE_MAC, SYN},
+    known,
     sides::{Side, V4, V6, maglev},
     world::{Act, World},
 };
@@ -18,21 +19,35 @@ const FORGOTTEN: Duration = Duration::from_millis(2700);
 const FROM_HERE: [u8; 6] = [0x6e, 0x61, 0x72, 0, 0, 0x65];
 const OTHER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x68];
 
-/// Gives nuc02 a link address, as far as this node knows.
-fn is_at(mac: [u8; 6]) {
-    let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
-    ip(&format!(
-        "neigh replace 192.168.56.102 lladdr {mac} dev uplink nud permanent"
-    ));
+/// A neighbour, and its link address, which is what it was whatever becomes of the test.
+struct Neighbour(&'static str, [u8; 6]);
+
+impl Neighbour {
+    /// Gives it a link address, as far as this node knows.
+    fn is_at(&self, mac: [u8; 6]) {
+        let Self(address, _) = self;
+        let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+        ip(&format!(
+            "neigh replace {address} lladdr {mac} dev uplink nud permanent"
+        ));
+    }
 }
 
-/// Its link address is what it was, whatever became of the test.
-struct Restored;
-
-impl Drop for Restored {
+impl Drop for Neighbour {
     fn drop(&mut self) {
-        is_at(REMOTE_MAC);
+        self.is_at(self.1);
     }
+}
+
+/// It moves and is told of, then moves back and is not; `goes_to` shows where packets go.
+fn moves(mut world: World, neighbour: &Neighbour, goes_to: impl Fn(&mut World, [u8; 6])) {
+    goes_to(&mut world, neighbour.1);
+    neighbour.is_at(OTHER_MAC);
+    world.datapath.forget_hops();
+    goes_to(&mut world, OTHER_MAC);
+    neighbour.is_at(neighbour.1);
+    sleep(FORGOTTEN);
+    goes_to(&mut world, neighbour.1);
 }
 
 #[track_caller]
@@ -46,20 +61,31 @@ fn goes_to(world: &mut World, side: &Side, mac: [u8; 6]) {
 }
 
 pub(crate) fn cases() -> Vec<Case> {
-    vec![Case {
-        name: "dsr: a neighbour that moves is followed at once, and without an agent soon",
-        run: || {
-            let _restored = Restored;
-            for side in [V4, V6] {
-                let mut world = World::new(&[maglev(&[side.vip], &side.there[..1])]).settled();
-                goes_to(&mut world, &side, REMOTE_MAC);
-                is_at(OTHER_MAC);
-                world.datapath.forget_hops();
-                goes_to(&mut world, &side, OTHER_MAC);
-                is_at(REMOTE_MAC);
-                sleep(FORGOTTEN);
-                goes_to(&mut world, &side, REMOTE_MAC);
-            }
+    vec![
+        Case {
+            name: "dsr: a neighbour that moves is followed at once, and without an agent soon",
+            run: || {
+                let neighbour = Neighbour("192.168.56.102", REMOTE_MAC);
+                for side in [V4, V6] {
+                    let world = World::new(&[maglev(&[side.vip], &side.there[..1])]).settled();
+                    moves(world, &neighbour, |world, mac| goes_to(world, &side, mac));
+                }
+            },
         },
-    }]
+        Case {
+            name: "nat: so is a client to whom replies go",
+            run: || {
+                let client = Neighbour("192.168.56.1", CLIENT_MAC);
+                let mut world = World::new(&known::services());
+                let source = known::connect(&mut world, known::CLIENT);
+                moves(world, &client, |world, mac| {
+                    for _ in 0..2 {
+                        let (reply, verdict) = (known::reply(source, ACK), Verdict::ReplyNat);
+                        let frame = world.send(Hook::Xdp, &reply, verdict, Act::SentBack);
+                        assert_eq!(frame[..6], mac);
+                    }
+                });
+            },
+        },
+    ]
 }

@@ -1,4 +1,5 @@
-//! What packets of flows that are known by `nat` ask: a client's their flow's cell alone.
+//! What packets of flows that are known by `nat` ask: a client's their flow's cell alone, a
+//! backend's their own.
 
 use std::{
     mem::offset_of,
@@ -15,9 +16,10 @@ use crate::{
 };
 
 const VIP: &str = "192.168.56.11:80";
-const CLIENT: &str = "192.168.56.1:40000";
-/// Words of an entry of `ENDS`, and one that is of the packet that the backend sees.
+pub(crate) const CLIENT: &str = "192.168.56.1:40000";
+/// Words of an entry of `ENDS`: one of the client's packet, and one of that which the backend sees.
 const ENDS: usize = size_of::<Ends>() / 8;
+const FROM: usize = offset_of!(Ends, from) / 8;
 const TO: usize = offset_of!(Ends, to) / 8;
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -34,6 +36,15 @@ pub(crate) fn cases() -> Vec<Case> {
                 let out = world.datapath.test_run(Hook::Xdp, &ack, ingress);
                 let (from, to) = endpoints(&out.unwrap().bytes);
                 assert_eq!((from, to.to_string().as_str()), (source, REMOTE));
+            },
+        },
+        Case {
+            name: "known: a backend's packet by nat goes by its own cell alone",
+            run: || {
+                let mut world = World::new(&services());
+                let source = connect(&mut world, CLIENT);
+                edit::<ENDS>(&world, "ENDS", |ends| ends[FROM] ^= 1 << 40);
+                assert_eq!(answered(&mut world, source, ACK).to_string(), CLIENT);
             },
         },
         Case {
@@ -58,7 +69,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-fn services() -> [Service; 1] {
+pub(crate) fn services() -> [Service; 1] {
     [service(&[VIP], &[REMOTE])]
 }
 
@@ -81,7 +92,7 @@ fn sharing() -> [IpAddr; 2] {
 /// Opens a connection, which each side has said something of; gives what the backend takes for its
 /// client.
 #[track_caller]
-fn connect(world: &mut World, client: &str) -> SocketAddr {
+pub(crate) fn connect(world: &mut World, client: &str) -> SocketAddr {
     let source = sent(world, client, SYN);
     answered(world, source, SYN | ACK);
     sent(world, client, ACK);
@@ -106,7 +117,7 @@ fn answered(world: &mut World, source: SocketAddr, flags: u8) -> SocketAddr {
     to
 }
 
-fn reply(source: SocketAddr, flags: u8) -> Vec<u8> {
+pub(crate) fn reply(source: SocketAddr, flags: u8) -> Vec<u8> {
     let segment = tcp(REMOTE, &source.to_string(), flags);
     segment.link(REMOTE_MAC, NODE_MAC).bytes()
 }

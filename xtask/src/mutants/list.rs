@@ -298,6 +298,27 @@ pub(super) const FAULTS: &[Fault] = &[
         ),
     },
     Fault {
+        name: "ways to clients outlive a change of the network",
+        file: "lb-ebpf/src/fast.rs",
+        good: "    let (tag, len) = (tag(), packet.end - ETH_LEN);",
+        bad: "    let (tag, len) = (tag() & 0, packet.end - ETH_LEN);",
+        caught_by: Packet("nat: so is a client to whom replies go"),
+    },
+    Fault {
+        name: "backends alone do not keep their flows fresh",
+        file: "lb-common/src/flow.rs",
+        good: "        (false, false) => now.wrapping_add(16) & TICK,",
+        bad: "        (false, false) => now.wrapping_add(1600) & TICK,",
+        caught_by: Model,
+    },
+    Fault {
+        name: "a flow that is closing counts as one that was kept fresh",
+        file: "lb-common/src/flow.rs",
+        good: "        (_, true) => stale(now),",
+        bad: "        (_, true) => now.wrapping_add(16) & TICK,",
+        caught_by: Model,
+    },
+    Fault {
         name: "direct connections remembered beyond a SYN by the VIP",
         file: "lb-ebpf/src/direct.rs",
         good: "        let _ = DIRECT.remove(reply);",
@@ -434,8 +455,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "cells of killed owners stay theirs",
         file: "lb-userspace/src/datapath/records.rs",
-        good: "table.exchange(place as usize * CELL, first, Cell::FREE);",
-        bad: "table.exchange(place as usize * CELL, first, first);",
+        good: "Stuck::Flow(place) => self.flows.exchange(place, FIRST, first, Cell::FREE),",
+        bad: "Stuck::Flow(place) => self.flows.exchange(place, FIRST, first, first),",
         caught_by: Packet(
             "cells: what was in the hand of an agent that was killed is freed by the next",
         ),
