@@ -289,7 +289,9 @@ fn judge(text: &str, green: bool) -> Outcome {
     let mut reader = Reader::default();
     text.lines().for_each(|line| reader.line(line));
     let count = reader.finish(green).count;
-    let red: Vec<_> = text.lines().filter_map(failed).map(Into::into).collect();
+    let mut red: Vec<String> = text.lines().filter_map(failed).map(Into::into).collect();
+    red.sort();
+    red.dedup();
     if text.contains(REFUSED) {
         Outcome::Void("the verifier refuses the program".into())
     } else if count.passed + count.failed == 0 {
@@ -303,8 +305,12 @@ fn judge(text: &str, green: bool) -> Outcome {
     }
 }
 
-/// The test of which this line says that it failed.
+/// The test of which this line says that it failed; where that has told something, a headline does.
 fn failed(line: &str) -> Option<&str> {
+    if let Some(headline) = line.strip_prefix("---- ") {
+        let name = headline.strip_suffix(" ----")?;
+        return Some(name.strip_suffix(" stdout").unwrap_or(name));
+    }
     let name = line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?;
     // Padded to the longest.
     Some(name.trim_end())
@@ -335,6 +341,9 @@ mod tests {
         let red = "running 1 test\ntest a ... FAILED\n\n\
             test result: FAILED. 0 passed; 1 failed;\n";
         assert!(matches!(judge(red, false), Outcome::Caught(tests) if tests == ["a"]));
+        let telling = "running 1 test\ntest a ... seed 1\nFAILED\n\nfailures:\n\n---- a ----\n\n\
+            test result: FAILED. 0 passed; 1 failed;\n";
+        assert!(matches!(judge(telling, false), Outcome::Caught(tests) if tests == ["a"]));
         let none = "running 0 tests\n\ntest result: ok. 0 passed; 0 failed;\n";
         assert!(matches!(judge(none, true), Outcome::Void(_)));
         let refused = format!("{red}Load: {REFUSED} naru_xdp\n");

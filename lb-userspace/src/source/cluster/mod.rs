@@ -30,11 +30,14 @@ use super::{
     Loaded, News, Origin, Outcome, Problem, Rejected,
     kubernetes::{self, Sourced, Terms},
     metallb::types::IpAddressPool,
-    watch::{PATIENCE, QUIET},
+    watch::PATIENCE,
 };
 
 /// How long the first complete answer may take; what has failed by then is told.
 const FIRST_ANSWER: Duration = Duration::from_secs(10);
+/// How long after one change the next one of a burst may come: objects come as a whole, unlike a
+/// file that is being written.
+const GATHERING: Duration = Duration::from_millis(2);
 /// After so long a file that says how to reach it is read again, where it could not be.
 const AGAIN: Duration = Duration::from_secs(5);
 /// How long a connection to the API server may take.
@@ -219,7 +222,7 @@ impl Cluster {
 async fn settle(changes: &mut (impl futures_util::Stream<Item = Change> + Unpin), kept: &mut Kept) {
     let patience = Instant::now() + PATIENCE;
     loop {
-        let end = (Instant::now() + QUIET).min(patience);
+        let end = (Instant::now() + GATHERING).min(patience);
         match timeout_at(end, changes.next()).await {
             Ok(Some(change)) => {
                 change(kept);
