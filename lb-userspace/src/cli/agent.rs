@@ -130,7 +130,7 @@ pub(super) struct Args {
         requires = "no_preempt"
     )]
     hold_down: u64,
-    /// Flows that are recorded at a time, at about 270 bytes each; where there is no room the one
+    /// Flows that are recorded at a time, at about 370 bytes each; where there is no room the one
     /// that would expire soonest makes it. Takes effect when the tables are made
     #[arg(long, value_name = "N", default_value_t = config::DEFAULT_MAX_FLOWS as u32,
           value_parser = clap::value_parser!(u32).range(1024..=16_777_216))]
