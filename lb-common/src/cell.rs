@@ -31,8 +31,8 @@ pub struct ReplyBucket {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reply {
-    /// The place of its flow's cell in `FLOWS`; [`Self::GIVEN_UP`] where the cell is about to be
-    /// nobody's.
+    /// The place of its flow's cell in `FLOWS` (bits 0–31), and some of that cell's mark: one client's
+    /// is not another's at the same place. [`Self::GIVEN_UP`] where the cell is about to be nobody's.
     pub owner: u64,
     /// All of the packet's [`Key::hash`].
     pub hash: u64,
@@ -47,6 +47,12 @@ pub struct Reply {
 impl Reply {
     /// See [`Self::owner`].
     pub const GIVEN_UP: u64 = u64::MAX;
+
+    /// What [`Self::owner`] is of the flow at this place, whose client's packet has that key.
+    #[inline(always)]
+    pub const fn owned(place: u32, client: &Key) -> u64 {
+        place as u64 | client.mark >> Cell::MARK_FROM << 32
+    }
 }
 
 /// How the words of cells stand in a bucket.

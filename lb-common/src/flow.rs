@@ -60,16 +60,25 @@ pub const TICK: u32 = u32::MAX >> (32 - SHORT);
 pub const fn fresh_until(now: u32, state: FlowState, tcp: bool) -> u32 {
     match (tcp, state.is_closing()) {
         (_, true) => stale(now),
-        (true, false) => now.wrapping_add(64) & TICK,
+        (true, false) => now.wrapping_add(FRESH) & TICK,
         (false, false) => now.wrapping_add(16) & TICK,
     }
 }
 
-/// The same where the next one is looked at.
+/// The same where the next one is looked at, also by a CPU whose clock is a tick behind.
 #[inline(always)]
 pub const fn stale(now: u32) -> u32 {
-    now.wrapping_sub(1) & TICK
+    now.wrapping_sub(2) & TICK
 }
+
+/// Whether a backend's packet in tick `now` need not, by what [`fresh_until`] says.
+#[inline(always)]
+pub const fn is_fresh(until: u32, now: u32) -> bool {
+    ticks_left(until, now) <= FRESH
+}
+
+/// Ticks for which one keeps its flow fresh at most.
+const FRESH: u32 = 64;
 
 /// What has been seen of a flow, a bit set; its name and timeout follow from it.
 #[repr(transparent)]

@@ -80,13 +80,19 @@ impl ClientHop {
     }
 }
 
-/// What tells the way of a packet from others: its addresses, by which rules may choose a route, and
-/// its type of service; under a secret of the node's, so that clients cannot tell who shares one.
+/// What tells the way of a packet from others: all that rules may choose a route by, but the client's
+/// port; under a secret of the node's, so that clients cannot tell who shares one.
 #[inline(always)]
 pub const fn client_key(packet: &Tuple, tos: u8, secret: u64) -> u64 {
-    let none = Port::new(0);
-    let addresses = Tuple::new(packet.src, none, packet.dst, none, tos);
-    hash::tuple_hash(&addresses, secret)
+    let tos = Port::from_word(tos as u16);
+    let way = Tuple::new(
+        packet.src,
+        packet.src_port,
+        packet.dst,
+        tos,
+        packet.protocol,
+    );
+    hash::tuple_hash(&way, secret)
 }
 
 #[cfg(test)]

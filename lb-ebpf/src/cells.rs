@@ -106,7 +106,7 @@ pub fn is_still<B: Layout>(table: &'static Table<B>, found: Found) -> bool {
 pub fn take<B: Layout>(
     table: &'static Table<B>,
     key: &Key,
-    worth: impl Fn(Cell) -> u64 + Copy,
+    worth: impl Fn(u64, *const u64) -> u64 + Copy,
 ) -> Option<Found> {
     let turn = (key.mark >> Cell::MARK_FROM) as u32;
     let first = cheapest(table, key.first, worth, turn)?;
@@ -124,7 +124,7 @@ pub fn take<B: Layout>(
         cell: read(table, place)?,
     };
     // Another CPU may have been first.
-    let now = worth(found.cell);
+    let now = worth(found.cell.0[0], &raw const found.cell.0[1]);
     let same = now == wanted || now == 0 && wanted < OCCUPIED;
     (same && claim(table, found)).then_some(found)
 }
@@ -137,19 +137,20 @@ pub fn claim<B: Layout>(table: &'static Table<B>, found: Found) -> bool {
 
 /// What a cell is worth where free ones are wanted alone.
 #[inline(always)]
-pub fn only_free(cell: Cell) -> u64 {
-    (opaque(cell.0[0] >> 63) | opaque(cell.0[0] >> Cell::MARK_FROM & 1)) * KEPT
+pub fn only_free(first: u64, _second: *const u64) -> u64 {
+    (opaque(first >> 63) | opaque(first >> Cell::MARK_FROM & 1)) * KEPT
 }
 
 /// The same where flows make room that end soonest, see [`lb_common::Flow`].
 #[inline(always)]
-pub fn by_ticks_left(cell: Cell, now: u32) -> u64 {
-    let taken = 0_u64.wrapping_sub(opaque(cell.0[0] >> 63));
-    let left = ticks_left((cell.0[1] >> 40) as u32, now);
+pub fn by_ticks_left(first: u64, second: *const u64, now: u32) -> u64 {
+    let taken = 0_u64.wrapping_sub(opaque(first >> 63));
+    // SAFETY: a word of a map value.
+    let left = ticks_left((unsafe { second.read_volatile() } >> 40) as u32, now);
     // 1 where any of the upper bits is set: they are seven.
     let over = opaque((u64::from(left >> LONGEST_BITS) + 127) >> 7);
     let over = 0_u32.wrapping_sub(over as u32);
-    let busy = !taken & opaque(cell.0[0] >> Cell::MARK_FROM & 1);
+    let busy = !taken & opaque(first >> Cell::MARK_FROM & 1);
     (taken & (OCCUPIED + u64::from(left & !over))) + busy * KEPT
 }
 
@@ -173,7 +174,7 @@ pub fn release<B: Layout>(table: &'static Table<B>, place: u32) {
     }
 }
 
-/// Takes and gives up a cell whose second word is `owner`, if it still is.
+/// Takes and gives up a cell whose second word begins with `owner`, if it still does.
 #[inline(always)]
 pub fn withdraw<B: Layout>(table: &'static Table<B>, place: u32, owner: u32) {
     let Some([first, second]) = words(table, place) else {
@@ -182,30 +183,29 @@ pub fn withdraw<B: Layout>(table: &'static Table<B>, place: u32, owner: u32) {
     // SAFETY: words of the cell. Nobody takes one that is taken: it stays so until here.
     unsafe {
         let taken = Cell([first.read_volatile(), 0]).is_taken();
-        if taken && exchange(second, owner.into(), Reply::GIVEN_UP) {
+        let old = second.read_volatile();
+        if taken && old as u32 == owner && exchange(second, old, Reply::GIVEN_UP) {
             first.write_volatile(Cell::FREE);
         }
     }
 }
 
-/// Changes a cell, unless it has changed since it was found.
+/// Changes a cell, unless it has changed since it was found; tells whether it is `to` then.
 #[inline(always)]
-pub fn change<B: Layout>(table: &'static Table<B>, found: Found, to: Cell) {
+pub fn change<B: Layout>(table: &'static Table<B>, found: Found, to: Cell) -> bool {
     let Cell(old) = found.cell;
     if to == found.cell {
-        return;
+        return true;
     }
     let Some([first, second]) = words(table, found.place) else {
-        return;
+        return false;
     };
     // What fails was overtaken by another packet, whose word is as good, or the cell is not the
     // tuple's any more.
     if old[1] != to.0[1] && !exchange(second, old[1], to.0[1]) {
-        return;
+        return false;
     }
-    if old[0] != to.0[0] {
-        exchange(first, old[0], to.0[0]);
-    }
+    old[0] == to.0[0] || exchange(first, old[0], to.0[0])
 }
 
 /// Whether another cell than the one at `place` has the mark of a key, too.
@@ -287,26 +287,27 @@ const fn first(ways: u32) -> u32 {
 fn cheapest<B: Layout>(
     table: &'static Table<B>,
     bucket: u32,
-    worth: impl Fn(Cell) -> u64 + Copy,
+    worth: impl Fn(u64, *const u64) -> u64 + Copy,
     turn: u32,
 ) -> Option<u64> {
     let words: *mut u64 = table.get_ptr_mut(bucket)?.cast();
-    let cell = |way: usize| {
-        let places = [B::SECOND + way * B::SECOND_STEP, way * B::FIRST_STEP];
-        // SAFETY: words of the bucket.
-        let [second, first] = places.map(|at| unsafe { words.add(at).read_volatile() });
-        Cell([first, second])
-    };
+    // SAFETY: words of the bucket.
+    let first = |way: usize| unsafe { words.add(way * B::FIRST_STEP).read_volatile() };
     let mut taken = 0;
     let mut least = u64::MAX >> 1;
     for way in 0..WAYS as usize {
-        taken += opaque(cell(way).0[0] >> 63);
+        taken += opaque(first(way) >> 63);
     }
     for way in 0..WAYS as usize {
-        let cell = cell(way);
-        let free = opaque(cell.0[0] >> 63).wrapping_sub(1) & taken;
+        let first = first(way);
+        // SAFETY: a word of the bucket.
+        let second = unsafe { words.add(B::SECOND + way * B::SECOND_STEP) };
+        let free = opaque(first >> 63).wrapping_sub(1) & taken;
         let which = (way as u32).wrapping_sub(turn) % WAYS;
-        least = lesser(least, (worth(cell) + free) << PLACES | u64::from(which));
+        least = lesser(
+            least,
+            (worth(first, second) + free) << PLACES | u64::from(which),
+        );
     }
     Some(least)
 }

@@ -166,8 +166,9 @@ fn answer(ctx: Context<'_>, packet: &Plain, own: u64) -> Option<u32> {
         if flow.is_expired(now) || flow.state.is_closing() || state != flow.state {
             return None;
         }
-        flow::refresh(found, state, packet.is_tcp(), now);
-        answer.note(now, state, packet.is_tcp());
+        if flow::refresh(found, state, packet.is_tcp(), now) {
+            answer.note(now, state, packet.is_tcp());
+        }
     }
     let work = Work::of(Hook::Xdp).ok()?;
     let reply = answer.reply;

@@ -136,13 +136,11 @@ pub fn find(headers: &Headers, now: u32, work: &mut Work) -> Known {
     Known::Live(backend)
 }
 
-/// Notes that a packet in tick `now` has brought a flow to `state`.
+/// Notes that a packet in tick `now` has brought a flow to `state`; tells whether that is known now.
 #[inline(always)]
-pub fn refresh(found: Found, state: FlowState, tcp: bool, now: u32) {
-    if !dry_run() {
-        let flow = Flow::read(found.cell).refreshed(now, state, tcp);
-        cells::change(&FLOWS, found, flow.cell(found.cell.0[0]));
-    }
+pub fn refresh(found: Found, state: FlowState, tcp: bool, now: u32) -> bool {
+    let flow = Flow::read(found.cell).refreshed(now, state, tcp);
+    !dry_run() && cells::change(&FLOWS, found, flow.cell(found.cell.0[0]))
 }
 
 /// How the packets of a flow in `state` reach its backend: `nat` where the flow was begun so,
@@ -332,8 +330,9 @@ pub fn find_reply(headers: &Headers, now: u32, to: &mut Tuple) -> Option<(u32, B
             return None;
         }
         let state = flow.state.after_backend(flags);
-        refresh(found, state, headers.is_tcp(), now);
-        answer.note(now, state, headers.is_tcp());
+        if refresh(found, state, headers.is_tcp(), now) {
+            answer.note(now, state, headers.is_tcp());
+        }
     }
     let reply = answer.reply;
     *to = reply.from.reversed();

@@ -3,8 +3,8 @@
 
 use lb_common::{
     BackendId, Cell, Ends, Flow, FlowState, Protocol, Reply, Tuple, Verdict,
-    cell::WAYS,
-    flow::{LONGEST, fresh_until, stale, ticks_left},
+    cell::{Key, WAYS},
+    flow::{fresh_until, is_fresh, stale},
 };
 
 use crate::{
@@ -39,14 +39,15 @@ pub fn answer(packet: &Tuple) -> Option<Answer> {
     // SAFETY: a map value outlives the program run. Other CPUs may write it when the cell changes
     // hands; whoever has read it then looks at the cell once more.
     let reply = unsafe { &*reply(found.place)? };
-    (reply.hash == key.hash).then_some(Answer { found, reply })
+    let known = (reply.hash == key.hash) & (found.cell.0[1] != Reply::GIVEN_UP);
+    known.then_some(Answer { found, reply })
 }
 
 impl Answer {
     /// Whether the packet need not keep its flow fresh in tick `now`, as another one did.
     #[inline(always)]
     pub fn is_fresh(&self, now: u32) -> bool {
-        ticks_left(self.found.cell.0[0] as u32, now) <= LONGEST
+        is_fresh(self.found.cell.0[0] as u32, now)
     }
 
     /// Notes that it did, and has brought it to `state`.
@@ -60,10 +61,12 @@ impl Answer {
         cells::change(&REPLIES, self.found, Cell([first, owner]));
     }
 
-    /// Whether what was read since it was found is of this packet.
+    /// Whether what was read since it was found is of this packet, and of one client.
     #[inline(always)]
     pub fn is_still(&self) -> bool {
-        cells::is_still(&REPLIES, self.found)
+        let Cell([mark, owner]) = self.found.cell;
+        let Cell(now) = cells::read(&REPLIES, self.found.place).unwrap_or_default();
+        ((now[0] ^ mark) & Cell::MARK) | (now[1] ^ owner) == 0
     }
 }
 
@@ -160,7 +163,9 @@ pub fn store(headers: &Headers, work: &Work) -> Result<(), Verdict> {
         }
         None => {
             let now = work.now;
-            cells::take(&FLOWS, &key, |cell| cells::by_ticks_left(cell, now))
+            cells::take(&FLOWS, &key, |first, second| {
+                cells::by_ticks_left(first, second, now)
+            })
         }
     };
     let place = found.ok_or(Verdict::TableFull)?.place;
@@ -174,7 +179,7 @@ pub fn store(headers: &Headers, work: &Work) -> Result<(), Verdict> {
     ends.service = work.flow_service;
     ends.reply = Ends::NONE;
     if work.recorded == Recorded::BothWays as u32 {
-        let taken = lead(place, &headers.tuple, work);
+        let taken = lead(place, &key, &headers.tuple, work);
         if taken.is_none() {
             cells::release(&FLOWS, place);
         }
@@ -201,7 +206,7 @@ pub fn store(headers: &Headers, work: &Work) -> Result<(), Verdict> {
 /// Makes [`Work::reply_key`] known as of the flow at `place`, which is `from` its client; gives the
 /// cell of it.
 #[inline(always)]
-fn lead(place: u32, from: &Tuple, work: &Work) -> Option<u32> {
+fn lead(place: u32, client: &Key, from: &Tuple, work: &Work) -> Option<u32> {
     exceptions::note(&work.reply_key);
     let key = cells::reply_key(&work.reply_key);
     let leads = cells::take(&REPLIES, &key, cells::only_free)?.place;
@@ -212,7 +217,8 @@ fn lead(place: u32, from: &Tuple, work: &Work) -> Option<u32> {
     known.backend = work.flow.backend;
     known.service = work.flow_service;
     let first = key.mark | u64::from(stale(work.now));
-    cells::publish(&REPLIES, leads, Cell([first, place.into()]));
+    let owner = Reply::owned(place, client);
+    cells::publish(&REPLIES, leads, Cell([first, owner]));
     // Of two CPUs that want the same tuple at least one finds the other here.
     if cells::is_contested(&REPLIES, &key, leads) {
         forget_reply(leads, place);

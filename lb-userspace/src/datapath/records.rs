@@ -148,27 +148,33 @@ impl Records {
 
     /// The first word of a cell that is about to be somebody's, or nobody's.
     fn in_hand(&self, it: Stuck) -> Option<u64> {
-        let (Cell([first, second]), given_up) = match it {
-            Stuck::Flow(place) => (self.flows.cell(place), None),
-            Stuck::Reply(place) => (self.replies.cell(place), Some(Reply::GIVEN_UP)),
+        let (first, given_up) = match it {
+            Stuck::Flow(place) => (self.flows.first(place), false),
+            Stuck::Reply(place) => {
+                let first = self.replies.first(place);
+                // Most are free, and their lines far away.
+                let given_up = || self.replies.cell(place).0[1] == Reply::GIVEN_UP;
+                (first, first != Cell::FREE && given_up())
+            }
         };
-        let given_up = Some(second) == given_up && first != Cell::FREE;
         (first == Cell::BUSY || given_up).then_some(first)
     }
 
     /// Removes what leads to flows that are no more; tells how much that was.
     pub fn remove_stray(&self) -> usize {
         let strays = (0..self.replies.cells).filter(|&reply| {
-            let Cell([first, owner]) = self.replies.cell(reply);
+            let first = self.replies.first(reply);
+            if !Cell([first, 0]).is_taken() {
+                return false;
+            }
+            let owner = self.replies.cell(reply).0[1] as u32;
             let leads = || {
-                let flow = self.flows.cell(owner as u32);
+                let flow = self.flows.cell(owner);
                 // Who has taken a flow's cell sees to what leads there.
                 flow.0[0] == Cell::BUSY
-                    || flow.is_taken() && self.service_and_reply(owner as u32)[1] == reply
+                    || flow.is_taken() && self.service_and_reply(owner)[1] == reply
             };
-            let stray =
-                Cell([first, owner]).is_taken() && owner < self.flows.cells.into() && !leads();
-            stray && self.withdraw(reply, owner as u32)
+            owner < self.flows.cells && !leads() && self.withdraw(reply, owner)
         });
         strays.count()
     }
@@ -187,7 +193,7 @@ impl Records {
         let to = tuple(1);
         let [service, reply] = self.service_and_reply(place);
         let leads = self.replies.cell(reply);
-        let looked_up = leads.is_taken() && leads.0[1] == u64::from(place);
+        let looked_up = leads.is_taken() && leads.0[1] as u32 == place;
         let record = Record {
             place,
             cell,
@@ -212,8 +218,9 @@ impl Records {
 
     fn withdraw(&self, reply: u32, owner: u32) -> bool {
         let replies = &self.replies;
-        let taken = replies.cell(reply).is_taken();
-        let withdrawn = taken && replies.exchange(reply, SECOND, owner.into(), Reply::GIVEN_UP);
+        let cell = replies.cell(reply);
+        let owned = cell.is_taken() && cell.0[1] as u32 == owner;
+        let withdrawn = owned && replies.exchange(reply, SECOND, cell.0[1], Reply::GIVEN_UP);
         if withdrawn {
             replies.free(reply);
         }
@@ -236,6 +243,10 @@ impl<B: Layout> Table<B> {
         let first = way * B::FIRST_STEP;
         let second = B::SECOND + way * B::SECOND_STEP;
         [first, second].map(|it| bucket * B::WORDS + it)
+    }
+
+    fn first(&self, place: u32) -> u64 {
+        self.words.get(Self::places(place)[FIRST])
     }
 
     fn cell(&self, place: u32) -> Cell {

@@ -6,7 +6,11 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use lb_common::{Ends, Hook, Verdict, flow};
+use lb_common::{
+    Bucket, Ends, Hook, ReplyBucket, Verdict,
+    cell::{Layout, WAYS},
+    flow,
+};
 use naru::desired::{Service, Snat};
 
 use crate::{
@@ -20,6 +24,9 @@ pub(crate) const CLIENT: &str = "192.168.56.1:40000";
 /// Words of an entry of `ENDS`: one of the client's packet, and one of that which the backend sees.
 const ENDS: usize = size_of::<Ends>() / 8;
 const FROM: usize = offset_of!(Ends, from) / 8;
+/// Words of buckets.
+const FLOWS: usize = Bucket::WORDS;
+const REPLIES: usize = ReplyBucket::WORDS;
 const TO: usize = offset_of!(Ends, to) / 8;
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -45,6 +52,39 @@ pub(crate) fn cases() -> Vec<Case> {
                 let source = connect(&mut world, CLIENT);
                 edit::<ENDS>(&world, "ENDS", |ends| ends[FROM] ^= 1 << 40);
                 assert_eq!(answered(&mut world, source, ACK).to_string(), CLIENT);
+            },
+        },
+        Case {
+            name: "known: a backend's packet keeps its flow fresh once none has for a while",
+            run: || {
+                let mut world = World::new(&services());
+                let source = connect(&mut world, CLIENT);
+                let expires = |world: &World| {
+                    let records = world.datapath.records();
+                    records.iter().next().expect("a flow").flow.expires
+                };
+                let whole = expires(&world);
+                edit::<FLOWS>(&world, "FLOWS", |cells| {
+                    for cell in cells.chunks_mut(2).filter(|cell| cell[0] != 0) {
+                        cell[1] -= 80_000 << 40;
+                    }
+                });
+                for _ in 0..2 {
+                    assert_eq!(answered(&mut world, source, ACK).to_string(), CLIENT);
+                    assert_eq!(expires(&world), whole - 80_000, "its cell is let alone");
+                }
+                edit::<REPLIES>(&world, "REPLIES", |bucket| {
+                    let marks = bucket.iter_mut().take(WAYS as usize);
+                    for mark in marks.filter(|mark| **mark != 0) {
+                        *mark -= 100;
+                    }
+                });
+                assert_eq!(answered(&mut world, source, ACK).to_string(), CLIENT);
+                let after = expires(&world);
+                assert!(
+                    (whole..whole + 60).contains(&after),
+                    "{whole}, then {after}"
+                );
             },
         },
         Case {

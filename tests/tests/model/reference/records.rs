@@ -106,7 +106,7 @@ pub(crate) struct Reply {
 impl Reply {
     /// Where the next one does.
     pub(crate) fn never(now: u32) -> u32 {
-        now.wrapping_sub(1) & 0xff_ffff
+        now.wrapping_sub(2) & 0xff_ffff
     }
 
     /// Whether another packet need not.
