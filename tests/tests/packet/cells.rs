@@ -27,7 +27,7 @@ use nix::{
 use crate::{
     Case,
     frames::{ACK, SYN, tcp},
-    world::{POD, REMOTE, World, service},
+    world::{POD, REMOTE, World, endpoints, service},
 };
 
 const VIP: &str = "192.168.56.11:80";
@@ -120,7 +120,7 @@ fn two_cpus() {
     let ingress = world.ingress;
     let records = world.datapath.records();
     let over = AtomicBool::new(false);
-    let sent = AtomicU32::new(0);
+    let (sent, restored) = (AtomicU32::new(0), AtomicU32::new(0));
     thread::scope(|scope| {
         let sweeper = scope.spawn(|| {
             let mut removed = 0;
@@ -135,7 +135,7 @@ fn two_cpus() {
         });
         let senders: Vec<_> = (0..2_usize)
             .map(|cpu| {
-                let (fd, sent) = (&fd, &sent);
+                let (fd, sent, restored) = (&fd, &sent, &restored);
                 scope.spawn(move || {
                     let mut set = CpuSet::new();
                     set.set(cpu % aya::util::nr_cpus().unwrap()).unwrap();
@@ -149,7 +149,21 @@ fn two_cpus() {
                         let port = 1_024 + n.wrapping_mul(2_654_435_761) % 600;
                         let flags = if n % 3 == 0 { ACK } else { SYN };
                         let segment = tcp(&format!("192.168.56.1:{port}"), VIP, flags);
-                        run(fd, &segment.bytes(), ingress);
+                        let sent = segment.bytes();
+                        let made = run(fd, &sent, ingress);
+                        let (from, to) = endpoints(&made);
+                        if to.to_string() == REMOTE {
+                            // Its backend answers while others come, go and take its place.
+                            let answer = tcp(REMOTE, &from.to_string(), ACK).bytes();
+                            let made = run(fd, &answer, ingress);
+                            let (from, to) = endpoints(&made);
+                            if made != answer {
+                                assert_eq!(from.to_string(), VIP);
+                                assert_eq!(to.ip().to_string(), "192.168.56.1");
+                                assert!((1_024..1_624).contains(&to.port()), "{to}");
+                                restored.fetch_add(1, Ordering::Relaxed);
+                            }
+                        }
                     }
                 })
             })
@@ -160,6 +174,8 @@ fn two_cpus() {
         over.store(true, Ordering::Relaxed);
         assert!(sweeper.join().unwrap() > 100, "the sweep was in time");
     });
+    let restored = restored.into_inner();
+    assert!(restored > 1_000, "{restored} answers came to a client");
     check(&records);
     // Whatever is left to its owner is in nobody's way: all of it can be had.
     for n in 0..20_000_u32 {
@@ -280,8 +296,9 @@ struct Run {
     more: [u32; 4],
 }
 
-/// Runs an XDP program on a frame that comes in by an interface, on this thread's CPU.
-fn run(program: &impl AsFd, frame: &[u8], ingress: u32) {
+/// Runs an XDP program on a frame that comes in by an interface, on this thread's CPU; gives what
+/// it made of it.
+fn run(program: &impl AsFd, frame: &[u8], ingress: u32) -> Vec<u8> {
     // `struct xdp_md`.
     let context = [0, frame.len() as u32, 0, ingress, 0, 0];
     let mut out = vec![0_u8; frame.len() + 256];
@@ -307,4 +324,6 @@ fn run(program: &impl AsFd, frame: &[u8], ingress: u32) {
         )
     };
     assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+    out.truncate(attributes.len_out as usize);
+    out
 }
