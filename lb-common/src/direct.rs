@@ -2,12 +2,8 @@
 
 use crate::{
     FlowState,
-    flow::{is_past, tcp_flag},
+    flow::{HALF_CLOSED, is_past, tcp_flag},
 };
-
-/// For how many ticks one may be silent whose client has sent all: what its backend sends is not
-/// looked at, and it may still have much to say.
-const HALF_CLOSED: u32 = 3600;
 
 /// Value of map `DIRECT` (key: the backend's packet as [`crate::Tuple`]), 8 bytes: a TCP
 /// connection as far as its client's packets tell of it.

@@ -50,6 +50,10 @@ const SHORT: u32 = 24;
 /// Which ones.
 pub const TICK: u32 = u32::MAX >> (32 - SHORT);
 
+/// For how many ticks a connection may be silent of which one side has sent all: the other one may
+/// still have much to say.
+pub(crate) const HALF_CLOSED: u32 = 3_600;
+
 /// Until which tick a backend's packets need not keep their flow fresh any more, bits 0–23 of it,
 /// after one in tick `now` that did and brought the flow to `state`: each would cost a look at the
 /// flow's cell. (Those that [`tcp_flag::turns`] are always looked at.)
@@ -168,10 +172,19 @@ impl FlowState {
         self.is_reset() || self.0 & (Self::CLIENT_FIN.0 | Self::BACKEND_FIN.0) != 0
     }
 
+    /// Whether its backend may have left it, so that by the same ports it answers another client's
+    /// connection, or opens one: who has not ended its side does not. By `nat` nobody but the flow
+    /// has these ports.
+    #[inline(always)]
+    pub const fn is_left(self) -> bool {
+        let ended = self.is_reset() | self.has(Self::BACKEND_FIN);
+        ended & !self.has(Self::NAT)
+    }
+
     /// How long a flow in this state may stay silent, in ticks (see [`tick`]).
     ///
-    /// Established TCP as kube-proxy sets conntrack (24 h and more); the others as
-    /// `nf_conntrack`'s defaults. That a backend answers a SYN does not establish anything: it
+    /// Established TCP, and that of which one side has sent all, as kube-proxy sets conntrack (24 h
+    /// and more, and an hour); the others as `nf_conntrack`'s defaults. That a backend answers a SYN does not establish anything: it
     /// does so in a flood, too. A closed flow stays as long as its sockets may be in
     /// TIME_WAIT, so that `nat` does not give its port to another flow meanwhile.
     #[inline(always)]
@@ -179,6 +192,7 @@ impl FlowState {
         match (tcp, self.has(Self::REPLIED)) {
             (true, _) if self.is_reset() => 10,
             (true, _) if self.is_closed() => 60,
+            (true, true) if self.is_closing() && self.has(Self::CONFIRMED) => HALF_CLOSED,
             (true, _) if self.is_closing() => 120,
             (true, true) if self.has(Self::CONFIRMED) => 86_400,
             (true, _) => 60,
@@ -311,6 +325,14 @@ mod tests {
         assert_eq!(open.name(true), "established");
         let half = open.after_client(tcp_flag::FIN | tcp_flag::ACK);
         assert_eq!(half.name(true), "closing");
+        assert_eq!(half.timeout(true), 3_600);
+        assert_eq!(syn.after_client(tcp_flag::FIN).timeout(true), 120);
+        assert!(!half.is_left() && half.after_backend(tcp_flag::FIN).is_left());
+        assert!(
+            !FlowState(open.0 | FlowState::NAT.0)
+                .after_backend(tcp_flag::RST)
+                .is_left()
+        );
         let closed = half.after_backend(tcp_flag::FIN | tcp_flag::ACK);
         assert_eq!(closed.name(true), "closed");
         let reset = open.after_backend(tcp_flag::RST);

@@ -106,13 +106,23 @@ fn add(service: u32, backend: BackendId, change: impl Fn(&mut Stats)) {
     }
 }
 
-/// Whether this CPU may send another refusal in the tick `now`; takes one if so.
+/// What is answered in a backend's place, each kind as often as it may be by itself: who floods a
+/// port keeps nobody from learning the path's MTU.
+#[derive(Clone, Copy)]
+pub enum Answer {
+    /// That nobody is there.
+    Refusal = 0,
+    /// That the packet is too big.
+    TooBig = 1,
+}
+
+/// Whether this CPU may send another such answer in the tick `now`; takes one if so.
 #[inline(always)]
-pub fn may_refuse(now: u32) -> bool {
+pub fn may_answer(what: Answer, now: u32) -> bool {
     if dry_run() {
         return true;
     }
-    let Some(refusals) = REFUSALS.get_ptr_mut(0) else {
+    let Some(refusals) = REFUSALS.get_ptr_mut(what as u32) else {
         return false;
     };
     // SAFETY: this CPU's copy.

@@ -325,7 +325,8 @@ pub fn find_reply(headers: &Headers, now: u32, to: &mut Tuple) -> Option<(u32, B
         // A backend that opens a connection anew answers a client that reached it directly, by a
         // port that the flow had before: so is all that follows.
         let opens = flags & tcp_flag::SYN != 0;
-        if !dry_run() && opens && (flow.state.is_closing() || flow.is_expired(now)) {
+        let over = flow.is_expired(now) && !flow.state.has(FlowState::NAT);
+        if !dry_run() && opens && (flow.state.is_left() || over) {
             record::forget_reply(ends.reply, found.place);
             return None;
         }

@@ -125,9 +125,9 @@ pub static BACKEND_STATS: PerCpuArray<Stats, MAX_BACKENDS> = PerCpuArray::new();
 /// jiffy in which it did.
 #[btf_map]
 pub static CLOCK: PerCpuArray<u64, 1> = PerCpuArray::new();
-/// Refusals sent in the tick that the upper half names, on this CPU.
+/// Answers of each [`crate::count::Answer`] sent in the tick that the upper half names, on this CPU.
 #[btf_map]
-pub static REFUSALS: PerCpuArray<u64, 1> = PerCpuArray::new();
+pub static REFUSALS: PerCpuArray<u64, 2> = PerCpuArray::new();
 #[btf_map]
 pub static TRACE: Array<Trace, 1> = Array::new();
 

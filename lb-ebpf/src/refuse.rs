@@ -4,7 +4,8 @@
 use lb_common::{Addr, Family, Tuple, Verdict, checksum, flow::tcp_flag};
 
 use crate::{
-    count, flow,
+    count::{self, Answer},
+    flow,
     frame::Frame,
     headers::{Fragment, Headers, Payload},
     icmp::TTL,
@@ -23,7 +24,7 @@ const LINK_WORDS: usize = 5;
 /// Turns a packet that nobody serves into the answer to it.
 #[inline(always)]
 pub fn refuse<F: Frame>(frame: &mut F, headers: &Headers) -> Result<(), Verdict> {
-    may_answer(headers)?;
+    may_answer(headers, Answer::Refusal)?;
     if headers.is_tcp() {
         return reset(frame, headers);
     }
@@ -37,7 +38,7 @@ pub fn refuse<F: Frame>(frame: &mut F, headers: &Headers) -> Result<(), Verdict>
 /// Turns a packet into the answer that tells its sender the MTU that it does not fit.
 #[inline(always)]
 pub fn too_big<F: Frame>(frame: &mut F, headers: &Headers, work: &Work) -> Result<(), Verdict> {
-    may_answer(headers)?;
+    may_answer(headers, Answer::TooBig)?;
     // SAFETY: the kernel wrote it, since the packet is too big; any number is valid.
     let mtu = unsafe { work.fib.__bindgen_anon_1.mtu_result };
     // Both families have it in the low half of the word behind the checksum.
@@ -50,7 +51,7 @@ pub fn too_big<F: Frame>(frame: &mut F, headers: &Headers, work: &Work) -> Resul
 
 /// Whether this packet may be answered at all, and now. An ICMP error is never, nor an RST.
 #[inline(always)]
-fn may_answer(headers: &Headers) -> Result<(), Verdict> {
+fn may_answer(headers: &Headers, what: Answer) -> Result<(), Verdict> {
     if headers.payload != Payload::Ports
         || headers.tcp_flags & tcp_flag::RST != 0
         || headers.fragment == Fragment::Later
@@ -59,7 +60,7 @@ fn may_answer(headers: &Headers) -> Result<(), Verdict> {
     {
         return Err(Verdict::RefusalSuppressed);
     }
-    if !count::may_refuse(flow::now()) {
+    if !count::may_answer(what, flow::now()) {
         return Err(Verdict::RefusalLimited);
     }
     Ok(())

@@ -157,7 +157,8 @@ impl Sweeper {
         Ok(())
     }
 
-    /// Says of replies that nothing needs to be looked up, where there is nothing any more.
+    /// Says of replies that nothing needs to be looked up, where there is nothing any more; and that
+    /// something does, where a program was held up between saying so and storing the record.
     fn clear_exceptions(&self) {
         let round = exceptions::next(self.round.get(0) as u8);
         self.round.set(0, round.into());
@@ -172,8 +173,10 @@ impl Sweeper {
             let old = self.exceptions.get(index);
             let mut bytes = old.to_ne_bytes();
             for (byte, needed) in bytes.iter_mut().zip(needed) {
-                if !needed && *byte != exceptions::noted(round) {
-                    *byte = 0;
+                match (needed, *byte) {
+                    (true, 0) => *byte = exceptions::noted(round),
+                    (false, noted) if noted != exceptions::noted(round) => *byte = 0,
+                    _ => {}
                 }
             }
             // What has been noted since stays.

@@ -6,7 +6,7 @@ use etherparse::{
     Icmpv4Type, Icmpv6Type,
     icmpv4::{DestUnreachableHeader, TimeExceededCode},
 };
-use lb_common::{Hook, Verdict};
+use lb_common::{Hook, Verdict, config::REFUSALS_PER_SECOND};
 
 use crate::{
     Case,
@@ -246,6 +246,17 @@ pub(crate) fn cases() -> Vec<Case> {
                 }
                 let side = &SIDES[0];
                 let mut world = side.world(side.narrow);
+                // Also while so many are refused that no more may be.
+                let stray = tcp(side.client, side.vip, ACK).bytes();
+                let mut limited = false;
+                for _ in 0..REFUSALS_PER_SECOND * 16 {
+                    let out = world.datapath.test_run(Hook::Xdp, &stray, world.ingress);
+                    limited = out.unwrap().action == 1;
+                }
+                assert!(limited, "refusals go on");
+                let big = tcp(side.client, side.vip, SYN).payload(&[7; 1400]);
+                let verdict = Verdict::TooBig;
+                world.send(Hook::TcIngress, &big.bytes(), verdict, Act::SentOn);
                 let cut = udp(side.client, side.vip, &[7; 1400]).may_be_cut().bytes();
                 world.expect_untouched(Hook::TcIngress, &cut, Verdict::Uncut, Act::Drop);
             },

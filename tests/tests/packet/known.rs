@@ -15,7 +15,7 @@ use naru::desired::{Service, Snat};
 
 use crate::{
     Case,
-    frames::{ACK, NODE_MAC, REMOTE_MAC, SYN, tcp},
+    frames::{ACK, FIN, NODE_MAC, REMOTE_MAC, SYN, tcp},
     world::{Act, REMOTE, World, endpoints, service},
 };
 
@@ -106,6 +106,21 @@ pub(crate) fn cases() -> Vec<Case> {
                     assert_eq!(sent(&mut world, other, ACK), others);
                 }
                 assert_eq!(answered(&mut world, others, ACK).to_string(), other);
+            },
+        },
+        Case {
+            name: "nat: neither a SYN-ACK sent again nor a forged one takes a connection's replies away",
+            run: || {
+                let mut world = World::new(&services());
+                let source = connect(&mut world, CLIENT);
+                // A backend that has not got that sends again; and one that has ended its side
+                // opens nothing by a port that nobody but the flow knows.
+                sent(&mut world, CLIENT, FIN | ACK);
+                answered(&mut world, source, SYN | ACK);
+                answered(&mut world, source, ACK);
+                answered(&mut world, source, FIN | ACK);
+                answered(&mut world, source, SYN | ACK);
+                answered(&mut world, source, ACK);
             },
         },
     ]

@@ -253,6 +253,18 @@ pub(crate) fn cases() -> Vec<Case> {
             },
         },
         Case {
+            name: "local: a SYN-ACK sent again after the client's FIN is the flow's",
+            run: || {
+                let mut world = World::new(&[service(&["192.168.56.11:80"], &PODS[..1])]);
+                new_flow(&mut world, 0);
+                reply(&mut world, PODS[0], SYN | ACK);
+                let fin = tcp(&client(0), "192.168.56.11:80", FIN | ACK);
+                world.forwarded(&fin, Verdict::ForwardLocal);
+                reply(&mut world, PODS[0], SYN | ACK);
+                reply(&mut world, PODS[0], ACK);
+            },
+        },
+        Case {
             name: "a forged RST does not end a connection that goes on",
             run: || {
                 let mut world = World::new(&[service(&["192.168.56.11:80"], &PODS[..1])]);

@@ -36,7 +36,9 @@ impl State {
         let flow = self.flows.get_mut(&reply.flow)?;
         // A backend that opens a connection answers somebody who reached it directly,
         // by a port that a flow had before: so is all that follows.
-        if flags & SYN != 0 && (flow.seen.closing() || now > flow.expires) {
+        // By nat, only the flow has it.
+        let left = flow.seen.reset() || flow.seen.backend_fin || now > flow.expires;
+        if flags & SYN != 0 && left && flow.snat.is_none() {
             self.replies.remove(&packet.tuple());
             return None;
         }

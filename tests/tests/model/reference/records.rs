@@ -65,7 +65,11 @@ impl Seen {
         } else if self.closed() {
             60
         } else if self.closing() {
-            120
+            if self.replied && self.confirmed {
+                3600
+            } else {
+                120
+            }
         } else if self.replied && self.confirmed {
             86_400
         } else {
