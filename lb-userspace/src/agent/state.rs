@@ -23,7 +23,7 @@ use crate::{
     herald::Herald,
     metrics,
     net::{Link, LinkKind, Network, Routes, Snapshot, is_local_endpoint},
-    source::{News, Note, Outcome, Problem, Source},
+    source::{Loaded, News, Outcome, Problem, Source},
 };
 
 /// The agent's state.
@@ -159,7 +159,7 @@ impl State {
         let inherited = !self.image.services.is_empty();
         match first {
             Ok(loaded) => {
-                self.note(&loaded.notes);
+                self.note(&loaded);
                 self.want(loaded.desired);
             }
             Err(rejected) if inherited => {
@@ -206,7 +206,7 @@ impl State {
         match news.what {
             Ok(loaded) => {
                 self.heard.get_or_insert(news.since);
-                self.note(&loaded.notes);
+                self.note(&loaded);
                 self.source.problems.clear();
                 self.want(loaded.desired);
                 self.reconcile().await;
@@ -219,12 +219,18 @@ impl State {
     }
 
     /// Remembers what there is to know of the source, and tells what is new of it.
-    fn note(&mut self, notes: &[Note]) {
-        let notes: Vec<String> = notes.iter().map(ToString::to_string).collect();
-        for note in notes.iter().filter(|it| !self.source.notes.contains(it)) {
-            tracing::info!("{note}");
+    fn note(&mut self, loaded: &Loaded) {
+        self.source.stale = loaded.is_stale();
+        let told = std::mem::take(&mut self.source.notes);
+        for note in &loaded.notes {
+            let text = note.to_string();
+            match note.refused {
+                _ if told.contains(&text) => {}
+                true => tracing::warn!("{text}"),
+                false => tracing::info!("{text}"),
+            }
+            self.source.notes.push(text);
         }
-        self.source.notes = notes;
     }
 
     fn want(&mut self, desired: Desired) {

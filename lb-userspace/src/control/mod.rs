@@ -184,6 +184,8 @@ pub struct SourceStatus {
     pub current: bool,
     /// Why it was refused.
     pub problems: Vec<String>,
+    /// Whether a cluster's pool or advertisement does not count as it is; `notes` say which one.
+    pub stale: bool,
     /// What its author may want to know.
     pub notes: Vec<String>,
     /// Seconds since what is in force was taken over; none before the first.

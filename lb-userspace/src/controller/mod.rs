@@ -30,7 +30,7 @@ use crate::{
     ipam::{self, Authority, Ledger, Refusal},
     metrics::{self, ControllerPage},
     source::{
-        Outcome,
+        Note, Outcome,
         cluster::{Cluster, Scene},
     },
 };
@@ -138,6 +138,8 @@ async fn lead(
 struct Office {
     ledger: Ledger,
     refused: BTreeMap<BalancerName, Refusal>,
+    /// What there was to know of the source, as far as events of objects tell it.
+    notes: Vec<Note>,
     /// What was said of the source last.
     told: Vec<String>,
     failures: Vec<String>,
@@ -150,9 +152,9 @@ impl Office {
         self.tell(&scene.outcome);
         self.page.leads = true;
         // Nothing that was valid is in force before the first time.
-        self.page.config = match scene.outcome.is_ok() {
-            true => Some(true),
-            false => self.page.config.map(|_| false),
+        self.page.config = match &scene.outcome {
+            Ok(loaded) => Some(!loaded.is_stale()),
+            Err(_) => self.page.config.map(|_| false),
         };
         let Ok(loaded) = &scene.outcome else {
             return false;
@@ -168,10 +170,11 @@ impl Office {
         let refused = plan::refused(&assignment);
         self.page.pools = ipam::usage(&assignment);
         self.page.without_address = refused.len();
-        let events = plan::refusals(services(), &refused, &self.refused);
+        let mut events = plan::refusals(services(), &refused, &self.refused);
         for event in &events {
             tracing::warn!("{}", event.note);
         }
+        events.extend(plan::invalid(scene, &loaded.notes, &self.notes));
         let pools = plan::pools(scene.pools.iter().map(|it| &it.object), &assignment);
         let mut failures = writer
             .services(plan::services(services(), &assignment))
@@ -180,6 +183,7 @@ impl Office {
         let untold = writer.tell(events).await;
         if untold.is_empty() {
             self.refused = refused;
+            self.notes = loaded.notes.clone();
         }
         failures.extend(untold);
         for failure in failures.iter().filter(|it| !self.failures.contains(it)) {
@@ -191,16 +195,26 @@ impl Office {
 
     /// Says what there is to know of the source, once.
     fn tell(&mut self, outcome: &Outcome) {
-        let told = match outcome {
-            Ok(loaded) => loaded.notes.iter().map(ToString::to_string).collect(),
-            Err(rejected) => vec![rejected.to_string()],
-        };
-        for what in told.iter().filter(|it| !self.told.contains(it)) {
-            match outcome {
-                Ok(_) => tracing::info!("{what}"),
-                Err(_) => tracing::error!("{what}"),
+        let before = std::mem::take(&mut self.told);
+        let mut tell = |what: String, tell: fn(&str)| {
+            if !before.contains(&what) {
+                tell(&what);
             }
+            self.told.push(what);
+        };
+        match outcome {
+            Ok(loaded) => {
+                for note in &loaded.notes {
+                    tell(
+                        note.to_string(),
+                        match note.refused {
+                            true => |it| tracing::warn!("{it}"),
+                            false => |it| tracing::info!("{it}"),
+                        },
+                    );
+                }
+            }
+            Err(rejected) => tell(rejected.to_string(), |it| tracing::error!("{it}")),
         }
-        self.told = told;
     }
 }

@@ -6,22 +6,30 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use k8s_openapi::{
     api::core::v1::{LoadBalancerIngress, ObjectReference, Service},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
+use kube::Resource;
 use serde_json::{Value, json};
 
 use crate::{
     desired::{BalancerName, Family},
     ipam::{self, Assignment, PoolUse, Refusal},
-    source::metallb::types::{IpAddressPool, IpAddressPoolStatus},
+    source::{
+        Note,
+        cluster::Scene,
+        kubernetes::Sourced,
+        metallb::{
+            FROM_POOL,
+            types::{IpAddressPool, IpAddressPoolStatus},
+        },
+    },
 };
 
-/// MetalLB's annotation that says which pool an address is of.
-pub(super) const FROM_POOL: &str = "metallb.io/ip-allocated-from-pool";
 /// How kube-proxy, and whoever does its work, treats an address: as one of the node's own, which
 /// pods reach without leaving it.
 const MODE: &str = "VIP";
@@ -36,7 +44,7 @@ pub(super) struct Write {
     pub(super) event: Option<Event>,
 }
 
-/// Something to tell of a Service, as MetalLB tells it.
+/// Something to tell of an object; of a Service's address as MetalLB tells it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Event {
     pub(super) of: ObjectReference,
@@ -106,7 +114,7 @@ fn write(service: &Service, given: Option<(&BTreeSet<IpAddr>, &str)>) -> Option<
     };
     let (had, gets) = (ips(before), ips(&ingress));
     let event = (had != gets && !gets.is_empty()).then(|| Event {
-        of: reference(service),
+        of: service.object_ref(&()),
         reason: "IPAllocated",
         warning: false,
         note: format!("Assigned IP {gets:?}"),
@@ -152,10 +160,45 @@ pub(super) fn refusals<'a>(
         let name = name_of(&service.metadata);
         let why = refused.get(&name)?;
         (before.get(&name) != Some(why)).then(|| Event {
-            of: reference(service),
+            of: service.object_ref(&()),
             reason: "AllocationFailed",
             warning: true,
             note: format!("Failed to allocate IP for {name}: {why}"),
+        })
+    });
+    events.collect()
+}
+
+/// What is to be told of Services, pools and advertisements that do not count as they are, unless
+/// the notes of `before` say so, too.
+pub(super) fn invalid(scene: &Scene, notes: &[Note], before: &[Note]) -> Vec<Event> {
+    let new: Vec<&Note> = notes
+        .iter()
+        .filter(|it| it.refused && !before.contains(it))
+        .collect();
+    if new.is_empty() {
+        return Vec::new();
+    }
+    fn named<K>(objects: &[Arc<Sourced<K>>]) -> impl Iterator<Item = (String, ObjectReference)>
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        objects.iter().map(|it| {
+            let name = name_of(it.object.meta());
+            let label = format!("{} {name}", K::kind(&()));
+            (label, it.object.object_ref(&()))
+        })
+    }
+    let objects: BTreeMap<String, ObjectReference> = named(&scene.services)
+        .chain(named(&scene.pools))
+        .chain(named(&scene.advertisements))
+        .collect();
+    let events = new.into_iter().filter_map(|note| {
+        Some(Event {
+            of: objects.get(&note.object)?.clone(),
+            reason: "Invalid",
+            warning: true,
+            note: note.what.clone(),
         })
     });
     events.collect()
@@ -198,20 +241,6 @@ pub(super) fn pools<'a>(
         })
     });
     writes.collect()
-}
-
-/// What is told of an object.
-fn reference(service: &Service) -> ObjectReference {
-    let metadata = service.metadata.clone();
-    ObjectReference {
-        api_version: Some("v1".to_owned()),
-        kind: Some("Service".to_owned()),
-        name: metadata.name,
-        namespace: metadata.namespace,
-        resource_version: metadata.resource_version,
-        uid: metadata.uid,
-        ..ObjectReference::default()
-    }
 }
 
 fn name_of(metadata: &ObjectMeta) -> BalancerName {

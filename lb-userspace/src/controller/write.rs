@@ -11,10 +11,12 @@ use serde::de::DeserializeOwned;
 
 use super::plan::{Event, Write};
 use crate::source::{
-    cluster::answers::{is_conflict, is_gone},
+    cluster::answers::{is_conflict, is_gone, is_refused},
     metallb::types::IpAddressPool,
 };
 
+/// Bytes of what an event may say; the API server refuses a longer one.
+const MOST_SAID: usize = 1024;
 /// Who writes, as events name it.
 const REPORTER: &str = "naru-controller";
 /// So many writes are under way at a time.
@@ -112,8 +114,9 @@ impl Writer {
             of,
             reason,
             warning,
-            note,
+            mut note,
         } = event;
+        note.truncate(note.floor_char_boundary(MOST_SAID));
         let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
         let published = events::Event {
             type_: match warning {
@@ -122,13 +125,21 @@ impl Writer {
             },
             reason: reason.to_owned(),
             note: Some(note),
-            action: "Allocate".to_owned(),
+            action: "Reconcile".to_owned(),
             secondary: None,
         };
-        let done = recorder.publish(&published, &of).await;
-        done.map_err(|error| {
-            let name = of.name.unwrap_or_default();
-            format!("event {reason} of Service {name} cannot be written: {error}")
-        })
+        let Err(error) = recorder.publish(&published, &of).await else {
+            return Ok(());
+        };
+        let kind = of.kind.unwrap_or_default();
+        let name = of.name.unwrap_or_default();
+        let what = format!("event {reason} of {kind} {name} cannot be written: {error}");
+        // Such as a namespace that is going, or that may have no more events: not sooner than that
+        // of the others would it be told, again and again.
+        if is_refused(&error) {
+            tracing::warn!("{what}");
+            return Ok(());
+        }
+        Err(what)
     }
 }

@@ -85,7 +85,7 @@ fn units(desired: &Desired) -> impl Iterator<Item = Subject<'_>> {
     let together = desired
         .balancers
         .values()
-        .map(|it| it.ports.keys().collect());
+        .map(|it| (it.ports.keys().collect(), it.given.as_slice()));
     let known: BTreeSet<&ServiceName> = desired
         .balancers
         .values()
@@ -96,15 +96,20 @@ fn units(desired: &Desired) -> impl Iterator<Item = Subject<'_>> {
         .keys()
         .filter(move |it| !known.contains(it));
     together
-        .chain(alone.map(|it| vec![it]))
-        .filter_map(move |names: Vec<&ServiceName>| {
+        .chain(alone.map(|it| (vec![it], &[] as &[IpAddr])))
+        .filter_map(move |(names, given): (Vec<&ServiceName>, &[IpAddr])| {
             let services = names
                 .into_iter()
                 .filter_map(|name| desired.services.get_key_value(name));
-            services
+            let mut subject = services
                 .map(|(name, service)| Subject::of(name, service))
                 .reduce(joined)
-                .filter(|it| !it.addresses.is_empty())
+                .filter(|it| !it.addresses.is_empty())?;
+            // MetalLB goes by the first one in the Service's status, of whatever family.
+            if let Some(first) = given.iter().find(|it| subject.addresses.contains(it)) {
+                subject.key = *first;
+            }
+            Some(subject)
         })
 }
 

@@ -82,10 +82,13 @@ impl<'a> Holdings<'a> {
     }
 
     /// Why it is not given an address that somebody has without asking: as external or cluster IP
-    /// on one of its ports, or of others. Of what it says itself that it has, others may say so too.
+    /// on one of its ports, or of others. What it says itself that it has was given to it, whoever
+    /// names it since.
     pub(super) fn fixed(&self, balancer: &Balancer, ip: IpAddr) -> Option<Refusal> {
-        let foreign = self.desired.foreign.get(&ip);
-        if let Some(by) = foreign.filter(|_| !balancer.given.contains(&ip)) {
+        if balancer.given.contains(&ip) {
+            return None;
+        }
+        if let Some(by) = self.desired.foreign.get(&ip) {
             return Some(Refusal::Taken {
                 ip,
                 by: by.clone(),

@@ -36,7 +36,7 @@ pub struct AgentPage {
 pub struct ControllerPage {
     /// Whether it is the one that works.
     pub leads: bool,
-    /// Whether there was a valid configuration, and whether the newest one was refused.
+    /// Whether there was a valid configuration, and whether the newest one counts as it is.
     pub config: Option<bool>,
     /// The pools, of the one that works.
     pub pools: Vec<PoolUse>,
@@ -168,7 +168,7 @@ fn write_config(encoder: &mut DescriptorEncoder<'_>, loaded: bool, stale: bool) 
         encoder,
         Kind::Gauge,
         "metallb_k8s_client_config_stale_bool",
-        "Whether the newest configuration was refused, and an older one is in force",
+        "Whether the newest configuration, or a part of it, was refused, and an older one is in force",
         one(stale),
     )
 }
@@ -308,7 +308,11 @@ impl Collector for AgentPage {
         durations.encode(written)?;
 
         let source = &status.source;
-        write_config(encoder, source.age.is_some(), !source.current)?;
+        write_config(
+            encoder,
+            source.age.is_some(),
+            !source.current || source.stale,
+        )?;
         let help = "What there is to say of the source, and what does not work";
         let rows = [
             (vec![("kind", "note".to_owned())], source.notes.len() as u64),

@@ -82,6 +82,18 @@ pub struct Loaded {
     pub notes: Vec<Note>,
 }
 
+impl Loaded {
+    /// Whether some of what the administrators of a cluster say does not count as it is; what
+    /// authors of its Services say is not about all.
+    pub fn is_stale(&self) -> bool {
+        let theirs = |it: &Note| {
+            let kind = it.object.split(' ').next();
+            matches!(kind, Some("Service" | "EndpointSlice"))
+        };
+        self.notes.iter().any(|it| it.refused && !theirs(it))
+    }
+}
+
 /// A source that was refused, with all that is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Rejected {
@@ -172,6 +184,8 @@ pub struct Note {
     pub object: String,
     /// What there is to know.
     pub what: String,
+    /// Whether the object does not count as it is.
+    pub refused: bool,
 }
 
 impl fmt::Display for Note {
@@ -229,6 +243,7 @@ impl Findings {
             origin: origin.clone(),
             object: object.to_owned(),
             what: what.into(),
+            refused: false,
         });
     }
 

@@ -5,7 +5,7 @@ use std::{thread::sleep, time::Duration};
 use naru_lab::{Kube, ServiceSpec};
 use serde_json::Value;
 
-use crate::scene::{answering, class_room, expose, load, none_failed, wait, wait_answering};
+use crate::scene::{POOL, answering, class_room, expose, load, none_failed, wait, wait_answering};
 
 const NODES: [&str; 3] = ["nuc01", "nuc02", "nuc03"];
 
@@ -136,6 +136,14 @@ fn a_mistake_in_one_service_is_told_and_disturbs_neither_it_nor_others() {
         notes.iter().any(of)
     };
     wait("the mistake is told", named);
+    let told_of = |object: &str| {
+        let of = format!("--field-selector reason=Invalid,involvedObject.name={object}");
+        let line = format!("get events -A {of} -o jsonpath={{.items[*].message}}");
+        kube.kubectl(&line).unwrap()
+    };
+    wait("it is told of the Service, too", || {
+        told_of("nest-server").contains("sideways")
+    });
     assert_eq!(answering(&kube, &url, 20).len(), 5, "as before");
 
     let other = ServiceSpec::new("other", [192, 168, 56, 12].into(), 80, 3000);
@@ -155,5 +163,26 @@ fn a_mistake_in_one_service_is_told_and_disturbs_neither_it_nor_others() {
 
     annotate("maglev");
     wait("it is mended", || !named());
+
+    let stale = |is: bool| {
+        let status = |node: &&str| kube.agent(node).unwrap().json(&["status"]).unwrap();
+        NODES
+            .iter()
+            .map(status)
+            .all(|it| it["source"]["stale"] == is)
+    };
+    assert!(stale(false), "a Service is its author's");
+    kube.apply(&POOL.replace("192.168.56.11-192.168.56.13", "192.168.56.13-192.168.56.11"))
+        .unwrap();
+    wait(
+        "a pool with a mistake makes the configuration stale",
+        || stale(true),
+    );
+    wait("it is told of the pool", || {
+        told_of("nginx-ip-range").contains("192.168.56.13")
+    });
+    assert_eq!(answering(&kube, &url, 20).len(), 5, "as before");
+    kube.apply(POOL).unwrap();
+    wait("it is mended, too", || stale(false));
     none_failed("a mistake", requests);
 }

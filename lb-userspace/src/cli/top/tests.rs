@@ -80,7 +80,7 @@ fn sample(start: Instant, seconds: u64, elsewhere: &[&str]) -> Sample {
         "attachments": [{"interface": "eth0", "ifindex": 2, "native": true, "tc": "tcx"}],
         "missing_interfaces": [],
         "source": {
-            "from": "manifests in /etc/naru/manifests", "current": true, "problems": [],
+            "from": "manifests in /etc/naru/manifests", "current": true, "problems": [], "stale": false,
             "notes": ["Service default/web: a field that is not used"], "age": 300,
         },
         "services": 3, "backends": 3,

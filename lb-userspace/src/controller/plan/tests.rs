@@ -8,13 +8,13 @@ use crate::{
     desired::Desired,
     ipam::{Authority, Ledger, assign},
     source::{
-        Origin,
+        Loaded, Origin,
         kubernetes::{self, Known, Objects, Sourced, Terms},
     },
 };
 
-fn sourced<T: serde::de::DeserializeOwned>(value: Value) -> std::sync::Arc<Sourced<T>> {
-    std::sync::Arc::new(Sourced {
+fn sourced<T: serde::de::DeserializeOwned>(value: Value) -> Arc<Sourced<T>> {
+    Arc::new(Sourced {
         origin: Origin::Cluster,
         object: serde_json::from_value(value).unwrap(),
     })
@@ -155,6 +155,45 @@ fn who_is_refused_has_nothing_and_is_told_why_once() {
         "{told:?}"
     );
     assert_eq!(refusals(all.iter(), &now, &now), []);
+}
+
+#[test]
+fn who_does_not_count_as_it_is_is_told_why_once() {
+    let value = |it: Service| serde_json::to_value(it).unwrap();
+    let scene = Scene {
+        outcome: Ok(Loaded::default()),
+        services: vec![sourced(value(service("web", |_| {})))],
+        pools: vec![sourced(pool("192.0.2.9-192.0.2.8"))],
+        advertisements: Vec::new(),
+    };
+    let note = |object: &str, refused| Note {
+        origin: Origin::Cluster,
+        object: object.to_owned(),
+        what: format!("what is wrong with {object}"),
+        refused,
+    };
+    let (web, lan) = ("Service default/web", "IPAddressPool naru-system/pool");
+    let notes = [note(web, true), note(lan, true)];
+    let told = invalid(&scene, &notes, &[]);
+    let of = |it: &Event| {
+        let of = it.of.clone();
+        let parts = [of.api_version, of.kind, of.namespace, of.name];
+        parts.map(Option::unwrap_or_default).join(" ")
+    };
+    assert_eq!(
+        told.iter().map(of).collect::<Vec<_>>(),
+        [
+            "v1 Service default web",
+            "metallb.io/v1beta1 IPAddressPool naru-system pool"
+        ]
+    );
+    assert!(told.iter().all(|it| it.warning && it.reason == "Invalid"));
+    assert_eq!(told[0].of.uid.as_deref(), Some("u"));
+    assert!(told[0].note.contains("what is wrong with Service"));
+    assert_eq!(invalid(&scene, &notes, &notes[..1]).len(), 1);
+    assert_eq!(invalid(&scene, &[note(web, false)], &[]), []);
+    // One that is gone meanwhile.
+    assert_eq!(invalid(&scene, &[note("Service default/a", true)], &[]), []);
 }
 
 #[test]

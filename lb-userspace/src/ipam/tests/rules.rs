@@ -214,6 +214,10 @@ fn external_and_cluster_ips_and_nodes_addresses_are_not_given_away_and_do_not_di
         .with(other.to_owned())
         .assign(&before.ledger);
     assert_eq!(has(&after, "a"), "192.168.56.11");
+    // Nor does whoever gives addresses out from now on, and knows what `a` says that it has alone.
+    let mut world = tutorial().service("a").with(other.to_owned());
+    world.0[1].push_str("status: {loadBalancer: {ingress: [{ip: 192.168.56.11}]}}\n");
+    assert_eq!(has(&world.assign(&Ledger::default()), "a"), "192.168.56.11");
     let said: Vec<_> = after.displaced.iter().map(ToString::to_string).collect();
     assert_eq!(
         said,

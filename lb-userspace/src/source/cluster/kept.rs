@@ -1,11 +1,18 @@
 //! What a cluster's objects are, and what they were when they were valid last.
 
-use std::collections::BTreeMap;
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+};
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Service};
+use k8s_openapi::{
+    api::core::v1::{Namespace, Node, Service},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+use kube::Resource;
 
 use super::{
-    Loaded, Outcome, Problem, Rejected, kubernetes,
+    Loaded, Outcome, Problem, Rejected, bare, kubernetes,
     table::{Instead, Refused, Table},
 };
 use crate::source::{
@@ -30,6 +37,21 @@ pub(super) struct Kept {
     pub(super) legacy: Table<Legacy>,
     terms: Terms,
     judged: Option<Judged>,
+    /// Those that did not count as they are the last time.
+    refused: BTreeSet<String>,
+}
+
+/// How firmly what is called so stands beside another one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    /// It has come, or counted as nothing of what it ever was.
+    New,
+    /// As it is it was refused, and what it was before counted.
+    Refused,
+    /// It has changed since it counted.
+    Changed,
+    /// It counted as it is.
+    Settled,
 }
 
 /// Which objects were valid the last time.
@@ -46,15 +68,16 @@ impl Kept {
     /// Nothing yet, to be read on these terms.
     pub(super) fn new(terms: Terms) -> Self {
         Self {
-            services: Table::new("Service"),
-            slices: Table::new("EndpointSlice"),
-            nodes: Table::new("Node"),
-            namespaces: Table::new("Namespace"),
-            pools: Table::optional("IPAddressPool"),
-            advertisements: Table::optional("L2Advertisement"),
-            legacy: Table::new("ConfigMap"),
+            services: Table::new("Service", born),
+            slices: Table::new("EndpointSlice", |_| None),
+            nodes: Table::new("Node", born),
+            namespaces: Table::new("Namespace", born),
+            pools: Table::optional("IPAddressPool", born),
+            advertisements: Table::optional("L2Advertisement", born),
+            legacy: Table::new("ConfigMap", |_| None),
             terms,
             judged: None,
+            refused: BTreeSet::new(),
         }
     }
 
@@ -135,6 +158,7 @@ impl Kept {
         notes: Vec<Note>,
     ) -> Outcome {
         self.keep(&refused);
+        self.refused = refused.keys().cloned().collect();
         let said = notes.clone().into_iter().chain(self.stale());
         let outcome = super::loaded(loaded, said);
         self.judged = Some(Judged {
@@ -148,7 +172,11 @@ impl Kept {
     /// Lets something else count in place of what the problems are about, a step further than
     /// before; gives what is to be said of each. Objects that are wrong in themselves come first:
     /// without them there may be no conflict.
-    fn refuse(&self, rejected: &Rejected, refused: &mut Refused) -> BTreeMap<String, Vec<Note>> {
+    fn refuse(
+        &mut self,
+        rejected: &Rejected,
+        refused: &mut Refused,
+    ) -> BTreeMap<String, Vec<Note>> {
         let before = refused.clone();
         let alone = rejected.problems.iter().any(|it| it.against.is_empty());
         let mut notes: BTreeMap<String, Vec<Note>> = BTreeMap::new();
@@ -159,7 +187,8 @@ impl Kept {
             let label = self.newcomer(problem);
             let instead = match before.get(&label) {
                 None if self.has_former(&label) => Instead::Former,
-                None | Some(Instead::Former) => Instead::Nothing,
+                None | Some(Instead::Former) if self.strip(&label) => Instead::Bare,
+                None | Some(Instead::Former | Instead::Bare) => Instead::Nothing,
                 Some(Instead::Nothing) => continue,
             };
             refused.insert(label.clone(), instead);
@@ -169,19 +198,28 @@ impl Kept {
             };
             let until = match instead {
                 Instead::Former => "what it was before stays in force until then",
+                Instead::Bare if label.starts_with(self.pools.kind) => {
+                    "until then it is of no more addresses than Services have of it"
+                }
+                Instead::Bare => {
+                    "until then it counts without that: by its cluster IP, its node ports and the \
+                     addresses that it was given"
+                }
                 Instead::Nothing => "it does not count until then",
             };
             notes.entry(label.clone()).or_default().push(Note {
                 origin: problem.origin.clone(),
                 object: label,
                 what: format!("{what}; {}; {until}", problem.remedy),
+                refused: true,
             });
         }
         notes
     }
 
     /// Which of the objects that a problem is about has to give way: one that counts as it is does
-    /// not, to one that has come or changed since.
+    /// not, to one that has changed since, nor that one to one that was refused already or is new;
+    /// and of two that stand alike the older one does not.
     ///
     /// What stands in no table is out of MetalLB's ConfigMap, which gives way to all that came
     /// after it; so are two of one name.
@@ -194,12 +232,37 @@ impl Kept {
         if self.has(&config) && (derived(object) || derived(against) || object == against) {
             return config;
         }
-        let newcomer =
-            match !against.is_empty() && self.is_settled(object) && !self.is_settled(against) {
-                true => against,
-                false => object,
-            };
-        newcomer.clone()
+        if against.is_empty() {
+            return object.clone();
+        }
+        let older = match (self.born(object), self.born(against)) {
+            (Some(object), Some(against)) => against.cmp(object),
+            _ => Ordering::Equal,
+        };
+        let standing = self.standing(object).cmp(&self.standing(against));
+        match standing.then(older) {
+            Ordering::Greater => against.clone(),
+            Ordering::Less | Ordering::Equal => object.clone(),
+        }
+    }
+
+    fn standing(&self, label: &str) -> Standing {
+        match self.was_valid(label) {
+            Some(true) => Standing::Settled,
+            Some(false) if self.refused.contains(label) => Standing::Refused,
+            Some(false) => Standing::Changed,
+            None => Standing::New,
+        }
+    }
+
+    /// Makes what is left of an object that is not valid; false where there is nothing to leave out,
+    /// or nothing left.
+    fn strip(&mut self, label: &str) -> bool {
+        let Self {
+            services, pools, ..
+        } = self;
+        services.strip(label, bare::service)
+            || pools.strip(label, |it| bare::pool(&it.object, services.all()))
     }
 
     /// What is to be said of watches that fail.
@@ -213,9 +276,15 @@ impl Kept {
                  force",
                 error.unwrap_or_default()
             ),
+            refused: false,
         });
         notes.collect()
     }
+}
+
+/// Since when there is an object.
+fn born<K: Resource>(object: &K) -> Option<&Time> {
+    object.meta().creation_timestamp.as_ref()
 }
 
 /// Kinds by what is wrong with their watches, in one line each.
@@ -245,6 +314,7 @@ macro_rules! each {
             legacy,
             terms: _,
             judged: _,
+            refused: _,
         } = $kept;
         {
             let $table = services;
@@ -309,16 +379,20 @@ impl Kept {
     }
 
     fn has_former(&self, label: &str) -> bool {
-        let mut has = false;
-        each!(self, table => has |= table.was_valid(label) == Some(false));
-        has
+        self.was_valid(label) == Some(false)
     }
 
-    /// Whether what is called so is what it was when it was valid.
-    fn is_settled(&self, label: &str) -> bool {
-        let mut is = false;
-        each!(self, table => is |= table.was_valid(label) == Some(true));
-        is
+    /// See [`Table::was_valid`].
+    fn was_valid(&self, label: &str) -> Option<bool> {
+        let mut was = None;
+        each!(self, table => was = was.or(table.was_valid(label)));
+        was
+    }
+
+    fn born(&self, label: &str) -> Option<&Time> {
+        let mut born = None;
+        each!(self, table => born = born.or(table.born(label)));
+        born
     }
 }
 

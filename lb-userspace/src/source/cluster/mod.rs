@@ -8,6 +8,7 @@
 //! stays in force, and a note says so.
 
 pub(crate) mod answers;
+mod bare;
 mod follow;
 mod kept;
 mod table;
@@ -25,11 +26,14 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout_at},
 };
 
-use self::{follow::Change, kept::Kept};
+use self::{
+    follow::{Change, Services},
+    kept::Kept,
+};
 use super::{
     Loaded, News, Origin, Outcome, Problem, Rejected,
     kubernetes::{self, Sourced, Terms},
-    metallb::types::IpAddressPool,
+    metallb::types::{IpAddressPool, L2Advertisement},
     watch::PATIENCE,
 };
 
@@ -65,6 +69,8 @@ pub struct Scene {
     pub services: Vec<Arc<Sourced<Service>>>,
     /// All pools as they are.
     pub pools: Vec<Arc<Sourced<IpAddressPool>>>,
+    /// And advertisements.
+    pub advertisements: Vec<Arc<Sourced<L2Advertisement>>>,
 }
 
 impl PartialEq for Scene {
@@ -76,6 +82,7 @@ impl PartialEq for Scene {
         }
         same(&self.services, &other.services)
             && same(&self.pools, &other.pools)
+            && same(&self.advertisements, &other.advertisements)
             && self.outcome == other.outcome
     }
 }
@@ -115,7 +122,9 @@ impl Cluster {
         let runtime = runtime.map_err(|error| refused(error.to_string()))?;
         runtime.block_on(async {
             let (sender, mut receiver) = mpsc::channel(1);
-            let followed = self.clone().follow(sender, |outcome, _| outcome);
+            let followed = self
+                .clone()
+                .follow(sender, Services::Served, |outcome, _| outcome);
             tokio::select! {
                 Some(news) = receiver.recv() => news.what,
                 () = followed => Err(refused("its watches have ended".to_owned())),
@@ -125,22 +134,26 @@ impl Cluster {
 
     /// Sends what it says, now and after every change, until nobody listens any more.
     pub(super) async fn outcomes(self, sender: mpsc::Sender<News<Outcome>>) {
-        self.follow(sender, |outcome, _| outcome).await;
+        self.follow(sender, Services::Served, |outcome, _| outcome)
+            .await;
     }
 
-    /// The same with the objects that whoever gives addresses out writes into.
+    /// The same with the objects that whoever gives addresses out writes into, or tells of.
     pub async fn scenes(self, sender: mpsc::Sender<News<Scene>>) {
         let scene = |outcome, kept: Option<&Kept>| Scene {
             outcome,
             services: kept.map_or_else(Vec::new, |it| it.services.all().cloned().collect()),
             pools: kept.map_or_else(Vec::new, |it| it.pools.all().cloned().collect()),
+            advertisements: kept
+                .map_or_else(Vec::new, |it| it.advertisements.all().cloned().collect()),
         };
-        self.follow(sender, scene).await;
+        self.follow(sender, Services::All, scene).await;
     }
 
     async fn follow<T: Clone + PartialEq>(
         self,
         sender: mpsc::Sender<News<T>>,
+        services: Services,
         view: impl Fn(Outcome, Option<&Kept>) -> T,
     ) {
         let terms = Terms {
@@ -152,7 +165,7 @@ impl Cluster {
         let Some(client) = self.reach(&sender, refused).await else {
             return;
         };
-        let mut changes = follow::all(&client);
+        let mut changes = follow::all(&client, services);
         let mut kept = Kept::new(terms);
         let mut known = kubernetes::Known::default();
         let mut last: Option<T> = None;

@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{
     core::Status,
     runtime::watcher::{self, Event},
@@ -33,8 +34,12 @@ pub(super) struct Table<T> {
     pub(super) kind: &'static str,
     /// Whether the kind may not be installed.
     optional: bool,
+    /// Since when there is one, as far as its kind says so.
+    born: fn(&T) -> Option<&Time>,
     /// As the API server has them.
     objects: BTreeMap<Name, Arc<Sourced<T>>>,
+    /// What counts in place of those that are not valid and never were.
+    bare: BTreeMap<Name, Arc<Sourced<T>>>,
     /// What those counted as the last time that did not count as they are here; none: as nothing.
     former: BTreeMap<Name, Option<Arc<Sourced<T>>>>,
     /// A list that is not complete yet.
@@ -53,6 +58,8 @@ pub(super) type Told<T> = Result<Event<(Name, Arc<Sourced<T>>)>, watcher::Error>
 pub(super) enum Instead {
     /// What it was when it was.
     Former,
+    /// What is left without that which may be wrong.
+    Bare,
     /// Nothing.
     Nothing,
 }
@@ -61,11 +68,13 @@ pub(super) enum Instead {
 pub(super) type Refused = BTreeMap<String, Instead>;
 
 impl<T> Table<T> {
-    pub(super) fn new(kind: &'static str) -> Self {
+    pub(super) fn new(kind: &'static str, born: fn(&T) -> Option<&Time>) -> Self {
         Self {
             kind,
             optional: false,
+            born,
             objects: BTreeMap::new(),
+            bare: BTreeMap::new(),
             former: BTreeMap::new(),
             coming: BTreeMap::new(),
             listed: false,
@@ -73,10 +82,10 @@ impl<T> Table<T> {
         }
     }
 
-    pub(super) fn optional(kind: &'static str) -> Self {
+    pub(super) fn optional(kind: &'static str, born: fn(&T) -> Option<&Time>) -> Self {
         Self {
             optional: true,
-            ..Self::new(kind)
+            ..Self::new(kind, born)
         }
     }
 
@@ -170,6 +179,7 @@ impl<T> Table<T> {
         match refused.get(&self.label(name)) {
             None => Some(object),
             Some(Instead::Former) => self.valid(name, object),
+            Some(Instead::Bare) => self.bare.get(name),
             Some(Instead::Nothing) => None,
         }
     }
@@ -190,11 +200,43 @@ impl<T> Table<T> {
     pub(super) fn keep(&mut self, refused: &Refused) {
         let objects = self.objects.iter().filter(|_| !refused.is_empty());
         let others = objects.filter_map(|(name, object)| {
-            let counts = self.instead(name, object, refused);
+            let counts = match refused.get(&self.label(name)) {
+                // It never was in that state: what is left of it is worked out anew each time.
+                Some(Instead::Bare) => None,
+                _ => self.instead(name, object, refused),
+            };
             let same = counts.is_some_and(|it| Arc::ptr_eq(it, object));
             (!same).then(|| (name.clone(), counts.cloned()))
         });
         self.former = others.collect();
+        let former = &self.former;
+        self.bare.retain(|name, _| former.contains_key(name));
+    }
+
+    /// Makes what is left of what is called so; false where nothing is.
+    pub(super) fn strip(
+        &mut self,
+        label: &str,
+        strip: impl FnOnce(&Sourced<T>) -> Option<T>,
+    ) -> bool {
+        let mut objects = self.objects.iter();
+        let Some((name, whole)) = objects.find(|(name, _)| self.label(name) == label) else {
+            return false;
+        };
+        let Some(object) = strip(whole) else {
+            return false;
+        };
+        let origin = whole.origin.clone();
+        let bare = Arc::new(Sourced { origin, object });
+        self.bare.insert(name.clone(), bare);
+        true
+    }
+
+    /// Since when there is what is called so.
+    pub(super) fn born(&self, label: &str) -> Option<&Time> {
+        let mut objects = self.objects.iter();
+        let (_, it) = objects.find(|(name, _)| self.label(name) == label)?;
+        (self.born)(&it.object)
     }
 
     /// Whether what is called so is the very one that was valid; none where none was.
@@ -298,7 +340,7 @@ mod tests {
 
     #[test]
     fn of_what_came_and_went_nothing_is_remembered_and_of_what_counted_all() {
-        let mut table = Table::new("Thing");
+        let mut table = Table::new("Thing", |()| None);
         table.take(applied("kept"));
         table.keep(&Refused::new());
         table.take(applied("kept"));

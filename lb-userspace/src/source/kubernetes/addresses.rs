@@ -27,7 +27,8 @@ pub(super) struct Addresses {
     pub(super) wish: Option<Wish>,
     /// Whether its addresses on the LAN come from a pool, later.
     pub(super) pooled: bool,
-    /// `spec.externalIPs`: somebody else brings their packets to the node.
+    /// `spec.externalIPs`, and what another load balancer gave: somebody else brings their packets
+    /// to the node.
     pub(super) external: BTreeSet<IpAddr>,
     /// `spec.clusterIPs`: for sockets of the node and its pods alone.
     pub(super) cluster: BTreeSet<IpAddr>,
@@ -90,21 +91,24 @@ pub(super) fn read(
                 }
             }
             found.wish = Some(wish);
-            found.node_ports = spec.allocate_load_balancer_node_ports != Some(false);
-            if !found.node_ports && writes_node_ports(spec) {
-                let what = "its node ports are not served: allocateLoadBalancerNodePorts is \
-                            false";
-                findings.note(origin, object, what);
-            }
+            found.node_ports = true;
         }
         "LoadBalancer" => {
             let other = spec.load_balancer_class.as_deref();
             let other = other.map_or("no class".to_owned(), |it| format!("class {it}"));
             let own = terms.class.as_deref().unwrap_or(LOAD_BALANCER_CLASS);
-            let what = format!("left to the load balancer of {other} (naru's is {own})");
+            let what = format!(
+                "its addresses are a matter of the load balancer of {other} (naru's is {own})"
+            );
             findings.note(origin, object, what);
-            // Clients inside do not come by a load balancer.
-            external = &[];
+            // Where that one sends packets on, or to whom it gives an address that is the nodes' own
+            // to serve.
+            if terms.beside_kube_proxy {
+                external = &[];
+            } else {
+                found.node_ports = true;
+                found.external = balancer::served_elsewhere(&service.object);
+            }
         }
         "NodePort" => {
             found.node_ports = true;
@@ -144,7 +148,10 @@ pub(super) fn read(
         ips
     };
     let texts: Vec<&str> = external.iter().map(String::as_str).collect();
-    found.external = &ips(&texts, findings) - &found.load_balancer;
+    found.external.extend(ips(&texts, findings));
+    found
+        .external
+        .retain(|ip| !found.load_balancer.contains(ip));
     found.cluster = ips(&cluster, findings);
 
     let undeclared = |ip: &&IpAddr| !declared.is_empty() && !declared.contains(&Family::of(**ip));

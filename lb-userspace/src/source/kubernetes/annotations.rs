@@ -9,7 +9,7 @@ use crate::{
     source::{Findings, Origin, health, rules},
 };
 
-const PREFIX: &str = "naru.dev/";
+pub(super) const PREFIX: &str = "naru.dev/";
 const KNOWN: [&str; 5] = [
     "naru.dev/algorithm",
     "naru.dev/health-check",

@@ -20,6 +20,14 @@ const ADDRESSES: &str = "loadBalancerIPs";
 const POOL: &str = "address-pool";
 const SHARING: &str = "allow-shared-ip";
 
+/// Whether an annotation says what its author wants of Naru, and may say it wrongly: of a pool, and
+/// of company, any text is one.
+pub(in crate::source) fn is_wish(annotation: &str) -> bool {
+    let mut prefixes = PREFIXES.iter();
+    annotation.starts_with(super::annotations::PREFIX)
+        || prefixes.any(|it| annotation.strip_prefix(it) == Some(ADDRESSES))
+}
+
 /// What it asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wish {
@@ -143,6 +151,20 @@ pub(super) fn wish(
         sharing_key: value(SHARING),
         families: BTreeSet::new(),
     }
+}
+
+/// The addresses that another load balancer gave, as far as whoever proxies serves them: as
+/// kube-proxy has it, all but those of `ipMode: Proxy`.
+pub(super) fn served_elsewhere(service: &Service) -> BTreeSet<IpAddr> {
+    let status = service.status.as_ref();
+    let ingress = status.and_then(|it| it.load_balancer.as_ref()?.ingress.as_deref());
+    let served = ingress
+        .unwrap_or_default()
+        .iter()
+        .filter(|it| it.ip_mode.as_deref() != Some("Proxy"));
+    served
+        .filter_map(|it| rules::vip(it.ip.as_deref()?).ok())
+        .collect()
 }
 
 /// The families that it needs addresses of: those that it declares, less those that the

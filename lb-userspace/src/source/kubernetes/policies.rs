@@ -109,6 +109,15 @@ fn affinity(
 }
 
 /// The networks that may use the load balancer's addresses; all where none is named.
+/// Whether it says, if at all, in a way that is understood who may use its addresses.
+pub(in crate::source) fn is_guarded(service: &Sourced<Service>) -> bool {
+    let mut findings = Findings::default();
+    if let Some(spec) = &service.object.spec {
+        source_ranges("", service, spec, &mut findings);
+    }
+    findings.problems.is_empty()
+}
+
 fn source_ranges(
     object: &str,
     service: &Sourced<Service>,

@@ -24,6 +24,9 @@ use self::types::{IpAddressPool, L2Advertisement};
 use super::{Findings, Origin, kubernetes::Sourced};
 use crate::desired::{Advertisement, Labels, Pool};
 
+/// MetalLB's annotation of a Service that says which pool its address is of.
+pub(crate) const FROM_POOL: &str = "metallb.io/ip-allocated-from-pool";
+
 /// Where MetalLB's objects are unless they say otherwise.
 pub const NAMESPACE: &str = "metallb-system";
 /// What becomes of the kinds that are about BGP.

@@ -93,12 +93,15 @@ fn what_has_two_mistakes_counts_as_it_was_and_a_newcomer_not_at_all() {
     assert_eq!(after.desired, before.desired);
     let of = |name: &str| {
         let named = format!("Service default/{name}");
-        let notes = after.notes.iter().filter(move |it| it.object == named);
+        let notes = after
+            .notes
+            .iter()
+            .filter(move |it| it.refused && it.object == named);
         notes.map(|it| it.what.clone()).collect::<Vec<_>>()
     };
     assert_eq!(of("a").len(), 2, "{:?}", after.notes);
     assert!(of("a").iter().all(|it| it.contains("stays in force")));
-    assert!(of("b").iter().all(|it| it.contains("does not count")));
+    assert!(of("b").iter().all(|it| it.contains("counts without that")));
     kept.services.take(service("a", json!({}), B));
     let mended = outcome(&mut kept);
     assert!(
@@ -107,6 +110,29 @@ fn what_has_two_mistakes_counts_as_it_was_and_a_newcomer_not_at_all() {
             .iter()
             .all(|it| it.object != "Service default/a")
     );
+}
+
+#[test]
+fn a_pool_with_a_mistake_makes_the_configuration_stale_and_a_service_does_not() {
+    let mut kept = empty();
+    kept.pools.take(pool("lan", "192.0.2.8-192.0.2.9"));
+    let mistake = json!({"naru.dev/algorithm": "sideways"});
+    kept.services.take(service("a", mistake, A));
+    let refused = |loaded: &Loaded| -> Vec<String> {
+        let refused = loaded.notes.iter().filter(|it| it.refused);
+        refused.map(|it| it.object.clone()).collect()
+    };
+    let before = outcome(&mut kept);
+    assert_eq!(refused(&before), ["Service default/a"]);
+    assert!(!before.is_stale());
+    kept.pools.take(pool("lan", "192.0.2.9-192.0.2.8"));
+    let after = outcome(&mut kept);
+    assert_eq!(
+        refused(&after),
+        ["IPAddressPool metallb-system/lan", "Service default/a"]
+    );
+    assert!(after.is_stale());
+    assert_eq!(after.desired, before.desired, "as it was");
 }
 
 fn slice(service: &str, address: &str) -> Told<Slice> {
@@ -191,6 +217,129 @@ fn whoever_comes_later_gives_way_whatever_its_name() {
         served(&outcome(&mut kept)),
         ["default/b:80", "default/m:80"]
     );
+}
+
+/// A Service at an external IP, since the year.
+fn since(year: u32, name: &str, ip: &str) -> Told<Service> {
+    let object = json!({
+        "metadata": {
+            "name": name,
+            "namespace": "default",
+            "creationTimestamp": format!("{year}-01-01T00:00:00Z"),
+        },
+        "spec": {"externalIPs": [ip], "ports": [{"port": 80}]},
+    });
+    applied("default", name, &object)
+}
+
+#[test]
+fn who_was_refused_does_not_come_in_by_a_change_or_a_list_of_the_other() {
+    let mut kept = empty();
+    kept.services.take(service("m", json!({}), A));
+    let before = outcome(&mut kept);
+    // One that never counted, and one that counted elsewhere.
+    kept.services.take(service("b", json!({}), B));
+    outcome(&mut kept);
+    for name in ["a", "b"] {
+        kept.services.take(service(name, json!({}), A));
+    }
+    let both = ["default/b:80", "default/m:80"];
+    assert_eq!(served(&outcome(&mut kept)), both);
+    for time in 0..3 {
+        kept.services
+            .take(service("m", json!({"touched": time.to_string()}), A));
+        assert_eq!(served(&outcome(&mut kept)), both, "touched");
+        kept.services.take(Ok(Event::Init));
+        for name in ["a", "b", "m"] {
+            let Ok(Event::Apply(object)) = service(name, json!({}), A) else {
+                unreachable!("it is applied")
+            };
+            kept.services.take(Ok(Event::InitApply(object)));
+        }
+        kept.services.take(Ok(Event::InitDone));
+        assert_eq!(served(&outcome(&mut kept)), both, "listed");
+    }
+    assert_eq!(outcome(&mut kept).desired.services.len(), 2);
+    assert_eq!(before.desired.services.len(), 1);
+}
+
+#[test]
+fn where_nothing_counted_before_the_older_one_does() {
+    for [older, younger] in [["a", "m"], ["m", "a"]] {
+        let mut kept = empty();
+        kept.services.take(since(2025, older, A));
+        kept.services.take(since(2026, younger, A));
+        assert_eq!(served(&outcome(&mut kept)), [format!("default/{older}:80")]);
+    }
+}
+
+#[test]
+fn a_mistake_that_was_always_there_costs_no_more_than_what_it_is_about() {
+    let mut kept = listed(Terms {
+        pooled: true,
+        ..Terms::default()
+    });
+    let web = |given: Value| {
+        let object = json!({
+            "metadata": {
+                "name": "web",
+                "namespace": "default",
+                "annotations": {
+                    "naru.dev/weights": "heavy",
+                    "metallb.io/loadBalancerIPs": "here",
+                    "metallb.io/ip-allocated-from-pool": "lan",
+                },
+            },
+            "spec": {
+                "type": "LoadBalancer",
+                "clusterIP": "10.96.0.10",
+                "externalIPs": ["10.96.0.0/16"],
+                "ports": [{"port": 80, "nodePort": 30080}],
+            },
+            "status": {"loadBalancer": {"ingress": given}},
+        });
+        applied("default", "web", &object)
+    };
+    // Without an address it is given none that it did not ask for.
+    kept.services.take(web(json!([])));
+    let loaded = outcome(&mut kept);
+    let port = loaded.desired.services.values().next().expect("a port");
+    assert!(port.cluster.len() == 1 && port.node_port.is_some() && port.external.is_empty());
+    assert!(loaded.desired.balancers.is_empty());
+    let said = |it: &Note| it.refused && it.what.contains("its cluster IP, its node ports");
+    assert!(loaded.notes.iter().any(said), "{:?}", loaded.notes);
+
+    // With one it keeps it, though its pool is not valid either, and nobody gets another of that.
+    kept.pools.take(pool("lan", "192.0.2.8-192.0.2.1"));
+    kept.services.take(web(json!([{"ip": "192.0.2.4"}])));
+    let desired = outcome(&mut kept).desired;
+    let ranges: Vec<String> = desired.pools["lan"]
+        .ranges
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(ranges, ["192.0.2.4-192.0.2.4"]);
+    assert!(!desired.pools["lan"].auto_assign);
+    let balancer = desired.balancers.values().next().expect("it is ours");
+    assert_eq!(balancer.given, [std::net::IpAddr::from([192, 0, 2, 4])]);
+    assert!(balancer.requested.is_empty());
+
+    // Where it is not known whom it is for, it is for those inside.
+    let object = json!({
+        "metadata": {"name": "inside", "namespace": "default"},
+        "spec": {
+            "type": "LoadBalancer",
+            "clusterIP": "10.96.0.11",
+            "loadBalancerSourceRanges": ["everybody"],
+            "ports": [{"port": 80}],
+        },
+        "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.5"}]}},
+    });
+    kept.services.take(applied("default", "inside", &object));
+    let desired = outcome(&mut kept).desired;
+    let inside = crate::desired::BalancerName("default/inside".to_owned());
+    assert!(!desired.balancers.contains_key(&inside));
+    assert_eq!(desired.services.len(), 2);
 }
 
 #[test]
@@ -303,6 +452,10 @@ fn balanced(class: Option<&str>) -> Told<Service> {
             "clusterIP": "10.96.0.10",
             "ports": [{"port": 80, "nodePort": 30080}],
         },
+        "status": {"loadBalancer": {"ingress": [
+            {"ip": "192.0.2.77", "ipMode": "VIP"},
+            {"ip": "192.0.2.78", "ipMode": "Proxy"},
+        ]}},
     });
     applied("default", "web", &object)
 }
@@ -332,6 +485,25 @@ fn cluster_ips_and_node_ports_are_left_to_a_kube_proxy_that_stays() {
     let (ours, port) = on_terms(beside, None);
     let port = port.expect("a port");
     assert!(ours && port.cluster.is_empty() && port.node_port.is_none());
+}
+
+#[test]
+fn of_another_class_what_proxies_serve_is_served_and_claimed_by_nobody() {
+    let (ours, port) = on_terms(Terms::default(), Some("example.org/other"));
+    let port = port.expect("a port");
+    assert!(!ours && port.frontends.is_empty());
+    assert!(port.cluster.len() == 1 && port.node_port.is_some());
+    let external: Vec<String> = port.external.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        external,
+        ["192.0.2.77:80/tcp"],
+        "not the one of ipMode Proxy"
+    );
+    let beside = Terms {
+        beside_kube_proxy: true,
+        ..Terms::default()
+    };
+    assert_eq!(on_terms(beside, Some("example.org/other")).1, None);
 }
 
 #[test]
