@@ -6,6 +6,7 @@
 mod addresses;
 mod claims;
 mod cluster;
+mod compiled;
 mod drain;
 mod health;
 mod interfaces;

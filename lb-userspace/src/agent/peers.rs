@@ -15,6 +15,10 @@ use crate::net::{Known, NetError, RouteKind};
 /// the kernel asks before it gives up.
 const SILENT: Duration = Duration::from_secs(3);
 
+/// Between looks at which neighbours are sent to: the kernel takes an entry for stale after half a
+/// minute or so.
+const USED: Duration = Duration::from_secs(10);
+
 /// A node on a LAN that this one is attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Peer {
@@ -53,6 +57,21 @@ impl State {
             }
         }
         Ok(peers)
+    }
+
+    /// Has the kernel ask, now and then, whether those are still there to whom programs send by
+    /// themselves.
+    pub(super) async fn use_next_hops(&mut self) {
+        if self.used.elapsed() < USED {
+            return;
+        }
+        self.used = Instant::now();
+        let interfaces = self.attachments.values().map(|it| it.ifindex).collect();
+        let links = self.datapath.next_hops();
+        if let Err(error) = self.network.use_neighbours(&links, &interfaces).await {
+            let failure = format!("{error}; whoever gets another link address is not found again");
+            self.failures.push(failure);
+        }
     }
 
     /// Sees to it that the kernel goes on knowing the link addresses of the peers that are

@@ -10,15 +10,15 @@ use anyhow::Context;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::{
-    Options, addresses::Addresses, cluster::Cluster, interfaces, memory::Memory, mode,
-    ownership::Ownership, peers::Peer, probes::Probes,
+    Options, addresses::Addresses, cluster::Cluster, compiled::Compiled, interfaces,
+    memory::Memory, mode, ownership::Ownership, peers::Peer, probes::Probes,
 };
 use crate::{
     announce::Announcer,
     compile::{self, image::MapImage},
     control::SourceStatus,
     datapath::{Attachment, Datapath, Lease},
-    desired::{Desired, Surroundings},
+    desired::{Desired, ServiceName, Surroundings},
     health::{Checker, Ledger},
     herald::Herald,
     metrics,
@@ -53,11 +53,13 @@ pub(super) struct State {
     pub(super) ledger: Ledger,
     /// What the maps hold.
     pub(super) image: MapImage,
-    /// The input that `image` was compiled from, where that is in force: a change of the network
-    /// that concerns nobody costs nothing, and one of some endpoints what those take.
-    compiled: Option<(Desired, Surroundings)>,
+    /// What `image` was compiled from, where that is in force: a change of the network that concerns
+    /// nobody costs nothing, and one of some endpoints what those take.
+    pub(super) compiled: Option<Compiled>,
     /// The Maglev tables of that compile.
-    tables: compile::Tables,
+    pub(super) tables: compile::Tables,
+    /// What there was no room for then, by service.
+    pub(super) lacking: BTreeMap<ServiceName, String>,
     pub(super) source: SourceStatus,
     /// When the first word came of what the source says and the maps do not hold yet.
     heard: Option<tokio::time::Instant>,
@@ -79,6 +81,8 @@ pub(super) struct State {
     /// The routes to backends of other nodes.
     pub(super) remote: Routes,
     probes: Probes,
+    /// When the kernel was told last who is sent to.
+    pub(super) used: Instant,
     /// Those whose link addresses are being asked for, and since when.
     pub(super) unanswered: BTreeMap<String, Instant>,
     /// What the last reconcile could not do. It is tried again while there is any.
@@ -128,6 +132,7 @@ impl State {
             ledger: Ledger::default(),
             compiled: None,
             tables: compile::Tables::default(),
+            lacking: BTreeMap::new(),
             source: SourceStatus {
                 from,
                 ..SourceStatus::default()
@@ -143,6 +148,7 @@ impl State {
             placed: Routes::default(),
             remote: Routes::default(),
             probes: Probes::default(),
+            used: Instant::now(),
             unanswered: BTreeMap::new(),
             failures: Vec::new(),
             routing_warnings: BTreeSet::new(),
@@ -268,8 +274,10 @@ impl State {
         if gives {
             self.assign();
         }
+        self.use_next_hops().await;
         let silent = self.keep_peers().await;
-        if gives || silent || !self.failures.is_empty() || self.attachments.len() < before {
+        let failed = !self.failures.is_empty() || self.may_have_room();
+        if gives || silent || failed || self.attachments.len() < before {
             self.reconcile().await;
         } else if news || self.awaits() {
             self.claim();
@@ -285,8 +293,11 @@ impl State {
             let in_force = self.effective().as_ref() == Some(&self.desired);
             self.source.current &= in_force;
         }
-        if let Some((desired, surroundings)) = &self.compiled {
-            let failures = self.probes.serve(desired, surroundings);
+        if let Some(Compiled {
+            fit, surroundings, ..
+        }) = &self.compiled
+        {
+            let failures = self.probes.serve(&fit.desired, surroundings);
             self.failures.extend(failures);
         }
         self.claim();
@@ -348,19 +359,10 @@ impl State {
         let Some(effective) = self.effective() else {
             return self.refresh_devices(&surroundings);
         };
-        let input = (effective, surroundings);
-        if self.compiled.as_ref() != Some(&input) {
-            let in_use = self.datapath.in_use();
+        if !self.is_compiled(&effective, &surroundings) {
             // Where applying fails, what is in use is neither this nor what was before.
-            let image = match self.compiled.take() {
-                Some((desired, surroundings)) => compile::compile_again(
-                    ((&desired, &surroundings), &self.image),
-                    (&input.0, &input.1),
-                    &in_use,
-                    &mut self.tables,
-                )?,
-                None => compile::compile_with(&input.0, &input.1, &in_use, &mut self.tables)?,
-            };
+            let before = self.compiled.take();
+            let (image, fit) = self.compile(before.as_ref(), &effective, &surroundings)?;
             let applied = self.datapath.apply(&image)?;
             if applied.total() > 0 {
                 tracing::info!(
@@ -373,8 +375,8 @@ impl State {
             }
             self.free_stranded();
             self.image = image;
-            self.desired = input.0.clone();
-            self.compiled = Some(input);
+            self.desired = fit.desired.clone();
+            self.compiled = Some(Compiled::now(effective, surroundings, fit));
             self.taken_over = Some(Instant::now());
         }
         if let Some(heard) = self.heard.take() {
@@ -485,7 +487,8 @@ impl State {
     }
 
     pub(super) fn warnings(&self) -> Vec<String> {
-        let failures = self.failures.iter().chain(&self.routing_warnings).cloned();
+        let failures = self.failures.iter().chain(self.lacking.values());
+        let failures = failures.chain(&self.routing_warnings).cloned();
         let more = self.address_warnings().chain(self.drained_and_gone());
         failures.chain(more).chain(self.contests()).collect()
     }

@@ -33,11 +33,12 @@ Examples:
   naru agent --config /etc/naru/naru.yaml --interface bond0 --attach generic
   naru agent --kubernetes --kubeconfig ~/.kube/config --interface eth0 --cgroup /sys/fs/cgroup
 On a LAN of nodes, with the same manifests and the same key on each:
-  openssl rand -base64 32 > /etc/naru/gossip.key; chmod 600 /etc/naru/gossip.key
+  (umask 077; openssl rand -base64 32 > /etc/naru/gossip.key)
   naru agent --manifests /etc/naru/manifests --interface eth0 --gossip-key /etc/naru/gossip.key
 
 The kernel side outlives the agent: stopped or killed, it goes on balancing, and the next
-agent takes over without losing a packet. `naru detach` takes it away.
+agent takes over without losing a packet. Among other nodes its addresses move to one of them
+meanwhile. `naru detach` takes the kernel side away.
 RUST_LOG sets the log level (RUST_LOG=debug).";
 
 /// The flags of `naru agent`.

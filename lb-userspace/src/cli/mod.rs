@@ -103,9 +103,11 @@ enum Command {
     /// The flows that are recorded
     #[command(after_help = "\
 Flows of Maglev services need no record while nothing changes, so most of them are not shown.
-What is: flows by round robin, of services with session affinity, by nat, and those that began
-before or while a backend came, went or changed, or while the address came from another node
-(state returned: those go back to it). `naru services` counts all that begin.
+What is: flows by round robin, of services with session affinity, by nat, of UDP to pods of this
+node, and those that began before or while a backend came, went or changed, or while the address
+came from another node (state returned: those go back to it). `naru services` counts all that
+begin. IDLE counts from the last packet that was noted: of what only the backend sends that may be
+some 70 s too much.
 
 Examples:
   naru flows --limit 20

@@ -10,6 +10,7 @@
 
 mod again;
 mod backends;
+mod fit;
 pub mod image;
 mod maglev;
 mod parts;
@@ -34,7 +35,12 @@ use lb_common::{
 
 use crate::desired::{self, Desired, DeviceFacts, ServiceName, Snat, Surroundings};
 
-pub use self::{again::compile_again, maglev::Tables, parts::is_here};
+pub use self::{
+    again::compile_again,
+    fit::{Fit, compile_fitting},
+    maglev::Tables,
+    parts::is_here,
+};
 use self::{
     image::{InUse, MapImage, Network},
     parts::{Part, PartName, Parts},
@@ -93,6 +99,9 @@ pub enum CompileError {
         max: usize,
     },
 }
+
+/// What services have of which one alone may have too many.
+const SOURCE_RANGES: &str = "source ranges";
 
 /// Works out what every map shall hold.
 pub fn compile(
@@ -183,7 +192,7 @@ fn whole<'a>(
     }
     image.devices = devices(surroundings);
     within("addresses", image.addresses.len(), MAX_ADDRESSES)?;
-    within("source ranges", image.sources.len(), MAX_SOURCES)?;
+    within(SOURCE_RANGES, image.sources.len(), MAX_SOURCES)?;
     within("frontends", image.frontends.len(), MAX_FRONTENDS)?;
     within("frontends of sockets", image.internal.len(), MAX_INTERNAL)?;
     within("interfaces", image.devices.len(), MAX_DEVICES)?;

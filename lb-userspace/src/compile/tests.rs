@@ -12,6 +12,7 @@ use super::*;
 use crate::desired::{Condition, Endpoint, Service, TrafficPolicy};
 
 mod reach;
+mod room;
 
 /// A service of which only what the properties vary is said.
 #[derive(Clone, Debug)]

@@ -17,13 +17,13 @@ use lb_common::{
     Direct, Ends, Entry, Frontend, Near, NearFrontend, Peer, Primary, ReplyBucket, Socket, Stats,
     Trace, Tuple, VerdictCount,
     cell::{self, WAYS, reply_buckets},
-    config, exceptions, filter, flow,
+    config, exceptions, filter, flow, hop,
 };
 
 use super::{
     DatapathError, GoneFlows, Options,
     apply::Live,
-    causes,
+    causes, hops,
     records::{self, Records},
     words::Words,
 };
@@ -188,6 +188,8 @@ pub(super) struct Maps {
     pub(super) near: Words,
     pub(super) near_sources: Words,
     pub(super) epoch: Words,
+    pub(super) hops: Words,
+    pub(super) client_hops: Words,
     pub(super) claims: HashMap<MapData, Claim, ClaimCount>,
     pub(super) formers: HashMap<MapData, Addr, Addr>,
     pub(super) verdicts: PerCpuArray<MapData, VerdictCount>,
@@ -432,6 +434,12 @@ impl Maps {
             near: words(ebpf, "NEAR", Near::LEN)?,
             near_sources: words(ebpf, "NEAR_SOURCES", 2 * flow::SOURCES)?,
             epoch: words(ebpf, "EPOCH", 1)?,
+            hops: words(ebpf, "HOPS", hops::HOP_WORDS * config::MAX_BACKENDS)?,
+            client_hops: words(
+                ebpf,
+                "CLIENT_HOPS",
+                hops::CLIENT_HOP_WORDS * hop::CLIENT_HOPS,
+            )?,
             claims: typed(ebpf, "CLAIMS")?,
             formers: typed(ebpf, "FORMERS")?,
             verdicts: typed(ebpf, "VERDICTS")?,

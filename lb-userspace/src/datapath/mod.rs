@@ -12,6 +12,7 @@ mod difference;
 mod explain;
 mod filter;
 mod generations;
+mod hops;
 mod load;
 mod preflight;
 mod read;

@@ -207,6 +207,39 @@ impl Network {
     }
 }
 
+impl Network {
+    /// Tells the kernel that somebody sends to these link addresses by these interfaces, as XDP does
+    /// by what the kernel said of a neighbour. By itself it would never ask again whether that is
+    /// still right, and whoever has another link address since would not be found.
+    ///
+    /// # Errors
+    /// Where the kernel does not answer, or refuses.
+    pub async fn use_neighbours(
+        &self,
+        links: &BTreeSet<[u8; 6]>,
+        interfaces: &BTreeSet<u32>,
+    ) -> Result<(), NetError> {
+        let turn = self.listing.lock().await;
+        let known = collect("neighbours", self.handle.neighbours().get().execute()).await?;
+        drop(turn);
+        let entries = known.iter().filter_map(neighbour::entry);
+        let used = entries.filter(|it| {
+            let stale = it.stale.is_some_and(|link| links.contains(&link));
+            stale && !it.kept && interfaces.contains(&it.key.0)
+        });
+        for entry in used {
+            let (interface, ip) = entry.key;
+            let request = self.handle.neighbours().add(interface, ip).replace();
+            let what = format!("to ask for neighbour {ip}");
+            match timeout(PATIENCE, neighbour::used(request).execute()).await {
+                Ok(answer) => answer.map_err(|source| NetError::Request { what, source })?,
+                Err(_elapsed) => return Err(NetError::Silent { what }),
+            }
+        }
+        Ok(())
+    }
+}
+
 async fn collect<T>(
     what: &str,
     answers: impl Stream<Item = Result<T, rtnetlink::Error>>,

@@ -30,6 +30,8 @@ pub(super) struct Entry {
     pub(super) probed: bool,
     /// It stays as it is: by hand, or since the kernel was asked to keep it so.
     pub(super) kept: bool,
+    /// Its link address, where the kernel would ask whether that is right if it sent there itself.
+    pub(super) stale: Option<[u8; 6]>,
 }
 
 /// Reads an entry.
@@ -55,7 +57,15 @@ pub(super) fn entry(message: &NeighbourMessage) -> Option<Entry> {
             NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
             _ => None,
         })?;
+    let link = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            NeighbourAttribute::LinkLayerAddress(link) => link.as_slice().try_into().ok(),
+            _ => None,
+        });
     Some(Entry {
+        stale: link.filter(|_| message.header.state == NeighbourState::Stale),
         key: (message.header.ifindex, addr),
         known,
         probed: message.header.state == NeighbourState::Probe,
@@ -70,12 +80,19 @@ pub(super) fn doubted(mut request: NeighbourAddRequest) -> NeighbourAddRequest {
     request
 }
 
-/// Makes a request for a neighbour one to resolve it now and for good.
-pub(super) fn managed(mut request: NeighbourAddRequest) -> NeighbourAddRequest {
+/// Makes a request for a neighbour one to take note that somebody sends there: the kernel asks for
+/// its link address where it has not been heard of for a while, as if it sent something itself.
+pub(super) fn used(mut request: NeighbourAddRequest) -> NeighbourAddRequest {
     let message = request.message_mut();
     message.header.state = NeighbourState::None;
     message.header.flags = NeighbourFlags::Use;
+    request
+}
+
+/// Makes a request for a neighbour one to resolve it now and for good.
+pub(super) fn managed(request: NeighbourAddRequest) -> NeighbourAddRequest {
+    let mut request = used(request);
     let flags = NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed);
-    message.attributes.push(flags);
+    request.message_mut().attributes.push(flags);
     request
 }
