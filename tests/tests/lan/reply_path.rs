@@ -1,14 +1,21 @@
 //! What is on the wire, at the client and at a pod.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    time::{Duration, Instant},
+};
+
+use naru_lab::UPLINK;
 
 use crate::{
     capture::{Capture, Packet},
     probe,
-    scene::{CLIENT_ADDRESS, NODE, NODE_ADDRESS, Scene, VIP, assert_everyone},
+    scene::{CLIENT_ADDRESS, NODE, NODE_ADDRESS, Scene, VIP, assert_everyone, services},
 };
 
 const ICMP: u8 = 1;
+/// Until the kernel has asked, and given up to ask where nobody is any more.
+const FOUND: Duration = Duration::from_secs(40);
 
 fn between(a: Ipv4Addr, b: Ipv4Addr) -> impl Fn(&&Packet) -> bool {
     move |packet| {
@@ -114,5 +121,36 @@ fn replies_come_with_the_hops_they_took() {
         let answer = packets.iter().find(|it| it.dst.port() == port).unwrap();
         let expected = if scene.pod(pod).node == NODE { 63 } else { 62 };
         assert_eq!(answer.ttl, expected, "{pod}: {answer:?}");
+    }
+}
+
+/// XDP sends by what the kernel knows of its neighbours, and the kernel takes no part in it.
+#[test]
+fn a_client_that_has_another_link_address_is_found_again() {
+    let scene = Scene::new();
+    scene.set_endpoints(scene.pods().iter().filter(|pod| pod.node != NODE));
+    scene.answers(3);
+    let (client, node) = (scene.lab.node("client"), scene.lab.node(NODE));
+    let before = client.mac(UPLINK).unwrap().map(|it| format!("{it:02x}"));
+    // Without a word, as of a machine that is given an address anew.
+    client.sysctl(&[("ipv4/conf/all/arp_notify", "0")]).unwrap();
+    client
+        .ip(&format!(
+            "link set dev {UPLINK} address 02:00:00:00:77:01\n"
+        ))
+        .unwrap();
+    node.ip(&format!(
+        "neighbour replace {CLIENT_ADDRESS} dev {UPLINK} lladdr {} nud stale\n",
+        before.join(":")
+    ))
+    .unwrap();
+    let url = services()[0].url("/");
+    assert!(
+        scene.client().get(&url).is_err(),
+        "it is still found where it was"
+    );
+    let began = Instant::now();
+    while scene.client().get(&url).is_err() {
+        assert!(began.elapsed() < FOUND, "not found again in {FOUND:?}");
     }
 }
