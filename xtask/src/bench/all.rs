@@ -17,7 +17,7 @@ where all of them have: where one fails or misses a bound the others are run all
 Examples:
   cargo xtask bench all --quick                      to see that all work, about 15 minutes
   cargo xtask bench all --json all.json --plot pictures
-  cargo xtask bench all --write                      what docs/performance.md was made by";
+  cargo xtask bench all --write                      writes docs/performance.md anew";
 
 /// The benchmarks, each with what it is told for a first look.
 const BENCHES: [(&str, &str); 4] = [

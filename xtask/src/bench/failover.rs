@@ -16,7 +16,7 @@ Examples:
   cargo xtask bench failover                         each fault five times, three nodes
   cargo xtask bench failover --runs 50 --fault node-off
   cargo xtask bench failover --runs 5,node-off=50 --nodes 3,7 --busy 300 --write
-                                                     what docs/failover.md was made by";
+                                                     writes docs/failover.md anew";
 
 /// Arguments of `bench failover`.
 #[derive(clap::Args)]

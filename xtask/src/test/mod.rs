@@ -24,8 +24,8 @@ use crate::setup::{self, Need, Report};
 pub(crate) const HELP: &str = "\
 Tiers: lint, unit, packet, lan, fuzz, kernel, vm; without any, all of these. Ends with a
 line for each tier and last, alone on its line, `N passed, N failed, N skipped`. Only the
-test programs of packet and lan run as root, through sudo where this is not root. Kernel
-and vm run in virtual machines; their kernels and disk (about 400 MB) are downloaded once,
+test programs of packet, lan and cluster run as root, through sudo where this is not root. Kernel
+and vm run in virtual machines; their kernels and disk (about 450 MB) are downloaded once,
 to ~/.cache/naru. Up to three tests of lan that fail are run again, one at a time, and count
 by that; what they said the first time is told at the end.
 The tier cluster runs where it is named: it builds a control plane out of Kubernetes' Go modules
