@@ -27,6 +27,13 @@ pub(super) struct Peer {
     pub(super) interface: u32,
 }
 
+/// When the kernel was told last who is sent to, and why it could not be.
+#[derive(Debug, Default)]
+pub(super) struct Used {
+    at: Option<Instant>,
+    pub(super) failure: Option<String>,
+}
+
 impl State {
     /// The nodes that packets may be handed over to: those that need no router in between, and
     /// that run Naru. Others would not know what to do with them.
@@ -62,16 +69,23 @@ impl State {
     /// Has the kernel ask, now and then, whether those are still there to whom programs send by
     /// themselves.
     pub(super) async fn use_next_hops(&mut self) {
-        if self.used.elapsed() < USED {
+        if self.used.at.is_some_and(|at| at.elapsed() < USED) {
             return;
         }
-        self.used = Instant::now();
+        self.used.at = Some(Instant::now());
         let interfaces = self.attachments.values().map(|it| it.ifindex).collect();
         let links = self.datapath.next_hops();
-        if let Err(error) = self.network.use_neighbours(&links, &interfaces).await {
-            let failure = format!("{error}; whoever gets another link address is not found again");
-            self.failures.push(failure);
+        let told = self.network.use_neighbours(&links, &interfaces).await;
+        let failure = told.err().map(|error| {
+            format!("{error}; whoever gets another link address may not be found again")
+        });
+        if let Some(failure) = failure
+            .as_ref()
+            .filter(|it| self.used.failure.as_ref() != Some(it))
+        {
+            tracing::warn!("{failure}; trying again");
         }
+        self.used.failure = failure;
     }
 
     /// Sees to it that the kernel goes on knowing the link addresses of the peers that are

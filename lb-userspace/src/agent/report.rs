@@ -124,7 +124,7 @@ impl State {
                     .collect(),
                 internal: self.image.internal_of(index).map(frontend).collect(),
                 node_port: service.node_port.as_ref().map(|it| it.port),
-                algorithm: service.algorithm.name().to_owned(),
+                algorithm: table.algorithm().name().to_owned(),
                 slots: table.len(),
                 backends: taking.len(),
                 external_policy: service.external_policy.name().to_owned(),

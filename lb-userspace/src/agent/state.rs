@@ -10,8 +10,16 @@ use anyhow::Context;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::{
-    Options, addresses::Addresses, cluster::Cluster, compiled::Compiled, interfaces,
-    memory::Memory, mode, ownership::Ownership, peers::Peer, probes::Probes,
+    Options,
+    addresses::Addresses,
+    cluster::Cluster,
+    compiled::Compiled,
+    interfaces,
+    memory::Memory,
+    mode,
+    ownership::Ownership,
+    peers::{Peer, Used},
+    probes::Probes,
 };
 use crate::{
     announce::Announcer,
@@ -81,8 +89,7 @@ pub(super) struct State {
     /// The routes to backends of other nodes.
     pub(super) remote: Routes,
     probes: Probes,
-    /// When the kernel was told last who is sent to.
-    pub(super) used: Instant,
+    pub(super) used: Used,
     /// Those whose link addresses are being asked for, and since when.
     pub(super) unanswered: BTreeMap<String, Instant>,
     /// What the last reconcile could not do. It is tried again while there is any.
@@ -148,7 +155,7 @@ impl State {
             placed: Routes::default(),
             remote: Routes::default(),
             probes: Probes::default(),
-            used: Instant::now(),
+            used: Used::default(),
             unanswered: BTreeMap::new(),
             failures: Vec::new(),
             routing_warnings: BTreeSet::new(),
@@ -276,7 +283,7 @@ impl State {
         }
         self.use_next_hops().await;
         let silent = self.keep_peers().await;
-        let failed = !self.failures.is_empty() || self.may_have_room();
+        let failed = self.may_have_room() || !self.failures.is_empty();
         if gives || silent || failed || self.attachments.len() < before {
             self.reconcile().await;
         } else if news || self.awaits() {
@@ -360,9 +367,7 @@ impl State {
             return self.refresh_devices(&surroundings);
         };
         if !self.is_compiled(&effective, &surroundings) {
-            // Where applying fails, what is in use is neither this nor what was before.
-            let before = self.compiled.take();
-            let (image, fit) = self.compile(before.as_ref(), &effective, &surroundings)?;
+            let (image, compiled) = self.compile(&effective, surroundings)?;
             let applied = self.datapath.apply(&image)?;
             if applied.total() > 0 {
                 tracing::info!(
@@ -375,8 +380,8 @@ impl State {
             }
             self.free_stranded();
             self.image = image;
-            self.desired = fit.desired.clone();
-            self.compiled = Some(Compiled::now(effective, surroundings, fit));
+            self.desired = effective;
+            self.compiled = Some(compiled);
             self.taken_over = Some(Instant::now());
         }
         if let Some(heard) = self.heard.take() {
@@ -488,6 +493,7 @@ impl State {
 
     pub(super) fn warnings(&self) -> Vec<String> {
         let failures = self.failures.iter().chain(self.lacking.values());
+        let failures = failures.chain(&self.used.failure);
         let failures = failures.chain(&self.routing_warnings).cloned();
         let more = self.address_warnings().chain(self.drained_and_gone());
         failures.chain(more).chain(self.contests()).collect()

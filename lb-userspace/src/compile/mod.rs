@@ -37,7 +37,7 @@ use crate::desired::{self, Desired, DeviceFacts, ServiceName, Snat, Surroundings
 
 pub use self::{
     again::compile_again,
-    fit::{Fit, compile_fitting},
+    fit::{Fit, Lack, compile_fitting},
     maglev::Tables,
     parts::is_here,
 };

@@ -23,6 +23,7 @@ use tokio::{
 
 use self::{
     lease::{Candidate, Seat},
+    plan::Event,
     write::Writer,
 };
 use crate::{
@@ -138,8 +139,10 @@ async fn lead(
 struct Office {
     ledger: Ledger,
     refused: BTreeMap<BalancerName, Refusal>,
-    /// What there was to know of the source, as far as events of objects tell it.
+    /// What there was to know of the source.
     notes: Vec<Note>,
+    /// Events that could not be written yet.
+    untold: Vec<Event>,
     /// What was said of the source last.
     told: Vec<String>,
     failures: Vec<String>,
@@ -175,17 +178,23 @@ impl Office {
             tracing::warn!("{}", event.note);
         }
         events.extend(plan::invalid(scene, &loaded.notes, &self.notes));
+        (self.refused, self.notes) = (refused, loaded.notes.clone());
+        // But for those that something newer is to be told of.
+        for event in std::mem::take(&mut self.untold) {
+            let same = |it: &Event| it.of == event.of && it.reason == event.reason;
+            if !events.iter().any(same) {
+                events.push(event);
+            }
+        }
         let pools = plan::pools(scene.pools.iter().map(|it| &it.object), &assignment);
         let mut failures = writer
             .services(plan::services(services(), &assignment))
             .await;
         failures.extend(writer.pools(pools).await);
-        let untold = writer.tell(events).await;
-        if untold.is_empty() {
-            self.refused = refused;
-            self.notes = loaded.notes.clone();
+        for (event, failure) in writer.tell(events).await {
+            self.untold.push(event);
+            failures.push(failure);
         }
-        failures.extend(untold);
         for failure in failures.iter().filter(|it| !self.failures.contains(it)) {
             tracing::warn!("{failure}; trying again");
         }

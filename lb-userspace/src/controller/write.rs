@@ -47,11 +47,14 @@ impl Writer {
         self.write::<IpAddressPool>(writes).await
     }
 
-    /// Tells of Services; gives what could not be told.
-    pub(super) async fn tell(&self, events: Vec<Event>) -> Vec<String> {
-        let told = stream::iter(events).map(|it| self.publish(it));
+    /// Tells of objects; gives what could not be told, and why.
+    pub(super) async fn tell(&self, events: Vec<Event>) -> Vec<(Event, String)> {
+        let told = stream::iter(events).map(|it| async {
+            let failure = self.publish(it.clone()).await.err()?;
+            Some((it, failure))
+        });
         told.buffer_unordered(AT_ONCE)
-            .filter_map(|it| async { it.err() })
+            .filter_map(|it| async { it })
             .collect()
             .await
     }

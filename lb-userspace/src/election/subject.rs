@@ -15,7 +15,8 @@ use crate::desired::{
 /// one with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject<'a> {
-    /// The address that the order goes by: the first one, IPv4 before IPv6.
+    /// The address that the order goes by: the first one of the Service's status, else, and where
+    /// several Services share addresses, the first one, IPv4 before IPv6.
     pub key: IpAddr,
     /// All of them.
     pub addresses: BTreeSet<IpAddr>,

@@ -213,7 +213,7 @@ impl Network {
     /// still right, and whoever has another link address since would not be found.
     ///
     /// # Errors
-    /// Where the kernel does not answer, or refuses.
+    /// Where the kernel does not answer, or refuses one of them; it is told of all others.
     pub async fn use_neighbours(
         &self,
         links: &BTreeSet<[u8; 6]>,
@@ -227,16 +227,19 @@ impl Network {
             let stale = it.stale.is_some_and(|link| links.contains(&link));
             stale && !it.kept && interfaces.contains(&it.key.0)
         });
+        let mut outcome = Ok(());
         for entry in used {
             let (interface, ip) = entry.key;
             let request = self.handle.neighbours().add(interface, ip).replace();
             let what = format!("to ask for neighbour {ip}");
             match timeout(PATIENCE, neighbour::used(request).execute()).await {
-                Ok(answer) => answer.map_err(|source| NetError::Request { what, source })?,
+                Ok(Ok(())) => {}
+                Ok(Err(source)) => outcome = outcome.and(Err(NetError::Request { what, source })),
+                // Nor would it answer about the others.
                 Err(_elapsed) => return Err(NetError::Silent { what }),
             }
         }
-        Ok(())
+        outcome
     }
 }
 

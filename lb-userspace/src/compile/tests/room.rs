@@ -48,7 +48,11 @@ fn who_finds_no_room_is_served_by_a_smaller_table_and_displaces_nobody() {
     assert!(matches!(refused, Err(CompileError::NoSlots { .. })));
     let (image, fit) = compile_fitting(None, (&first, &around), &in_use, tables).unwrap();
     assert_eq!(lacking(&fit), ["default/s32:80"]);
-    assert!(fit.lacking.values().all(|it| it.contains("by round robin")));
+    assert!(
+        fit.lacking
+            .values()
+            .all(|it| it.what.contains("by round robin"))
+    );
     assert_eq!(image.frontends.len(), 32);
     let mut lens: Vec<u32> = image.services.values().map(|it| it.len()).collect();
     lens.sort_unstable();
@@ -78,15 +82,37 @@ fn who_finds_no_room_is_served_by_a_smaller_table_and_displaces_nobody() {
 fn who_has_more_source_ranges_than_all_may_have_is_left_out_alone() {
     let mut desired = large(1..=3);
     let name = ServiceName("default/s02:80".to_owned());
-    let ranges = (0..=MAX_SOURCES as u32).map(|n| {
-        let net = Ipv4Net::new(Ipv4Addr::from(0x0a00_0000 + n), 32).unwrap();
-        IpNet::V4(net)
-    });
-    desired.services.get_mut(&name).unwrap().source_ranges = ranges.collect();
+    let all: Vec<IpNet> = (0..=MAX_SOURCES as u32)
+        .map(|n| Ipv4Net::new(Ipv4Addr::from(0x0a00_0000 + n), 32).unwrap())
+        .map(IpNet::V4)
+        .collect();
+    desired.services.get_mut(&name).unwrap().source_ranges = all.clone();
     let around = Surroundings::default();
     let (in_use, tables) = (InUse::default(), &mut Tables::default());
     let (image, fit) = compile_fitting(None, (&desired, &around), &in_use, tables).unwrap();
     assert_eq!(lacking(&fit), ["default/s02:80"]);
-    assert!(fit.lacking[&name].contains("not served"));
+    assert!(fit.lacking[&name].what.contains("not served by its"));
     assert_eq!(image.frontends.len(), 2);
+
+    // Of two that have too many together the one that comes later, though it has fewer.
+    let guard = |desired: &mut Desired, name: &str, ranges: usize| {
+        let service = desired.services.get_mut(&ServiceName(name.to_owned()));
+        service.unwrap().source_ranges = all[..ranges].to_vec();
+    };
+    guard(&mut desired, "default/s02:80", MAX_SOURCES / 2 + 2);
+    let (image, fit) = compile_fitting(None, (&desired, &around), &in_use, tables).unwrap();
+    assert!(fit.lacking.is_empty());
+    let in_use = apply(&in_use, &image);
+    guard(&mut desired, "default/s01:80", MAX_SOURCES / 2);
+    let before = Some(((&fit, &around), &image));
+    let (image, fit) = compile_fitting(before, (&desired, &around), &in_use, tables).unwrap();
+    assert_eq!(lacking(&fit), ["default/s01:80"]);
+    // What is as large is not tried again with each change, and what has become smaller is.
+    let in_use = apply(&in_use, &image);
+    let before = Some(((&fit, &around), &image));
+    let (_, again) = compile_fitting(before, (&desired, &around), &in_use, tables).unwrap();
+    assert!(again.carried && again.lacking == fit.lacking);
+    guard(&mut desired, "default/s01:80", 10);
+    let (_, mended) = compile_fitting(before, (&desired, &around), &in_use, tables).unwrap();
+    assert!(!mended.carried && mended.lacking.is_empty());
 }

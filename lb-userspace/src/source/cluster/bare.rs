@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service};
 
 use crate::source::{
-    kubernetes::{self, Sourced},
+    kubernetes::{self, Sourced, Terms},
     metallb::{
         FROM_POOL,
         types::{IpAddressPool, IpAddressPoolSpec},
@@ -14,7 +14,7 @@ use crate::source::{
 };
 
 /// A Service without its wishes: nobody is asked for a cluster IP. None where that is all of it.
-pub(super) fn service(sourced: &Sourced<Service>) -> Option<Service> {
+pub(super) fn service(sourced: &Sourced<Service>, terms: &Terms) -> Option<Service> {
     let service = &sourced.object;
     let mut bare = service.clone();
     if let Some(annotations) = &mut bare.metadata.annotations {
@@ -23,6 +23,10 @@ pub(super) fn service(sourced: &Sourced<Service>) -> Option<Service> {
     let spec = bare.spec.as_mut()?;
     spec.load_balancer_ip = None;
     spec.external_ips = None;
+    // What another load balancer gave is not its author's mistake, but may be at odds with something.
+    if spec.type_.as_deref() == Some("LoadBalancer") && !terms.is_ours(spec) {
+        spec.type_ = Some("ClusterIP".to_owned());
+    }
     // Who has an address keeps it where it is known who may use it; and who has none gets none that
     // it did not mean.
     let keeps = !ingress(service).is_empty() && kubernetes::is_guarded(sourced);

@@ -50,28 +50,13 @@ const OURS: &str = "!service.kubernetes.io/service-proxy-name";
 /// Slices of headless Services lead nowhere.
 const SERVED: &str = "!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless";
 
-/// Which Services are told of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Services {
-    /// Those that a proxy of nodes serves that is called by no name.
-    Served,
-    /// All: who serves one is not who gives it an address.
-    All,
-}
-
 /// The changes of all kinds.
-pub(super) fn all(
-    client: &Client,
-    services: Services,
-) -> impl Stream<Item = Change> + Unpin + use<> {
+pub(super) fn all(client: &Client) -> impl Stream<Item = Change> + Unpin + use<> {
     let every = || Config::default().timeout(WATCH);
     select_all([
         kind(
             client,
-            match services {
-                Services::Served => every().labels(OURS),
-                Services::All => every(),
-            },
+            every().labels(OURS),
             |it| &mut it.services,
             |it: Service| it,
         ),

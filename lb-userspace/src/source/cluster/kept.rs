@@ -184,7 +184,7 @@ impl Kept {
             if alone && !problem.against.is_empty() {
                 continue;
             }
-            let label = self.newcomer(problem);
+            let label = self.newcomer(problem, &before);
             let instead = match before.get(&label) {
                 None if self.has_former(&label) => Instead::Former,
                 None | Some(Instead::Former) if self.strip(&label) => Instead::Bare,
@@ -223,7 +223,7 @@ impl Kept {
     ///
     /// What stands in no table is out of MetalLB's ConfigMap, which gives way to all that came
     /// after it; so are two of one name.
-    fn newcomer(&self, problem: &Problem) -> String {
+    fn newcomer(&self, problem: &Problem, refused: &Refused) -> String {
         let Problem {
             object, against, ..
         } = problem;
@@ -239,16 +239,18 @@ impl Kept {
             (Some(object), Some(against)) => against.cmp(object),
             _ => Ordering::Equal,
         };
-        let standing = self.standing(object).cmp(&self.standing(against));
-        match standing.then(older) {
+        let standing = |it| self.standing(it, refused);
+        match standing(object).cmp(&standing(against)).then(older) {
             Ordering::Greater => against.clone(),
             Ordering::Less | Ordering::Equal => object.clone(),
         }
     }
 
-    fn standing(&self, label: &str) -> Standing {
+    fn standing(&self, label: &str, refused: &Refused) -> Standing {
         match self.was_valid(label) {
             Some(true) => Standing::Settled,
+            // It is about what counted.
+            Some(false) if refused.get(label) == Some(&Instead::Former) => Standing::Settled,
             Some(false) if self.refused.contains(label) => Standing::Refused,
             Some(false) => Standing::Changed,
             None => Standing::New,
@@ -259,9 +261,12 @@ impl Kept {
     /// or nothing left.
     fn strip(&mut self, label: &str) -> bool {
         let Self {
-            services, pools, ..
+            services,
+            pools,
+            terms,
+            ..
         } = self;
-        services.strip(label, bare::service)
+        services.strip(label, |it| bare::service(it, terms))
             || pools.strip(label, |it| bare::pool(&it.object, services.all()))
     }
 

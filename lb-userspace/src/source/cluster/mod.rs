@@ -26,10 +26,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout_at},
 };
 
-use self::{
-    follow::{Change, Services},
-    kept::Kept,
-};
+use self::{follow::Change, kept::Kept};
 use super::{
     Loaded, News, Origin, Outcome, Problem, Rejected,
     kubernetes::{self, Sourced, Terms},
@@ -122,9 +119,7 @@ impl Cluster {
         let runtime = runtime.map_err(|error| refused(error.to_string()))?;
         runtime.block_on(async {
             let (sender, mut receiver) = mpsc::channel(1);
-            let followed = self
-                .clone()
-                .follow(sender, Services::Served, |outcome, _| outcome);
+            let followed = self.clone().follow(sender, |outcome, _| outcome);
             tokio::select! {
                 Some(news) = receiver.recv() => news.what,
                 () = followed => Err(refused("its watches have ended".to_owned())),
@@ -134,8 +129,7 @@ impl Cluster {
 
     /// Sends what it says, now and after every change, until nobody listens any more.
     pub(super) async fn outcomes(self, sender: mpsc::Sender<News<Outcome>>) {
-        self.follow(sender, Services::Served, |outcome, _| outcome)
-            .await;
+        self.follow(sender, |outcome, _| outcome).await;
     }
 
     /// The same with the objects that whoever gives addresses out writes into, or tells of.
@@ -147,13 +141,12 @@ impl Cluster {
             advertisements: kept
                 .map_or_else(Vec::new, |it| it.advertisements.all().cloned().collect()),
         };
-        self.follow(sender, Services::All, scene).await;
+        self.follow(sender, scene).await;
     }
 
     async fn follow<T: Clone + PartialEq>(
         self,
         sender: mpsc::Sender<News<T>>,
-        services: Services,
         view: impl Fn(Outcome, Option<&Kept>) -> T,
     ) {
         let terms = Terms {
@@ -165,7 +158,7 @@ impl Cluster {
         let Some(client) = self.reach(&sender, refused).await else {
             return;
         };
-        let mut changes = follow::all(&client, services);
+        let mut changes = follow::all(&client);
         let mut kept = Kept::new(terms);
         let mut known = kubernetes::Known::default();
         let mut last: Option<T> = None;

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use super::{
     LOAD_BALANCER_CLASS, Sourced, Terms,
     balancer::{self, Wish},
+    policies,
     service::Port,
 };
 use crate::{
@@ -107,7 +108,10 @@ pub(super) fn read(
                 external = &[];
             } else {
                 found.node_ports = true;
-                found.external = balancer::served_elsewhere(&service.object);
+                // Only addresses that Naru gives are guarded.
+                if !policies::has_ranges(&service.object, spec) {
+                    found.external = balancer::served_elsewhere(&service.object);
+                }
             }
         }
         "NodePort" => {

@@ -108,7 +108,6 @@ fn affinity(
     }
 }
 
-/// The networks that may use the load balancer's addresses; all where none is named.
 /// Whether it says, if at all, in a way that is understood who may use its addresses.
 pub(in crate::source) fn is_guarded(service: &Sourced<Service>) -> bool {
     let mut findings = Findings::default();
@@ -118,6 +117,15 @@ pub(in crate::source) fn is_guarded(service: &Sourced<Service>) -> bool {
     findings.problems.is_empty()
 }
 
+/// Whether only some may use its load balancer's addresses.
+pub(super) fn has_ranges(service: &Service, spec: &ServiceSpec) -> bool {
+    let annotations = service.metadata.annotations.as_ref();
+    let annotated = annotations.is_some_and(|all| all.contains_key(SOURCE_RANGES_ANNOTATION));
+    let ranges = spec.load_balancer_source_ranges.as_deref();
+    annotated || !ranges.unwrap_or_default().is_empty()
+}
+
+/// The networks that may use the load balancer's addresses; all where none is named.
 fn source_ranges(
     object: &str,
     service: &Sourced<Service>,
