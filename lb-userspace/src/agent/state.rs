@@ -490,12 +490,4 @@ impl State {
         }
         failures
     }
-
-    pub(super) fn warnings(&self) -> Vec<String> {
-        let failures = self.failures.iter().chain(self.lacking.values());
-        let failures = failures.chain(&self.used.failure);
-        let failures = failures.chain(&self.routing_warnings).cloned();
-        let more = self.address_warnings().chain(self.drained_and_gone());
-        failures.chain(more).chain(self.contests()).collect()
-    }
 }

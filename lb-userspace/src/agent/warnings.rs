@@ -17,6 +17,15 @@ use crate::{
 };
 
 impl State {
+    /// All that the status warns of.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let failures = self.failures.iter().chain(self.lacking.values());
+        let failures = failures.chain(&self.used.failure);
+        let failures = failures.chain(&self.routing_warnings).cloned();
+        let more = self.address_warnings().chain(self.drained_and_gone());
+        failures.chain(more).chain(self.contests()).collect()
+    }
+
     /// Logs what is newly in the way of traffic.
     pub(super) async fn warn(&mut self, snapshot: &Snapshot) {
         let mut remote = std::mem::take(&mut self.remote);
