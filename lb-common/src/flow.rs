@@ -184,8 +184,8 @@ impl FlowState {
     /// How long a flow in this state may stay silent, in ticks (see [`tick`]).
     ///
     /// Established TCP, and that of which one side has sent all, as kube-proxy sets conntrack (24 h
-    /// and more, and an hour); the others as `nf_conntrack`'s defaults. That a backend answers a SYN does not establish anything: it
-    /// does so in a flood, too. A closed flow stays as long as its sockets may be in
+    /// and more, and an hour); the others as `nf_conntrack`'s defaults. That a backend answers a SYN
+    /// does not establish anything: it does so in a flood, too. A closed flow stays as long as its sockets may be in
     /// TIME_WAIT, so that `nat` does not give its port to another flow meanwhile.
     #[inline(always)]
     pub const fn timeout(self, tcp: bool) -> u32 {

@@ -22,7 +22,7 @@ use crate::{
     source::{
         Note,
         cluster::Scene,
-        kubernetes::Sourced,
+        kubernetes::{self, Sourced},
         metallb::{
             FROM_POOL,
             types::{IpAddressPool, IpAddressPoolStatus},
@@ -64,19 +64,12 @@ pub(super) fn foreign<'a>(
         (typed && !ours(&name)).then_some((name, service))
     });
     let addresses = others.flat_map(|(name, service)| {
-        let ips = has(service)
+        let ips = kubernetes::ingress(service)
             .iter()
             .filter_map(|it| it.ip.as_deref()?.parse().ok());
         ips.map(move |ip| (ip, name.clone())).collect::<Vec<_>>()
     });
     addresses.collect()
-}
-
-/// The addresses that a Service says it has.
-fn has(service: &Service) -> &[LoadBalancerIngress] {
-    let status = service.status.as_ref();
-    let ingress = status.and_then(|it| it.load_balancer.as_ref()?.ingress.as_deref());
-    ingress.unwrap_or_default()
 }
 
 /// What the Services are to say.
@@ -103,7 +96,7 @@ pub(super) fn services<'a>(
 fn write(service: &Service, given: Option<(&BTreeSet<IpAddr>, &str)>) -> Option<Write> {
     let ingress = given.map_or_else(Vec::new, |(addresses, _)| ingress(service, addresses));
     let pool = given.map(|(_, pool)| pool);
-    let before = has(service);
+    let before = kubernetes::ingress(service);
     // What we did not give, somebody else may have given.
     let theirs = given.is_none() && annotation(service).is_none();
     if theirs || before == ingress && annotation(service) == pool {

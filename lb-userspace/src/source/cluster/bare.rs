@@ -3,10 +3,10 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service};
+use k8s_openapi::api::core::v1::Service;
 
 use crate::source::{
-    kubernetes::{self, Sourced, Terms},
+    kubernetes::{self, Sourced, Terms, ingress},
     metallb::{
         FROM_POOL,
         types::{IpAddressPool, IpAddressPoolSpec},
@@ -64,11 +64,4 @@ pub(super) fn pool<'a>(
         ..IpAddressPoolSpec::default()
     };
     Some(bare)
-}
-
-/// What a Service was given.
-fn ingress(service: &Service) -> &[LoadBalancerIngress] {
-    let status = service.status.as_ref();
-    let ingress = status.and_then(|it| it.load_balancer.as_ref()?.ingress.as_deref());
-    ingress.unwrap_or_default()
 }

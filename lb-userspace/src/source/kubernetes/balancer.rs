@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use k8s_openapi::api::core::v1::{Service, ServiceSpec};
+use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service, ServiceSpec};
 use lb_common::Protocol;
 
 use super::{Key, Sourced, policies::Policies};
@@ -123,14 +123,9 @@ pub(super) fn wish(
             Err(objection) => findings.problem(origin, object, objection.what, objection.remedy),
         }
     }
-    let status = service.object.status.as_ref();
-    let ingress = status.and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
     let mut given = Vec::new();
-    for text in ingress
-        .into_iter()
-        .flatten()
-        .filter_map(|it| it.ip.as_deref())
-    {
+    let ingress = ingress(&service.object).iter();
+    for text in ingress.filter_map(|it| it.ip.as_deref()) {
         match rules::vip(text) {
             Ok(ip) => given.push(ip),
             Err(objection) if !pooled && asked.is_empty() => {
@@ -153,15 +148,18 @@ pub(super) fn wish(
     }
 }
 
+/// What a Service says that it was given.
+pub(crate) fn ingress(service: &Service) -> &[LoadBalancerIngress] {
+    let status = service.status.as_ref();
+    let ingress = status.and_then(|it| it.load_balancer.as_ref()?.ingress.as_deref());
+    ingress.unwrap_or_default()
+}
+
 /// The addresses that another load balancer gave, as far as whoever proxies serves them: as
 /// kube-proxy has it, all but those of `ipMode: Proxy`.
 pub(super) fn served_elsewhere(service: &Service) -> BTreeSet<IpAddr> {
-    let status = service.status.as_ref();
-    let ingress = status.and_then(|it| it.load_balancer.as_ref()?.ingress.as_deref());
-    let served = ingress
-        .unwrap_or_default()
-        .iter()
-        .filter(|it| it.ip_mode.as_deref() != Some("Proxy"));
+    let all = ingress(service).iter();
+    let served = all.filter(|it| it.ip_mode.as_deref() != Some("Proxy"));
     served
         .filter_map(|it| rules::vip(it.ip.as_deref()?).ok())
         .collect()

@@ -26,6 +26,7 @@ use k8s_openapi::{
 };
 use lb_common::Protocol;
 
+pub(crate) use self::balancer::ingress;
 pub(super) use self::{balancer::is_wish, policies::is_guarded};
 pub use self::{known::Known, slice::Slice};
 use super::{
