@@ -20,6 +20,12 @@ pub mod tcp_flag {
     }
 }
 
+/// Whether a packet with these flags (0 for UDP) goes on with a connection, for all that it says.
+#[inline(always)]
+const fn goes_on(tcp_flags: u8) -> bool {
+    tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) != tcp_flag::SYN
+}
+
 /// The clock of flow records: nanoseconds of CLOCK_MONOTONIC divided by 2³⁰, so a tick
 /// is 1.07 s. A shift where seconds would cost a division for every packet.
 #[inline(always)]
@@ -53,6 +59,18 @@ pub const TICK: u32 = u32::MAX >> (32 - SHORT);
 /// For how many ticks a connection may be silent of which one side has sent all: the other one may
 /// still have much to say.
 pub(crate) const HALF_CLOSED: u32 = 3_600;
+
+/// For so many ticks a flow is silent before others may have its port, unless both sides know of it:
+/// by then whoever is there has gone on.
+const QUIET: u64 = 2;
+
+/// The most ticks that a flow which is not [`FlowState::is_assured`] has left of its
+/// [`FlowState::timeout`] once it has been silent for [`QUIET`]. Whether it is TCP and
+/// [`FlowState::REPLIED`] are 1 or 0, so that there is no branch.
+#[inline(always)]
+pub const fn quiet(tcp: u64, replied: u64) -> u64 {
+    30 - QUIET + 30 * tcp + 90 * replied * (1 - tcp)
+}
 
 /// Until which tick a backend's packets need not keep their flow fresh any more, bits 0–23 of it,
 /// after one in tick `now` that did and brought the flow to `state`: each would cost a look at the
@@ -105,7 +123,8 @@ impl FlowState {
     /// It goes to its backend by `nat`, from the source in its cell, or else in its
     /// [`crate::cell::Ends`].
     pub const NAT: Self = Self(1 << 5);
-    /// The client sent more than what opens a connection: it has seen the backend's answer.
+    /// The client sent more than what opens a connection, or than what was answered by datagrams:
+    /// it has seen the backend's answer.
     pub const CONFIRMED: Self = Self(1 << 6);
 
     /// The state after a packet with `tcp_flags` (0 for UDP) from the client.
@@ -113,8 +132,9 @@ impl FlowState {
     #[must_use]
     pub const fn after_client(self, tcp_flags: u8) -> Self {
         let state = self.after(tcp_flags, Self::CLIENT_FIN, Self::CLIENT_RST);
-        let opens = tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN;
-        Self(state.0 | (!opens as u8 * Self::CONFIRMED.0))
+        // A datagram does not tell whether it begins anything; that there was an answer does.
+        let confirms = goes_on(tcp_flags) & (tcp_flags != 0 || self.has(Self::REPLIED));
+        Self(state.0 | (confirms as u8 * Self::CONFIRMED.0))
     }
 
     /// The state after a packet with `tcp_flags` (0 for UDP) from the backend.
@@ -131,8 +151,7 @@ impl FlowState {
     #[inline(always)]
     #[must_use]
     pub const fn after_client_alone(self, tcp_flags: u8) -> Self {
-        let state = self.after_client(tcp_flags);
-        Self(state.0 | (state.has(Self::CONFIRMED) as u8 * Self::REPLIED.0))
+        Self(self.0 | (goes_on(tcp_flags) as u8 * Self::REPLIED.0)).after_client(tcp_flags)
     }
 
     #[inline(always)]
@@ -170,6 +189,13 @@ impl FlowState {
     #[inline(always)]
     pub const fn is_closing(self) -> bool {
         self.is_reset() || self.0 & (Self::CLIENT_FIN.0 | Self::BACKEND_FIN.0) != 0
+    }
+
+    /// Whether both sides have shown that they know of it (`nf_conntrack`'s ASSURED): neither a
+    /// flood nor a question that was answered does.
+    #[inline(always)]
+    pub const fn is_assured(self) -> bool {
+        self.has(Self(Self::REPLIED.0 | Self::CONFIRMED.0))
     }
 
     /// Whether its backend may have left it, so that by the same ports it answers another client's
@@ -339,6 +365,36 @@ mod tests {
         assert_eq!(reset.name(true), "reset");
         assert_eq!(reset.after_client(tcp_flag::ACK).name(true), "reset");
         assert_eq!(reset.after_backend(tcp_flag::ACK), open, "it was forged");
+    }
+
+    #[test]
+    fn datagrams_are_known_to_both_sides_once_an_answer_was_answered() {
+        let asked = FlowState::default().after_client(0).after_client(0);
+        let answered = asked.after_backend(0);
+        assert!(!asked.is_assured() && !answered.is_assured());
+        assert!(answered.after_client(0).is_assured());
+        let alone = FlowState::default().after_client_alone(0);
+        assert!(alone.is_assured(), "nobody sees the answers");
+        let opens = FlowState::default().after_client_alone(tcp_flag::SYN);
+        assert!(!opens.is_assured() && opens.after_client_alone(tcp_flag::ACK).is_assured());
+    }
+
+    #[test]
+    fn what_is_silent_is_told_by_what_it_has_left() {
+        let (syn, asked) = (tcp_flag::SYN, 0);
+        for (flags, tcp) in [(syn, true), (asked, false)] {
+            let begun = FlowState::default().after_client(flags);
+            for state in [begun, begun.after_backend(flags | tcp_flag::ACK)] {
+                let left = u64::from(state.timeout(tcp)) - QUIET;
+                let replied = state.has(FlowState::REPLIED);
+                assert_eq!(
+                    quiet(tcp.into(), replied.into()),
+                    left,
+                    "{}",
+                    state.name(tcp)
+                );
+            }
+        }
     }
 
     #[test]

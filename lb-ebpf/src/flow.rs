@@ -15,16 +15,19 @@ use crate::{
     headers::Headers,
     maps::{BACKENDS, CLOCK, FLOWS, LEAVE_GONE, NEAR_SOURCES, SEED, dry_run},
     packet::opaque,
-    record,
+    record::{self, Yields},
     work::{Recorded, Work},
 };
 
 /// Ports tried for a new `nat` flow before it is refused. The tries are spread over
 /// the range, so with 80 % of all ports taken one flow in two hundred is refused.
 const PORT_TRIES: u32 = 24;
-/// Tries that leave ports of closed flows alone: the backend's socket may be in
-/// TIME_WAIT and would not take the new connection. Then those are better than none.
+/// Tries that leave all ports alone that may be in use. Then those of closed flows are better than
+/// none, though the backend's socket may be in TIME_WAIT and would not take the new connection; and
+/// so are those of flows of which both sides do not know, as all are in a flood.
 const PATIENT_TRIES: u32 = 18;
+/// Tries that leave alone which of those may be about to go on.
+const CAREFUL_TRIES: u32 = 21;
 
 /// The current tick of the flows' clock, as this CPU has read it in this jiffy, or in the one
 /// before where the clock was about to move: jiffies need no call.
@@ -198,7 +201,7 @@ pub fn create_local(
     let restored = is_restored(backend, entry);
     begin(headers, backend, restored, now, work);
     redirect(&mut work.to, &headers.tuple, backend, Mode::Local);
-    if !record::is_free(headers, now, true, work) {
+    if !record::is_free(headers, now, Yields::Closed as u32, work) {
         return false;
     }
     if restored {
@@ -262,14 +265,22 @@ pub fn create_nat(
     work.port_offset = hash::reduce(hash, work.port_count);
     // Steps of up to half the range: the tries of two flows part after a collision.
     work.port_step = hash::reduce(hash << 32, work.port_count >> 1) | 1;
+    // SCTP's checksum covers the ports: there is one to try.
+    let sctp = headers.tuple.protocol == Protocol::Sctp as u8;
     for attempt in 0..PORT_TRIES {
-        // SCTP's checksum covers the ports: there is one to try.
-        work.to.src_port = if headers.tuple.protocol == Protocol::Sctp as u8 {
+        work.to.src_port = if sctp {
             headers.tuple.src_port
         } else {
             Port::new((work.port_first + work.port_offset) as u16)
         };
-        if record::is_free(headers, now, attempt >= PATIENT_TRIES, work) {
+        let yields = if attempt < PATIENT_TRIES || sctp {
+            Yields::Nothing
+        } else if attempt < CAREFUL_TRIES {
+            Yields::Quiet
+        } else {
+            Yields::Unassured
+        };
+        if record::is_free(headers, now, yields as u32, work) {
             work.flow.port = work.to.src_port;
             work.records(Recorded::BothWays, service);
             return Ok(());

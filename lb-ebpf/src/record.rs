@@ -4,7 +4,7 @@
 use lb_common::{
     BackendId, Cell, Ends, Flow, FlowState, Protocol, Reply, Tuple, Verdict,
     cell::{Key, WAYS},
-    flow::{fresh_until, is_fresh, stale},
+    flow::{LONGEST, fresh_until, is_fresh, quiet, stale, ticks_left},
 };
 
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
     count, exceptions,
     headers::Headers,
     maps::{ENDS, FLOWS, REPLIES, dry_run},
+    packet::opaque,
     work::{Recorded, Work},
 };
 
@@ -104,24 +105,36 @@ fn ends(place: u32) -> Option<&'static Ends> {
     ENDS.get_ptr(place).map(|ends| unsafe { &*ends })
 }
 
+/// What makes room for a flow that wants its tuple, beside what is over or was reset; each does so
+/// as well as those before it.
+#[derive(Clone, Copy)]
+pub enum Yields {
+    /// Nothing.
+    Nothing = 0,
+    /// Connections that were closed by FIN.
+    Closed = 1,
+    /// Flows of which both sides do not yet know, and that have been silent for a while.
+    Quiet = 2,
+    /// Such flows at any time.
+    Unassured = 3,
+}
+
 /// Whether no other live flow has the tuple that replies to [`Work::to`] have, which is left in
-/// [`Work::reply_key`]; one that is closed by FIN only counts as over where `closed_too`. One that
-/// is over and has it, or an earlier one of the same client's, is left in [`Work::held`].
+/// [`Work::reply_key`]; what counts as over `yields` says, as a [`Yields`]. One that is over and has
+/// it, or an earlier one of the same client's, is left in [`Work::held`].
 #[inline(always)]
-pub fn is_free(headers: &Headers, now: u32, closed_too: bool, work: &mut Work) -> bool {
+pub fn is_free(headers: &Headers, now: u32, yields: u32, work: &mut Work) -> bool {
     work.reply_key = work.to.reversed();
     work.held = Ends::NONE;
     let Some((found, ends, leads)) = answered(&work.reply_key) else {
         return true;
     };
     let own = ends.from.is_same(&headers.tuple);
-    let flow = Flow::read(found.cell);
-    let tcp = headers.tuple.protocol == Protocol::Tcp as u8;
-    let closed = flow.state.is_reset() | (closed_too & flow.state.is_closed());
-    // No short circuits: every branch here doubles what the verifier walks.
-    let over = (found.cell.0[0] == Cell::FREE) | flow.is_expired(now) | (tcp & closed);
+    let Cell([word, _]) = found.cell;
+    let over = is_over(found.cell, now, headers.tuple.protocol, yields);
     // Who is about to have it has it.
-    if !own & (!over | (found.cell.0[0] == Cell::BUSY)) {
+    let has_it = (1 - over) | (1 - (word >> 63)) & (word >> Cell::MARK_FROM);
+    if !own & (has_it & 1 != 0) {
         return false;
     }
     work.held = found.place;
@@ -129,11 +142,46 @@ pub fn is_free(headers: &Headers, now: u32, closed_too: bool, work: &mut Work) -
     true
 }
 
-/// Takes the tuple of its replies from the flow in [`Work::held`].
+/// Whether a flow of this cell makes room, 1 or 0: every branch here would double what the verifier
+/// walks.
+#[inline(always)]
+fn is_over(cell: Cell, now: u32, protocol: u8, yields: u32) -> u64 {
+    let Cell([word, second]) = cell;
+    let word = opaque(word);
+    let seen = |state: FlowState| opaque(word >> state.0.trailing_zeros()) & 1;
+    // 0 alone is less than 1.
+    let tcp = opaque(u64::from(protocol ^ Protocol::Tcp as u8)).wrapping_sub(1) >> 63;
+    let left = opaque(ticks_left((second >> 40) as u32, now).into());
+    let expired = u64::from(LONGEST).wrapping_sub(left) >> 63;
+    let reset = seen(FlowState::CLIENT_RST) | seen(FlowState::BACKEND_RST);
+    let closed = seen(FlowState::CLIENT_FIN) & seen(FlowState::BACKEND_FIN);
+    let replied = seen(FlowState::REPLIED);
+    let assured = replied & seen(FlowState::CONFIRMED);
+    let active = quiet(tcp, replied).wrapping_sub(left) >> 63;
+    // Bit 0 of it, of which nothing else is kept.
+    let yields = u64::from(yields);
+    let (closed_too, quiet_too) = (yields | yields >> 1, yields >> 1);
+    let unassured_too = yields & yields >> 1 | quiet_too & (1 - active);
+    let over = (1 - (word >> 63)) | expired | tcp & (reset | closed_too & closed);
+    (over | unassured_too & (1 - assured)) & 1
+}
+
+/// Takes the tuple of its replies from the flow in [`Work::held`], and its record with it: what its
+/// client still sends would go where the tuple does.
 #[inline(always)]
 pub fn forget_held(work: &Work) {
-    if !dry_run() && work.held != Ends::NONE {
-        forget_reply(work.held_reply, work.held);
+    if dry_run() || work.held == Ends::NONE {
+        return;
+    }
+    forget_reply(work.held_reply, work.held);
+    let Some(cell) = cells::read(&FLOWS, work.held) else {
+        return;
+    };
+    let place = work.held;
+    // Unless it has changed hands since.
+    let has_it = ends(place).is_some_and(|ends| ends.reply == work.held_reply);
+    if has_it && cell.is_taken() && cells::claim(&FLOWS, Found { place, cell }) {
+        cells::release(&FLOWS, place);
     }
 }
 

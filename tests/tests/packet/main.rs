@@ -38,6 +38,7 @@ mod leave;
 mod link;
 mod near;
 mod pool;
+mod ports;
 mod primaries;
 mod quoted;
 mod refuse;
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
         refuse::cases(),
         known::cases(),
         near::cases(),
+        ports::cases(),
         state::cases(),
         gone::cases(),
         slots::cases(),

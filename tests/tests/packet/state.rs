@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, net::SocketAddr, thread, time::Duration};
 
 use lb_common::{Algorithm, Hook, Verdict};
-use naru::desired::{Condition, Service, Snat};
+use naru::desired::{Condition, Service};
 
 use crate::{
     Case,
-    frames::{ACK, FIN, NODE_MAC, REMOTE_MAC, RST, SYN, tcp, udp},
-    world::{Act, CLIENT, POD, REMOTE, World, service},
+    frames::{ACK, FIN, RST, SYN, tcp, udp},
+    world::{Act, CLIENT, POD, World, service},
 };
 
 const PODS: [&str; 5] = [
@@ -199,38 +199,6 @@ pub(crate) fn cases() -> Vec<Case> {
             },
         },
         Case {
-            name: "nat: no free port towards the backend",
-            run: || {
-                let services = [service(&["192.168.56.11:80"], &[REMOTE])];
-                let mut world = World::with_snat(
-                    &services,
-                    Snat::shared([192, 168, 56, 101].into(), 61_001..=61_004),
-                );
-                let mut sources = Vec::new();
-                for n in 0..4 {
-                    let syn = tcp(&client(n), "192.168.56.11:80", SYN);
-                    let (source, _) = world.forwarded(&syn, Verdict::ForwardNat);
-                    assert!(!sources.contains(&source), "{source} is given out twice");
-                    sources.push(source);
-                }
-                let syn = tcp(&client(4), "192.168.56.11:80", SYN).bytes();
-                world.expect_untouched(Hook::Xdp, &syn, Verdict::PortsExhausted, Act::Drop);
-
-                // One that is closed by FIN gives its port back only where no other is free:
-                // the backend may be in TIME_WAIT. One that is reset gives it back at once.
-                fin_from_both(&mut world, 1, &sources[1].to_string());
-                let source = sources[2].to_string();
-                let reset = tcp(REMOTE, &source, RST).link(REMOTE_MAC, NODE_MAC);
-                world.send(Hook::Xdp, &reset.bytes(), Verdict::ReplyNat, Act::SentBack);
-                let syn = tcp(&client(4), "192.168.56.11:80", SYN);
-                let (again, _) = world.forwarded(&syn, Verdict::ForwardNat);
-                assert_eq!(again, sources[2]);
-                let syn = tcp(&client(5), "192.168.56.11:80", SYN);
-                let (again, _) = world.forwarded(&syn, Verdict::ForwardNat);
-                assert_eq!(again, sources[1]);
-            },
-        },
-        Case {
             name: "one client port towards two frontends of one pod: the second is refused",
             run: || {
                 let frontends = ["192.168.56.11:80", "192.168.56.11:8080"];
@@ -360,15 +328,6 @@ fn old_flow(world: &mut World, n: u16) -> String {
 fn reply(world: &mut World, pod: &str, flags: u8) {
     let packet = tcp(pod, &client(0), flags).bytes();
     world.send(Hook::TcEgress, &packet, Verdict::ReplyLocal, Act::Pass);
-}
-
-/// Closes flow `n`, whose backend sees it come from `source`.
-#[track_caller]
-fn fin_from_both(world: &mut World, n: u16, source: &str) {
-    let fin = tcp(REMOTE, source, FIN | ACK).link(REMOTE_MAC, NODE_MAC);
-    world.send(Hook::Xdp, &fin.bytes(), Verdict::ReplyNat, Act::SentBack);
-    let fin = tcp(&client(n), "192.168.56.11:80", FIN | ACK);
-    world.forwarded(&fin, Verdict::ForwardNat);
 }
 
 fn state(world: &World) -> &'static str {

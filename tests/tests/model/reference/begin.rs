@@ -5,7 +5,7 @@ use lb_common::{Algorithm, Verdict};
 use super::{
     Choices, Input, Stop, flows,
     parse::Packet,
-    records::{Flow, Last, Reply, Seen},
+    records::{Flow, Last, Reply, Seen, Yields},
     slots::{Slot, Table, handed},
     state::{Backend, Entry, State},
 };
@@ -146,7 +146,7 @@ impl State {
             dport: backend.addr.port(),
             ..tuple
         };
-        self.is_taken(&reply.reversed(), &tuple, true, input.now)
+        self.is_taken(&reply.reversed(), &tuple, Yields::Closed, input.now)
     }
 
     /// A flow after its first packet.
@@ -193,7 +193,10 @@ impl State {
         let mut replies = None;
         if backend.local || flow.snat.is_some() {
             let reply = self.towards(tuple, &backend, flow).reversed();
-            // What an earlier flow has left there is no more.
+            // What an earlier flow has left there is no more: its client's packets would go there.
+            if let Some(holder) = self.holder(&reply) {
+                self.flows.remove(&holder);
+            }
             self.replies.remove(&reply);
             if backend.local && backend.restored && !entry.recorded {
                 self.note(if records {

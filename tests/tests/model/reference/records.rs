@@ -11,7 +11,8 @@ pub(super) const FRAGMENT_TICKS: u32 = 30;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) replied: bool,
-    /// The client has sent more than what opens a connection.
+    /// The client has sent more than what opens a connection, or than a datagram before any
+    /// answer.
     pub(crate) confirmed: bool,
     pub(crate) client_fin: bool,
     pub(crate) backend_fin: bool,
@@ -24,7 +25,7 @@ impl Seen {
     pub(crate) fn after_client(mut self, flags: u8) -> Self {
         self.client_fin |= flags & FIN != 0;
         self.client_rst = flags & RST != 0;
-        self.confirmed |= flags & (SYN | ACK) != SYN;
+        self.confirmed |= goes_on(flags) && (flags != 0 || self.replied);
         self
     }
 
@@ -37,10 +38,14 @@ impl Seen {
 
     /// After a packet of a client whose answers go another way: whatever opens no
     /// connection says that there are answers.
-    pub(crate) fn after_client_alone(self, flags: u8) -> Self {
-        let mut seen = self.after_client(flags);
-        seen.replied |= seen.confirmed;
-        seen
+    pub(crate) fn after_client_alone(mut self, flags: u8) -> Self {
+        self.replied |= goes_on(flags);
+        self.after_client(flags)
+    }
+
+    /// Whether both sides have shown that they know of it.
+    pub(crate) fn assured(self) -> bool {
+        self.replied && self.confirmed
     }
 
     pub(crate) fn reset(self) -> bool {
@@ -76,6 +81,22 @@ impl Seen {
             60
         }
     }
+}
+
+/// Whether a packet opens no connection.
+fn goes_on(flags: u8) -> bool {
+    flags & (SYN | ACK) != SYN
+}
+
+/// What makes room for a flow that wants its tuple, each as well as those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Yields {
+    /// Nothing but what is over.
+    Nothing,
+    /// Connections that were closed by FIN.
+    Closed,
+    /// Flows of which both sides do not yet know.
+    Unassured,
 }
 
 /// A flow, by the client's packet.

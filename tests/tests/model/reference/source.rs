@@ -7,6 +7,7 @@ use lb_common::Verdict;
 use super::{
     Choices, Input, Stop,
     parse::Packet,
+    records::Yields,
     state::{Backend, FIRST_PORT, LAST_PORT, State},
     ways::routed,
 };
@@ -47,25 +48,27 @@ impl State {
         } else {
             device.v4.into()
         };
-        let taken = |port: u16, closed_too: bool| {
+        let taken = |port: u16, yields: Yields| {
             let sent = Tuple {
                 src,
                 sport: port,
                 ..to
             };
-            self.is_taken(&sent.reversed(), &tuple, closed_too, input.now)
+            self.is_taken(&sent.reversed(), &tuple, yields, input.now)
         };
         // SCTP's checksum covers the ports, so the client's own stays.
-        let range = if packet.protocol == SCTP {
-            tuple.sport..=tuple.sport
+        let (range, least) = if packet.protocol == SCTP {
+            (tuple.sport..=tuple.sport, Yields::Nothing)
         } else {
-            FIRST_PORT..=LAST_PORT
+            (FIRST_PORT..=LAST_PORT, Yields::Unassured)
         };
-        let free = range.clone().any(|port| !taken(port, false));
-        if !free && range.clone().all(|port| taken(port, true)) {
+        let free = range.clone().any(|port| !taken(port, Yields::Nothing));
+        let seen = choices.flow(&tuple).and_then(|flow| flow.snat);
+        // What might make room is not looked for at each of the ports.
+        let none = range.clone().all(|port| taken(port, least));
+        if !free && (none || seen.is_none()) {
             return Err(Verdict::PortsExhausted.into());
         }
-        let seen = choices.flow(&tuple).and_then(|flow| flow.snat);
         let breach = |what: &str| Err(Stop::Breach(format!("{what}: {tuple:?} by {seen:?}")));
         let Some((addr, port)) = seen else {
             return breach("nat: no source was recorded");
@@ -77,8 +80,10 @@ impl State {
             return breach("nat: a port outside of the range");
         }
         // The port of a connection that was closed by FIN may be in TIME_WAIT at the
-        // backend: it is taken only where no other is free.
-        if taken(port, !free) {
+        // backend, and who has not yet answered may do so: they are taken only where no other
+        // is free.
+        let yields = if free { Yields::Nothing } else { least };
+        if taken(port, yields) {
             return breach("nat: a port that is in use");
         }
         Ok((src, port))

@@ -10,7 +10,7 @@ use naru::compile::image::MapImage;
 
 use super::{
     direct::Primary,
-    records::{Count, Direct, Flow, Last, Note, Reply},
+    records::{Count, Direct, Flow, Last, Note, Reply, Yields},
     slots::{Table, handed},
 };
 use crate::{
@@ -266,20 +266,25 @@ impl State {
         sources.is_none_or(|sources| sources.iter().any(contains))
     }
 
-    /// Whether a reply tuple is taken by another flow than `flow`. One that was reset is
-    /// over; one that was closed by FIN only where `closed_too`.
-    pub(crate) fn is_taken(&self, reply: &Tuple, flow: &Tuple, closed_too: bool, now: u32) -> bool {
-        let Some(held) = self.replies.get(reply) else {
+    /// The client's packet of the flow that has a reply tuple, if that still has it.
+    pub(super) fn holder(&self, reply: &Tuple) -> Option<Tuple> {
+        let held = self.replies.get(reply)?;
+        let flow = self.flows.get(&held.flow)?;
+        let moved =
+            flow.backend != held.backend || flow.snat.is_some_and(|(_, port)| port != reply.dport);
+        (!moved).then_some(held.flow)
+    }
+
+    /// Whether a reply tuple is taken by another flow than `flow`. One that was reset is over.
+    pub(crate) fn is_taken(&self, reply: &Tuple, flow: &Tuple, yields: Yields, now: u32) -> bool {
+        let Some(holder) = self.holder(reply).filter(|holder| holder != flow) else {
             return false;
         };
-        let Some(holder) = self.flows.get(&held.flow) else {
-            return false;
-        };
-        let moved = holder.backend != held.backend
-            || holder.snat.is_some_and(|(_, port)| port != reply.dport);
-        let over = held.flow.protocol == TCP
-            && (holder.seen.reset() || closed_too && holder.seen.closed());
-        held.flow != *flow && !moved && !over && now <= holder.expires
+        let of = self.flows[&holder];
+        let closed = of.seen.reset() || yields >= Yields::Closed && of.seen.closed();
+        let unassured = yields == Yields::Unassured && !of.seen.assured();
+        let over = holder.protocol == TCP && closed || unassured;
+        !over && now <= of.expires
     }
 
     /// Notes that this happened.
