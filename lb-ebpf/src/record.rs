@@ -2,7 +2,7 @@
 //! in `REPLIES` for what their backends send.
 
 use lb_common::{
-    BackendId, Cell, Ends, Flow, FlowState, Protocol, Reply, Tuple, Verdict,
+    BackendId, Cell, Ends, FlowState, Protocol, Reply, Tuple, Verdict,
     cell::{Key, WAYS},
     flow::{LONGEST, fresh_until, is_fresh, quiet, stale, ticks_left},
 };

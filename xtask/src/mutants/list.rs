@@ -148,9 +148,32 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "port of a live flow given out again",
         file: "lb-ebpf/src/record.rs",
-        good: "flow.is_expired(now) | (tcp & closed);",
-        bad: "flow.is_expired(now) | tcp | closed;",
+        good: "expired | tcp & (reset | closed_too & closed);",
+        bad: "expired | tcp;",
         caught_by: Packet("nat: no free port towards the backend"),
+    },
+    Fault {
+        name: "who makes room keeps its record",
+        file: "lb-ebpf/src/record.rs",
+        good: "if has_it && cell.is_taken() && cells::claim",
+        bad: "if !has_it && cell.is_taken() && cells::claim",
+        caught_by: Packet("nat: in a flood there are ports, and connections keep theirs"),
+    },
+    Fault {
+        name: "who has just begun makes room as soon as who is silent",
+        file: "lb-ebpf/src/record.rs",
+        good: "yields & yields >> 1 | quiet_too & (1 - active);",
+        bad: "quiet_too & (active | 1);",
+        caught_by: Packet("nat: who has been silent makes room before who has just begun"),
+    },
+    Fault {
+        name: "a question that was answered keeps its port",
+        file: "lb-common/src/flow.rs",
+        good: "goes_on(tcp_flags) & (tcp_flags != 0 || self.has(Self::REPLIED));",
+        bad: "goes_on(tcp_flags);",
+        caught_by: Packet(
+            "nat: a question that was answered makes room, one that goes on does not",
+        ),
     },
     Fault {
         name: "local pod's TTL counted down by TC",

@@ -179,8 +179,9 @@ fn h_autoscaling() {
     assert!(asked < Duration::from_secs(1), "{asked:?}");
     none_failed("H", requests);
 
-    // The load ends but for a little: one by one they go, and nobody is let down.
-    let requests = looping(1, Duration::from_millis(200));
+    // The load ends but for a little, which is less than one pod is to do: one by one they go, and
+    // nobody is let down.
+    let requests = looping(1, Duration::from_millis(500));
     wait("there is one", || pods(&kube, "php-apache").len() == 1);
     wait_answering(&kube, &url, 1);
     none_failed("H", requests);
