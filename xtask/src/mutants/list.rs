@@ -1,7 +1,7 @@
 //! The faults.
 
 use super::{
-    Catch::{self, Model, Packet, Unit},
+    Catch::{Model, Packet, Unit},
     Fault,
 };
 
@@ -494,27 +494,3 @@ pub(super) const FAULTS: &[Fault] = &[
         ),
     },
 ];
-
-/// How a fault's name is shown in a column.
-pub(super) const WIDTH: usize = {
-    let mut width = 0;
-    let mut n = 0;
-    while n < FAULTS.len() {
-        if FAULTS[n].name.len() > width {
-            width = FAULTS[n].name.len();
-        }
-        n += 1;
-    }
-    width
-};
-
-/// What catches the chosen faults, each once.
-pub(super) fn catches(faults: &[&Fault]) -> Vec<Catch> {
-    let mut catches: Vec<Catch> = Vec::new();
-    for fault in faults {
-        if !catches.contains(&fault.caught_by) {
-            catches.push(fault.caught_by);
-        }
-    }
-    catches
-}
