@@ -64,9 +64,10 @@ pub(crate) const HALF_CLOSED: u32 = 3_600;
 /// by then whoever is there has gone on.
 const QUIET: u64 = 2;
 
-/// The most ticks that a flow which is not [`FlowState::is_assured`] has left of its
-/// [`FlowState::timeout`] once it has been silent for [`QUIET`]. Whether it is TCP and
-/// [`FlowState::REPLIED`] are 1 or 0, so that there is no branch.
+/// The most ticks that a flow of which both sides do not know (`nf_conntrack`'s ASSURED: here
+/// [`FlowState::REPLIED`] and [`FlowState::CONFIRMED`]) has left of its [`FlowState::timeout`] once
+/// it has been silent for [`QUIET`]. Whether it is TCP and replied are 1 or 0, so that there is no
+/// branch.
 #[inline(always)]
 pub const fn quiet(tcp: u64, replied: u64) -> u64 {
     30 - QUIET + 30 * tcp + 90 * replied * (1 - tcp)
@@ -191,13 +192,6 @@ impl FlowState {
         self.is_reset() || self.0 & (Self::CLIENT_FIN.0 | Self::BACKEND_FIN.0) != 0
     }
 
-    /// Whether both sides have shown that they know of it (`nf_conntrack`'s ASSURED): neither a
-    /// flood nor a question that was answered does.
-    #[inline(always)]
-    pub const fn is_assured(self) -> bool {
-        self.has(Self(Self::REPLIED.0 | Self::CONFIRMED.0))
-    }
-
     /// Whether its backend may have left it, so that by the same ports it answers another client's
     /// connection, or opens one: who has not ended its side does not. By `nat` nobody but the flow
     /// has these ports.
@@ -211,8 +205,9 @@ impl FlowState {
     ///
     /// Established TCP, and that of which one side has sent all, as kube-proxy sets conntrack (24 h
     /// and more, and an hour); the others as `nf_conntrack`'s defaults. That a backend answers a SYN
-    /// does not establish anything: it does so in a flood, too. A closed flow stays as long as its sockets may be in
-    /// TIME_WAIT, so that `nat` does not give its port to another flow meanwhile.
+    /// does not establish anything: it does so in a flood, too. A closed flow stays as long as its
+    /// sockets may be in TIME_WAIT, so that `nat` does not give its port to another flow meanwhile
+    /// while there are others.
     #[inline(always)]
     pub const fn timeout(self, tcp: bool) -> u32 {
         match (tcp, self.has(Self::REPLIED)) {
@@ -369,14 +364,16 @@ mod tests {
 
     #[test]
     fn datagrams_are_known_to_both_sides_once_an_answer_was_answered() {
+        let known =
+            |state: FlowState| state.has(FlowState::REPLIED) && state.has(FlowState::CONFIRMED);
         let asked = FlowState::default().after_client(0).after_client(0);
         let answered = asked.after_backend(0);
-        assert!(!asked.is_assured() && !answered.is_assured());
-        assert!(answered.after_client(0).is_assured());
+        assert!(!known(asked) && !known(answered));
+        assert!(known(answered.after_client(0)));
         let alone = FlowState::default().after_client_alone(0);
-        assert!(alone.is_assured(), "nobody sees the answers");
+        assert!(known(alone), "nobody sees the answers");
         let opens = FlowState::default().after_client_alone(tcp_flag::SYN);
-        assert!(!opens.is_assured() && opens.after_client_alone(tcp_flag::ACK).is_assured());
+        assert!(!known(opens) && known(opens.after_client_alone(tcp_flag::ACK)));
     }
 
     #[test]
