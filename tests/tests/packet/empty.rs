@@ -59,8 +59,8 @@ struct Batch {
     flags: u64,
 }
 
-/// Empties pinned maps, and all others of the programs that use any of them.
-pub(crate) fn all_maps_of_programs_that_use(pins: &[PathBuf]) {
+/// Pinned maps, and all others of the programs that use any of them.
+pub(crate) fn maps_of_programs_that_use(pins: &[PathBuf]) -> Vec<MapInfo> {
     let pinned = pins.iter().map(|pin| MapInfo::from_pin(pin).unwrap().id());
     let pinned: BTreeSet<u32> = pinned.collect();
     let mut maps = pinned.clone();
@@ -72,12 +72,11 @@ pub(crate) fn all_maps_of_programs_that_use(pins: &[PathBuf]) {
             maps.extend(ids);
         }
     }
-    for id in maps {
-        empty(&MapInfo::from_id(id).unwrap());
-    }
+    let maps = maps.into_iter().map(MapInfo::from_id);
+    maps.map(Result::unwrap).collect()
 }
 
-fn empty(map: &MapInfo) {
+pub(crate) fn empty(map: &MapInfo) {
     let fd = map.fd().unwrap();
     let fd = fd.as_fd();
     let name = map.name_as_str().unwrap_or_default();

@@ -6,7 +6,7 @@ use etherparse::{
     Icmpv4Type, Icmpv6Type,
     icmpv4::{DestUnreachableHeader, TimeExceededCode},
 };
-use lb_common::{Hook, Verdict, config::REFUSALS_PER_SECOND};
+use lb_common::{Hook, Verdict};
 
 use crate::{
     Case,
@@ -246,17 +246,22 @@ pub(crate) fn cases() -> Vec<Case> {
                 }
                 let side = &SIDES[0];
                 let mut world = side.world(side.narrow);
-                // Also while so many are refused that no more may be.
-                let stray = tcp(side.client, side.vip, ACK).bytes();
-                let mut limited = false;
-                for _ in 0..REFUSALS_PER_SECOND * 16 {
+                // Also while so many are refused that no more may be, in one and the same second.
+                let stray = tcp("192.168.56.8:40000", side.vip, ACK).bytes();
+                let is_limited = |world: &mut World| {
                     let out = world.datapath.test_run(Hook::Xdp, &stray, world.ingress);
-                    limited = out.unwrap().action == 1;
-                }
-                assert!(limited, "refusals go on");
+                    out.unwrap().action == 1
+                };
                 let big = tcp(side.client, side.vip, SYN).payload(&[7; 1400]);
-                let verdict = Verdict::TooBig;
-                world.send(Hook::TcIngress, &big.bytes(), verdict, Act::SentOn);
+                let told_meanwhile = (0..10).any(|_| {
+                    is_limited(&mut world);
+                    world.datapath.leave_refusals(0);
+                    let before = is_limited(&mut world);
+                    let verdict = Verdict::TooBig;
+                    world.send(Hook::TcIngress, &big.bytes(), verdict, Act::SentOn);
+                    before && is_limited(&mut world)
+                });
+                assert!(told_meanwhile, "refusals go on");
                 let cut = udp(side.client, side.vip, &[7; 1400]).may_be_cut().bytes();
                 world.expect_untouched(Hook::TcIngress, &cut, Verdict::Uncut, Act::Drop);
             },

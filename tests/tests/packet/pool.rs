@@ -16,8 +16,8 @@ use std::{
     time::Duration,
 };
 
-use aya::maps::{Array, HashMap, Map, MapData};
-use lb_common::{Entry, Frontend, Tuple};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
+use lb_common::{Entry, Frontend, Tuple, config::REFUSALS_PER_SECOND};
 use naru::datapath::{self, Datapath, GoneFlows, Options, Records};
 
 use crate::empty;
@@ -92,7 +92,9 @@ impl Loaded {
 
     /// Makes it what a newly loaded one is.
     fn empty(&mut self) {
-        empty::all_maps_of_programs_that_use(&self.pins.maps());
+        for map in empty::maps_of_programs_that_use(&self.pins.maps()) {
+            empty::empty(&map);
+        }
         self.datapath.start_over();
         assert_eq!(self.datapath.verdicts().unwrap(), [], "after emptying");
         let (flows, _) = self.datapath.flows(1).unwrap();
@@ -163,6 +165,21 @@ impl Lease {
         let dir = self.0.as_ref().unwrap().pins.dir();
         let data = MapData::from_pin(dir.join("FRONTENDS")).unwrap();
         Map::from_map_data(data).unwrap().try_into().unwrap()
+    }
+
+    /// As though all but so many of the refusals that a CPU may send had been sent, in the second
+    /// of the last one: slow machines do not reach the limit by themselves.
+    pub(crate) fn leave_refusals(&self, left: u32) {
+        let maps = empty::maps_of_programs_that_use(&self.0.as_ref().unwrap().pins.maps());
+        let mut maps = maps.iter();
+        let map = maps.find(|map| map.name_as_str() == Some("REFUSALS"));
+        let map = Map::from_map_data(MapData::from_id(map.unwrap().id()).unwrap()).unwrap();
+        let mut sent: PerCpuArray<_, u64> = map.try_into().unwrap();
+        let by_cpu = sent.get(&0, 0).unwrap();
+        let second = by_cpu.iter().map(|sent| sent >> 32).max().unwrap();
+        let value = second << 32 | u64::from(REFUSALS_PER_SECOND - left);
+        let values = PerCpuValues::try_from(vec![value; by_cpu.len()]).unwrap();
+        sent.set(0, values, 0).unwrap();
     }
 
     /// A map that tells something by packets' addresses.
