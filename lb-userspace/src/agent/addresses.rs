@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::state::State;
 use crate::{
     control::{Pools, Service},
-    desired::{Balancer, BalancerName, ServiceName},
+    desired::{Balancer, BalancerName, Desired, ServiceName},
     ipam::{self, Assignment, Authority, Refusal},
 };
 
@@ -14,6 +14,8 @@ use crate::{
 pub(super) struct Addresses {
     /// None before the first valid source.
     pub(super) assignment: Option<Assignment>,
+    /// What it was made of, where this node, alone, or the source itself gave the addresses.
+    of: Option<Desired>,
     /// Why the file does not hold it, if so. It is tried again while there is a reason.
     unsaved: Option<String>,
 }
@@ -25,8 +27,19 @@ impl State {
         let Some(wanted) = &self.wanted else {
             return;
         };
+        let settled = matches!(self.authority(), Authority::This | Authority::Source);
+        if let Some(assignment) = &mut self.addresses.assignment
+            && let Some(before) = &mut self.addresses.of
+            && settled
+            && assignment.ledger == self.memory.addresses
+            && assignment.follow(before, wanted)
+        {
+            before.clone_from(wanted);
+            return;
+        }
         let known = self.merged_ledger();
         let assignment = ipam::assign(wanted, &known, self.authority());
+        self.addresses.of = settled.then(|| wanted.clone());
         self.cluster.waits = matches!(self.authority(), Authority::Other(_));
         for change in &assignment.changes {
             tracing::info!("{change}");

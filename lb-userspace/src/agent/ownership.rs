@@ -262,7 +262,7 @@ impl State {
         let me = &self.options.node;
         let unserved = subjects.iter().filter(|(ip, subject)| {
             let cluster = subject.policy == TrafficPolicy::Cluster;
-            let eligible = subject.usable && (cluster || subject.is_on(me));
+            let eligible = subject.is_usable() && (cluster || subject.is_on(me));
             let interfaces = self.interfaces_for(Some(subject));
             let carried = announce::is_carried(**ip, &interfaces, &self.links);
             eligible && !(carried && self.ownership.works(**ip))

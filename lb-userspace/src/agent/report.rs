@@ -110,7 +110,7 @@ impl State {
             let mut taking: Vec<_> = slots
                 .filter(|_| !table.is_empty())
                 .into_iter()
-                .flatten()
+                .flat_map(|slots| slots.iter())
                 .map(|slot| slot.current())
                 .collect();
             taking.sort_unstable();

@@ -20,6 +20,7 @@ use super::{
     ownership::Ownership,
     peers::{Peer, Used},
     probes::Probes,
+    warnings::Warned,
 };
 use crate::{
     announce::Announcer,
@@ -95,6 +96,7 @@ pub(super) struct State {
     /// What the last reconcile could not do. It is tried again while there is any.
     pub(super) failures: Vec<String>,
     pub(super) routing_warnings: BTreeSet<String>,
+    pub(super) warned: Warned,
 }
 
 impl State {
@@ -159,6 +161,7 @@ impl State {
             unanswered: BTreeMap::new(),
             failures: Vec::new(),
             routing_warnings: BTreeSet::new(),
+            warned: Warned::default(),
         }
     }
 
@@ -284,7 +287,8 @@ impl State {
         self.use_next_hops().await;
         let silent = self.keep_peers().await;
         let failed = self.may_have_room() || !self.failures.is_empty();
-        if gives || silent || failed || self.attachments.len() < before {
+        let due = gives || silent || failed || self.warned.is_due();
+        if due || self.attachments.len() < before {
             self.reconcile().await;
         } else if news || self.awaits() {
             self.claim();
@@ -366,6 +370,10 @@ impl State {
         let Some(effective) = self.effective() else {
             return self.refresh_devices(&surroundings);
         };
+        let endpoints_alone = self.compiled.as_ref().is_some_and(|it| {
+            it.surroundings.is_but_for_endpoints(&surroundings)
+                && effective.endpoint_changes(&self.desired).is_some()
+        });
         if !self.is_compiled(&effective, &surroundings) {
             let (image, compiled) = self.compile(&effective, surroundings)?;
             let applied = self.datapath.apply(&image)?;
@@ -390,7 +398,9 @@ impl State {
             tracing::debug!("{took:.1?} from the first word of a change to the maps");
         }
         self.source.current = self.source.problems.is_empty();
-        self.warn(snapshot).await;
+        if !(endpoints_alone && self.warned.puts_off()) {
+            self.warn(snapshot).await;
+        }
         Ok(())
     }
 

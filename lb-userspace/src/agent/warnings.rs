@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
 };
 
 use lb_common::Mode;
@@ -15,6 +16,34 @@ use crate::{
     desired::{Desired, Family},
     net::{Network, Routes, Snapshot, is_local_endpoint},
 };
+
+/// So often it is looked at most for what other endpoints may bring to warn of: that goes over all
+/// of them, and they may change many times a second.
+const OFTEN: Duration = Duration::from_secs(1);
+
+/// When it was looked for what there is to warn of.
+#[derive(Debug, Default)]
+pub(super) struct Warned {
+    last: Option<Instant>,
+    put_off: bool,
+}
+
+impl Warned {
+    fn is_long_ago(&self) -> bool {
+        self.last.is_none_or(|last| last.elapsed() >= OFTEN)
+    }
+
+    /// Whether to look later, since it was looked just now.
+    pub(super) fn puts_off(&mut self) -> bool {
+        self.put_off = !self.is_long_ago();
+        self.put_off
+    }
+
+    /// Whether it is time to look for what was put off.
+    pub(super) fn is_due(&self) -> bool {
+        self.put_off && self.is_long_ago()
+    }
+}
 
 impl State {
     /// All that the status warns of.
@@ -43,6 +72,10 @@ impl State {
             tracing::warn!("{warning}");
         }
         self.routing_warnings = found;
+        self.warned = Warned {
+            last: Some(Instant::now()),
+            put_off: false,
+        };
     }
 }
 
@@ -79,7 +112,10 @@ fn for_packets(image: &MapImage, desired: &Desired) -> MapImage {
             .filter(|service| service.takes_packets())
             .flat_map(|service| service.endpoints.keys().map(SocketAddr::ip))
             .collect();
-        backends.retain(|_, backend| reached.contains(&backend.addr.to_ip()));
+        let all = backends.into_iter();
+        backends = all
+            .filter(|(_, backend)| reached.contains(&backend.addr.to_ip()))
+            .collect();
     }
     MapImage {
         backends,

@@ -6,10 +6,11 @@
 //! out as it is: what is in use keeps its number.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeSet, HashSet},
     net::{IpAddr, SocketAddr},
 };
 
+use imbl::OrdMap;
 use lb_common::{
     Addr, AddressUse, Backend, Frontend, SlotTable,
     config::{MAX_ADDRESSES, MAX_PRIMARIES, MAX_SERVICES},
@@ -40,7 +41,7 @@ pub fn compile_again(
         tables.begin_part();
         let part = change.part(desired, image, in_use);
         if let Ok((part, parts)) = whole(&part, surroundings, in_use, tables)
-            && let Some(mut image) = change.merge(image, part)
+            && let Some(mut image) = change.merge(image, part, in_use)
         {
             primaries::record(&mut image, &parts);
             return Ok(image);
@@ -130,31 +131,25 @@ impl<'a> Change<'a> {
     }
 
     fn has(&self, backend: &Backend) -> bool {
-        self.endpoints
-            .contains(&Frontend::new(backend.addr, backend.port, backend.protocol))
+        self.endpoints.contains(&image::place(backend))
     }
 
     /// `image` with what these services came to, compiled alone; none where more than their
     /// endpoints would differ.
-    fn merge(&self, image: &MapImage, part: MapImage) -> Option<MapImage> {
-        let indices: BTreeSet<u32> = part.names.keys().copied().collect();
-        // They are what they were, by the same frontends.
+    fn merge(&self, image: &MapImage, part: MapImage, in_use: &InUse) -> Option<MapImage> {
+        // They are what they were, by the same frontends: alone they have no fewer than among all.
         let same = part
             .names
             .iter()
-            .all(|it| image.names.get(it.0) == Some(it.1));
-        let of_part = |index: &u32| indices.contains(index);
-        let reached = |frontends: &BTreeMap<Frontend, u32>| {
-            let of_part = frontends.iter().filter(|(_, index)| of_part(index));
-            of_part
-                .map(|(&frontend, &index)| (frontend, index))
-                .collect::<BTreeMap<_, _>>()
-        };
-        let now = image::services(&part.frontends);
-        if !same
-            || reached(&image::services(&image.frontends)) != now
-            || reached(&image.internal) != part.internal
-        {
+            .all(|(it, name)| image.names.get(it) == Some(name));
+        let mut by_packets = part.frontends.iter();
+        let same = same
+            && by_packets.all(|(it, entry)| {
+                let before = image.frontends.get(it);
+                before.is_some_and(|before| before.service() == entry.service())
+            });
+        let mut by_sockets = part.internal.iter();
+        if !same || !by_sockets.all(|(it, index)| image.internal.get(it) == Some(index)) {
             return None;
         }
         let mut merged = image.clone();
@@ -188,27 +183,35 @@ impl<'a> Change<'a> {
                 }
             }
         }
-        let theirs = |index: &u32| image.backends.get(index).is_some_and(|it| self.has(it));
-        merged.former.retain(|index| !theirs(index));
-        merged.backends.retain(|_, it| !self.has(it));
-        let backends = part.backends.into_iter().filter(|(_, it)| self.has(it));
-        for (index, backend) in backends {
+        for &endpoint in &self.endpoints {
+            for known in in_use.backends.at(endpoint) {
+                let index = known.id.index();
+                let theirs = image.backends.get(&index);
+                if theirs.is_some_and(|it| image::place(it) == endpoint) {
+                    merged.former.remove(&index);
+                    merged.backends.remove(&index);
+                }
+            }
+            merged.primaries.remove(&endpoint);
+        }
+        for (index, backend) in part.backends.into_iter().filter(|(_, it)| self.has(it)) {
             if part.former.contains(&index) {
                 merged.former.insert(index);
             }
             merged.backends.insert(index, backend);
         }
-        merged
-            .primaries
-            .retain(|at, _| !self.endpoints.contains(at));
         let primaries = part.primaries.into_iter();
         merged
             .primaries
             .extend(primaries.filter(|(at, _)| self.endpoints.contains(at)));
-        merged.frontends.extend(part.frontends);
+        for (frontend, entry) in part.frontends {
+            if merged.frontends.get(&frontend) != Some(&entry) {
+                merged.frontends.insert(frontend, entry);
+            }
+        }
         for &ip in &self.addresses {
             let addr = Addr::from(ip);
-            let is_backend = |uses: &BTreeMap<Addr, AddressUse>| {
+            let is_backend = |uses: &OrdMap<Addr, AddressUse>| {
                 let found = uses.get(&addr);
                 found.is_some_and(|it| it.contains(AddressUse::LOCAL_BACKEND))
             };

@@ -1,12 +1,11 @@
 //! Which backend has which id, and how it is reached.
 
 use std::{
-    cell::OnceCell,
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
 };
 
-use lb_common::{Backend, BackendId, Mode, Port, config::MAX_BACKENDS};
+use lb_common::{Backend, BackendId, Frontend, Mode, Port, config::MAX_BACKENDS};
 
 use super::{
     CompileError,
@@ -40,18 +39,24 @@ pub(super) fn assign(
         let endpoints = part.endpoints.iter();
         ids.extend(endpoints.map(|it| (Identity::of(it, protocol), BackendId::NONE)));
     }
-    let places = OnceCell::new();
-    let mut left = BTreeMap::new();
-    for backend in in_use.backends.values().filter(|it| it.alive != 0) {
-        let identity = Identity::read(backend);
-        if let Some(id) = ids.get_mut(&identity) {
-            if id.is_none() {
+    let mut others = Vec::new();
+    for (identity, id) in &mut ids {
+        for backend in in_use
+            .backends
+            .at(identity.place())
+            .filter(|it| it.alive != 0)
+        {
+            if Identity::read(backend) != *identity {
+                others.push(backend);
+            } else if id.is_none() {
                 *id = backend.id;
             }
-        } else if places
-            .get_or_init(|| places_of(&ids))
-            .contains(&identity.place())
-        {
+        }
+    }
+    let mut left = BTreeMap::new();
+    for backend in others {
+        let identity = Identity::read(backend);
+        if !ids.contains_key(&identity) {
             left.entry(identity).or_insert(backend.id);
         }
     }
@@ -76,18 +81,13 @@ pub(super) fn assign(
     Ok(Former::among(&left, parts, nodes))
 }
 
-/// Where backends are, whichever way they are reached.
-fn places_of(ids: &HashMap<Identity, BackendId>) -> HashSet<(SocketAddr, u8)> {
-    ids.keys().map(Identity::place).collect()
-}
-
 /// The indices that new backends may have, the best ones first.
 ///
 /// One that still lives is not free, even if this compile gives it up: packets may be reading
 /// it until it has rested.
 fn free(in_use: &InUse) -> impl Iterator<Item = u32> {
     let free = |last: bool| {
-        let mut known = in_use.backends.iter().peekable();
+        let mut known = in_use.backends.by_index().iter().peekable();
         (1..MAX_BACKENDS as u32).filter(move |index| {
             while known.next_if(|(known, _)| *known < index).is_some() {}
             let backend = known.next_if(|(known, _)| *known == index);
@@ -142,9 +142,10 @@ impl Identity {
         }
     }
 
-    /// Its address and protocol.
-    fn place(&self) -> (SocketAddr, u8) {
-        (self.addr, self.protocol)
+    /// Where it is, whichever way it is reached.
+    fn place(&self) -> Frontend {
+        let (addr, port) = (self.addr.ip().into(), Port::new(self.addr.port()));
+        Frontend::new(addr, port, self.protocol)
     }
 
     fn read(backend: &Backend) -> Self {
@@ -160,7 +161,7 @@ impl Identity {
     }
 
     fn entry(&self, id: BackendId) -> Backend {
-        let (addr, port) = (self.addr.ip().into(), Port::new(self.addr.port()));
+        let Frontend { addr, port, .. } = self.place();
         let by = |mode| Backend::new(id, addr, port, self.protocol, mode);
         let mut backend = match self.reach {
             Reach::Local => by(Mode::Local),

@@ -1,7 +1,11 @@
 //! The output of `compile`: what every BPF map shall hold, as plain data.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
+use imbl::{OrdMap, OrdSet};
 use ipnet::IpNet;
 use lb_common::{
     Addr, AddressUse, Backend, BackendId, Client, Device, Entry, Family, Frontend, Primary, Slot,
@@ -11,36 +15,39 @@ use lb_common::{
 use crate::desired::ServiceName;
 
 /// The contents of all maps that configuration decides.
+///
+/// A copy shares with the image that it is of all that is not changed in it, and two such are
+/// compared in the time that their differences take.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MapImage {
     /// Map `ADDRESSES`.
-    pub addresses: BTreeMap<Addr, AddressUse>,
+    pub addresses: OrdMap<Addr, AddressUse>,
     /// Map `FRONTENDS`: the way to a service, by frontend.
-    pub frontends: BTreeMap<Frontend, Entry>,
+    pub frontends: OrdMap<Frontend, Entry>,
     /// Map `INTERNAL`: the service that a frontend is to sockets of the node.
-    pub internal: BTreeMap<Frontend, u32>,
+    pub internal: OrdMap<Frontend, u32>,
     /// Map `SOURCES`: who may use the guarded frontends of a service.
-    pub sources: BTreeSet<Network>,
+    pub sources: OrdSet<Network>,
     /// Map `AFFINITY_TICKS`, by service index.
-    pub affinity: BTreeMap<u32, u32>,
+    pub affinity: OrdMap<u32, u32>,
     /// Map `SERVICES`, by service index; beside it the table for what peers hand over, where
     /// that has any slots ([`lb_common::service::handover_table`]).
-    pub services: BTreeMap<u32, SlotTable>,
+    pub services: OrdMap<u32, SlotTable>,
     /// The contents of every table that `services` names, by first slot: which backend flows
     /// begin with, and whether all of them are recorded. What else a slot says of flows that
     /// began earlier follows from what it said before ([`Slot::changed`]).
-    pub tables: BTreeMap<u32, Vec<Slot>>,
+    pub tables: OrdMap<u32, Arc<[Slot]>>,
     /// Map `BACKENDS`, by [`BackendId::index`].
-    pub backends: BTreeMap<u32, Backend>,
+    pub backends: OrdMap<u32, Backend>,
     /// Map `PRIMARIES`: local backends that packets reach, by their own address and port.
-    pub primaries: BTreeMap<Frontend, Primary>,
+    pub primaries: OrdMap<Frontend, Primary>,
     /// Those of the backends, by index, that only flows of a time go by in which the endpoint was
     /// reached in another way.
     pub former: BTreeSet<u32>,
     /// Map `DEVICES`, by interface index.
-    pub devices: BTreeMap<u32, Device>,
+    pub devices: OrdMap<u32, Device>,
     /// Which service has which index, for people.
-    pub names: BTreeMap<u32, ServiceName>,
+    pub names: OrdMap<u32, ServiceName>,
 }
 
 impl MapImage {
@@ -92,17 +99,17 @@ impl Network {
 /// within its grace period.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InUse {
-    /// Service index of every frontend in force.
-    pub frontends: BTreeMap<Frontend, u32>,
-    /// The same for sockets of the node.
-    pub internal: BTreeMap<Frontend, u32>,
+    /// The way to a service that every frontend in force is.
+    pub frontends: OrdMap<Frontend, Entry>,
+    /// Service index of every frontend that is in force for sockets of the node.
+    pub internal: OrdMap<Frontend, u32>,
     /// Slot table of every service in force.
-    pub services: BTreeMap<u32, SlotTable>,
+    pub services: OrdMap<u32, SlotTable>,
     /// Every entry of map `BACKENDS` that was ever written, dead ones included: they
     /// tell which generation an index has reached.
-    pub backends: BTreeMap<u32, Backend>,
+    pub backends: Backends,
     /// What replies of local backends are restored to.
-    pub primaries: BTreeMap<Frontend, Primary>,
+    pub primaries: OrdMap<Frontend, Primary>,
     /// Backend indices, service indices and slot ranges `(first, length)` that were
     /// given up so recently that a packet may still be reading them.
     pub resting_backends: BTreeSet<u32>,
@@ -122,10 +129,65 @@ impl MapImage {
         let internal = self.internal.iter();
         let there = internal.filter(move |(_, index)| **index == service);
         there.map(|(frontend, _)| frontend).filter(move |frontend| {
-            let entry = self.frontends.get(frontend);
+            let entry = self.frontends.get(*frontend);
             entry.is_none_or(|entry| entry.service() != service)
         })
     }
+}
+
+/// Entries of map `BACKENDS`, by index and by where they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Backends {
+    /// By [`BackendId::index`].
+    all: OrdMap<u32, Backend>,
+    /// Their places, with their indices: several at one that have been reached in several ways.
+    places: OrdSet<(Frontend, u32)>,
+}
+
+impl Backends {
+    /// The one of this index.
+    pub fn get(&self, index: u32) -> Option<&Backend> {
+        self.all.get(&index)
+    }
+
+    /// All, in the order of their indices.
+    pub fn iter(&self) -> impl Iterator<Item = &Backend> {
+        self.all.values()
+    }
+
+    /// Those of this address, port and protocol, in the order of their indices.
+    pub fn at(&self, place: Frontend) -> impl Iterator<Item = &Backend> {
+        let there = self.places.range((place, 0)..=(place, u32::MAX));
+        there.filter_map(|(_, index)| self.get(*index))
+    }
+
+    /// All, by index.
+    pub fn by_index(&self) -> &OrdMap<u32, Backend> {
+        &self.all
+    }
+
+    /// Puts one in the place of whichever had its index.
+    pub fn insert(&mut self, backend: Backend) {
+        let index = backend.id.index();
+        let before = self.all.insert(index, backend);
+        if let Some(before) = before.filter(|it| place(it) != place(&backend)) {
+            self.places.remove(&(place(&before), index));
+        }
+        self.places.insert((place(&backend), index));
+    }
+}
+
+impl FromIterator<Backend> for Backends {
+    fn from_iter<I: IntoIterator<Item = Backend>>(backends: I) -> Self {
+        let mut all = Self::default();
+        backends.into_iter().for_each(|it| all.insert(it));
+        all
+    }
+}
+
+/// Where a backend is, whichever way it is reached.
+pub(super) fn place(backend: &Backend) -> Frontend {
+    Frontend::new(backend.addr, backend.port, backend.protocol)
 }
 
 impl InUse {
@@ -135,10 +197,10 @@ impl InUse {
     /// their indices start again at a generation that flows may remember.
     pub fn of(image: &MapImage) -> Self {
         Self {
-            frontends: services(&image.frontends),
+            frontends: image.frontends.clone(),
             internal: image.internal.clone(),
             services: image.services.clone(),
-            backends: image.backends.clone(),
+            backends: image.backends.values().copied().collect(),
             primaries: image.primaries.clone(),
             ..Self::default()
         }
@@ -147,24 +209,15 @@ impl InUse {
     /// The backends that connections may go on with although `image` has them no more.
     pub fn gone<'a>(&'a self, image: &'a MapImage) -> impl Iterator<Item = &'a Backend> {
         let known = self.backends.iter().filter(|_| self.leaves_gone);
-        let gone = known.filter(|(index, _)| !image.backends.contains_key(index));
-        gone.map(|(_, backend)| backend)
+        known.filter(|it| !image.backends.contains_key(&it.id.index()))
     }
 
     /// The id that `index` would carry if it were given to a new backend now.
     pub fn next_id(&self, index: u32) -> BackendId {
         let generation = self
             .backends
-            .get(&index)
+            .get(index)
             .map_or(0, |backend| backend.id.generation() + 1);
         BackendId::new(index, generation)
     }
-}
-
-/// The service of every frontend.
-pub fn services(frontends: &BTreeMap<Frontend, Entry>) -> BTreeMap<Frontend, u32> {
-    let entries = frontends.iter();
-    entries
-        .map(|(&frontend, entry)| (frontend, entry.service()))
-        .collect()
 }

@@ -24,8 +24,10 @@ use std::{
     net::SocketAddr,
 };
 
+use imbl::OrdMap;
 use lb_common::{
-    Addr, AddressUse, Algorithm, Device, Entry, Frontend, Mode, Port, Slot, SlotTable, SnatSource,
+    Addr, AddressUse, Algorithm, Backend, Device, Entry, Frontend, Mode, Port, Slot, SlotTable,
+    SnatSource,
     config::{
         MAX_ADDRESSES, MAX_BACKENDS, MAX_DEVICES, MAX_FRONTENDS, MAX_INTERNAL, MAX_PRIMARIES,
         MAX_SERVICES, MAX_SLOTS, MAX_SOURCES,
@@ -140,11 +142,14 @@ fn whole<'a>(
     let former = backends::assign(&mut parts, &desired.nodes, in_use)?;
 
     let mut image = MapImage {
-        backends: backends::entries(&parts, &former),
         former: former.indices(),
         ..MapImage::default()
     };
-    place(&mut image, &parts, &indices, surroundings, (in_use, tables))?;
+    let open = place(&mut image, &parts, &indices, surroundings, (in_use, tables))?;
+    let backends = backends::entries(&parts, &former).into_iter();
+    image.backends = backends
+        .map(|(index, backend)| (index, open.said_of(backend)))
+        .collect();
     image.primaries = primaries::primaries(&primaries::Reached {
         parts: &parts,
         owners: &owners,
@@ -179,17 +184,23 @@ fn whole<'a>(
     let reached = parts.values().filter(|part| !part.frontends.is_empty());
     let reached = reached.flat_map(|part| &part.endpoints);
     let reached = reached.map(|it| it.addr.ip().into()).collect();
-    image.addresses = addresses(&image, &reached, surroundings, in_use);
+    let mut addresses = addresses(&image, &reached, surroundings, in_use);
     for (name, part) in &parts {
         // Where no backend takes new flows, the address is left to a node that has one.
         if !image.services[&indices[name]].is_empty() {
-            announce(&mut image.addresses, part);
+            announce(&mut addresses, part);
         }
     }
-    for (frontend, entry) in &mut image.frontends {
-        let usage = image.addresses.get(&frontend.addr);
-        *entry = entry.source(usage.is_some_and(|it| it.contains(AddressUse::SNAT)));
-    }
+    image.addresses = addresses.into_iter().collect();
+    image.frontends = image
+        .frontends
+        .iter()
+        .map(|(frontend, entry)| {
+            let usage = image.addresses.get(&frontend.addr);
+            let source = usage.is_some_and(|it| it.contains(AddressUse::SNAT));
+            (*frontend, entry.source(source))
+        })
+        .collect();
     image.devices = devices(surroundings);
     within("addresses", image.addresses.len(), MAX_ADDRESSES)?;
     within(SOURCE_RANGES, image.sources.len(), MAX_SOURCES)?;
@@ -200,14 +211,14 @@ fn whole<'a>(
     Ok((image, parts))
 }
 
-/// Fills the slot tables and gives each its place.
+/// Fills the slot tables and gives each its place. Tells which backends are in one.
 fn place(
     image: &mut MapImage,
     parts: &BTreeMap<PartName, Part<'_>>,
     indices: &BTreeMap<PartName, u32>,
     surroundings: &Surroundings,
     (in_use, known): (&InUse, &mut Tables),
-) -> Result<(), CompileError> {
+) -> Result<Open, CompileError> {
     let mut space = Space::new(in_use);
     let tables = parts.iter().flat_map(|(name, part)| {
         let index = indices[name];
@@ -217,8 +228,7 @@ fn place(
         let further = (part, handover_table(index), handed);
         [Some(whole), Some(further).filter(|it| !it.2.is_empty())]
     });
-    // By index of the backend.
-    let mut open = vec![false; MAX_BACKENDS];
+    let mut open = Open(vec![false; MAX_BACKENDS]);
     for (part, index, chosen) in tables.flatten() {
         // Worked out once for each endpoint: a table may have thousands of slots for one.
         let hashed = part.service.algorithm == Algorithm::Maglev;
@@ -260,16 +270,24 @@ fn place(
         let place = SlotTable::new(offset, len, algorithm).affine(affine);
         image.services.insert(index, place);
         for slot in &table {
-            if let Some(open) = open.get_mut(slot.current().index() as usize) {
+            if let Some(open) = open.0.get_mut(slot.current().index() as usize) {
                 *open = true;
             }
         }
-        image.tables.insert(offset, table);
+        image.tables.insert(offset, table.into());
     }
-    for (&index, backend) in &mut image.backends {
-        backend.open = open.get(index as usize).is_some_and(|open| *open).into();
+    Ok(open)
+}
+
+/// Which backends take new flows, by index.
+struct Open(Vec<bool>);
+
+impl Open {
+    fn said_of(&self, mut backend: Backend) -> Backend {
+        let open = self.0.get(backend.id.index() as usize);
+        backend.open = open.is_some_and(|open| *open).into();
+        backend
     }
-    Ok(())
 }
 
 /// An address that is for `nat` flows alone: nobody else answers for it.
@@ -336,7 +354,7 @@ fn announce(addresses: &mut BTreeMap<Addr, AddressUse>, part: &Part<'_>) {
 }
 
 /// What map `DEVICES` shall hold.
-pub fn devices(surroundings: &Surroundings) -> BTreeMap<u32, Device> {
+pub fn devices(surroundings: &Surroundings) -> OrdMap<u32, Device> {
     let devices = surroundings.devices.iter();
     devices.map(|(&i, facts)| (i, device(facts))).collect()
 }

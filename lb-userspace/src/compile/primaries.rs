@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
 };
 
+use imbl::OrdMap;
 use lb_common::{Addr, Frontend, Mode, Port, Primary, Protocol};
 
 use super::{
@@ -39,7 +40,7 @@ pub(super) struct Reached<'a> {
 /// began before the backend left the frontend's service to others. A
 /// new one is the first frontend of a service whose flows go without records: an address of
 /// its own before an external one, and that before a node port.
-pub(super) fn primaries(reached: &Reached<'_>) -> BTreeMap<Frontend, Primary> {
+pub(super) fn primaries(reached: &Reached<'_>) -> OrdMap<Frontend, Primary> {
     let parts = reached.parts.iter();
     let parts: Vec<_> = parts
         .map(|(name, part)| (part, reached.candidate(name, part)))
@@ -54,16 +55,14 @@ pub(super) fn primaries(reached: &Reached<'_>) -> BTreeMap<Frontend, Primary> {
     }
     // What is said of each backend together, in the order of the parts.
     here.sort_unstable_by_key(|&(of, place, _)| (of, place));
-    let mut known = reached.in_use.primaries.iter().peekable();
     // One by one, as all at once would need the memory twice for a moment.
-    let mut chosen: BTreeMap<Frontend, Primary> = BTreeMap::new();
+    let mut chosen: OrdMap<Frontend, Primary> = OrdMap::new();
     for said in here.chunk_by(|one, other| one.0 == other.0) {
         let Some(&(of, _, id)) = said.first() else {
             continue;
         };
-        while known.next_if(|(known, _)| **known < of).is_some() {}
-        let primary = known.next_if(|(known, _)| **known == of);
-        let kept = primary.and_then(|(_, it)| reached.kept(&of, *it));
+        let primary = reached.in_use.primaries.get(&of);
+        let kept = primary.and_then(|it| reached.kept(&of, *it));
         let first = || said.iter().find_map(|&(_, place, _)| parts[place].1);
         let to = kept.or_else(|| {
             let (frontend, index) = first()?;
@@ -76,9 +75,9 @@ pub(super) fn primaries(reached: &Reached<'_>) -> BTreeMap<Frontend, Primary> {
     }
     if reached.in_use.leaves_gone {
         let gone = reached.in_use.primaries.iter().filter(|(addr, primary)| {
-            let backend = reached.in_use.backends.get(&primary.backend.index());
+            let backend = reached.in_use.backends.get(primary.backend.index());
             let left = backend.is_some_and(|it| it.is(primary.backend) && it.mode() == Mode::Local);
-            left && !chosen.contains_key(addr)
+            left && !chosen.contains_key(*addr)
         });
         let gone: Vec<_> = gone.map(|(&addr, &primary)| (addr, primary)).collect();
         chosen.extend(gone);

@@ -20,12 +20,14 @@ pub(super) fn indices(
 ) -> Result<BTreeMap<PartName, u32>, CompileError> {
     let mut indices = BTreeMap::new();
     let mut taken = BTreeSet::new();
-    let mut keep = |name, frontends: &BTreeSet<Frontend>, live: &BTreeMap<_, u32>| {
+    let by_packets = |it: &_| Some(in_use.frontends.get(it)?.service());
+    let by_sockets = |it: &_| in_use.internal.get(it).copied();
+    let mut keep = |name, frontends: &BTreeSet<Frontend>, live: &dyn Fn(&_) -> Option<u32>| {
         if let Entry::Vacant(entry) = indices.entry(name) {
-            let live = frontends.iter().filter_map(|it| live.get(&key(it)));
+            let live = frontends.iter().filter_map(|it| live(&key(it)));
             // Where frontends of several services were joined, or those of one were
             // parted, each index still goes to one service only.
-            let kept = live.copied().filter(|index| !taken.contains(index)).min();
+            let kept = live.filter(|index| !taken.contains(index)).min();
             if let Some(index) = kept {
                 taken.insert(index);
                 entry.insert(index);
@@ -33,16 +35,16 @@ pub(super) fn indices(
         }
     };
     for (&name, part) in parts {
-        keep(name, &part.frontends, &in_use.frontends);
+        keep(name, &part.frontends, &by_packets);
     }
     for (&name, part) in parts {
-        keep(name, &part.internal, &in_use.internal);
+        keep(name, &part.internal, &by_sockets);
     }
     if indices.len() == parts.len() {
         return Ok(indices);
     }
     // What lives or rests is no free index, even if this compile gives it up.
-    taken.extend(in_use.frontends.values());
+    taken.extend(in_use.frontends.values().map(|it| it.service()));
     taken.extend(in_use.internal.values());
     taken.extend(in_use.services.keys());
     taken.extend(&in_use.resting_services);

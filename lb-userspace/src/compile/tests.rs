@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use lb_common::{Algorithm, Backend, Protocol, maglev};
+use lb_common::{Algorithm, Backend, BackendId, Protocol, maglev};
 use proptest::prelude::*;
 
 use super::*;
@@ -105,7 +105,7 @@ fn surroundings() -> Surroundings {
 }
 
 /// Every slot of every table in force, with the service that has it.
-fn slots_of(tables: &BTreeMap<u32, SlotTable>) -> Vec<u32> {
+fn slots_of(tables: &OrdMap<u32, SlotTable>) -> Vec<u32> {
     tables
         .values()
         .flat_map(|t| t.offset()..t.offset() + t.len())
@@ -124,10 +124,12 @@ fn identity(backend: &Backend) -> (Addr, u16, u8, u8) {
 /// Puts `image` in force on top of `before`; what is given up does not rest.
 pub(super) fn apply(before: &InUse, image: &MapImage) -> InUse {
     let mut after = InUse::of(image);
-    for (index, backend) in &before.backends {
-        let mut dead = *backend;
-        dead.alive = 0;
-        after.backends.entry(*index).or_insert(dead);
+    for backend in before.backends.iter() {
+        if after.backends.get(backend.id.index()).is_none() {
+            let mut dead = *backend;
+            dead.alive = 0;
+            after.backends.insert(dead);
+        }
     }
     // Those of backends that are gone stay for some seconds.
     for (&addr, &primary) in &before.primaries {
@@ -159,7 +161,7 @@ proptest! {
         let mut in_use = InUse::default();
         for sketches in states {
             let image = compile(&state(&sketches), &surroundings(), &in_use).expect("fits");
-            let live = || in_use.backends.values().filter(|backend| backend.alive != 0);
+            let live = || in_use.backends.iter().filter(|backend| backend.alive != 0);
             for backend in image.backends.values() {
                 prop_assert!(backend.id.index() > 0 && backend.alive == Backend::ALIVE);
                 let before = live().find(|old| identity(old) == identity(backend));
@@ -168,7 +170,7 @@ proptest! {
                     None => {
                         // A new one takes no id that any flow may remember.
                         let known = |old: &&Backend| old.id.index() == backend.id.index();
-                        let former = in_use.backends.values().find(known);
+                        let former = in_use.backends.iter().find(known);
                         prop_assert!(former.is_none_or(|old| old.alive == 0));
                         let generation = former.map_or(0, |old| old.id.generation() + 1);
                         prop_assert_eq!(backend.id.generation(), generation);
@@ -248,7 +250,7 @@ proptest! {
         let named: BTreeSet<u8> = image
             .tables
             .values()
-            .flatten()
+            .flat_map(|slots| slots.iter())
             .map(|slot| match image.backends[&slot.current().index()].addr.to_ip() {
                 IpAddr::V4(ip) => ip.octets()[3],
                 IpAddr::V6(_) => unreachable!("no IPv6 was asked for"),
@@ -314,8 +316,9 @@ fn the_place_of_a_backend_that_connections_go_on_with_is_given_out_last() {
         "replies still come from it"
     );
     for index in 2..MAX_BACKENDS as u32 {
-        let dead = gone.backends[&1];
-        gone.backends.insert(index, dead);
+        let mut dead = *gone.backends.get(1).expect("there");
+        dead.id = BackendId::new(index, 1);
+        gone.backends.insert(dead);
     }
     assert_eq!(index(&gone).0, "1.1", "better than none");
 }
@@ -339,10 +342,13 @@ fn an_index_goes_to_one_of_two_services_that_were_one() {
 #[test]
 fn what_does_not_fit_is_named_with_the_remedy() {
     let mut desired = state(&(0..33).map(|n| (n, plain(n))).collect());
-    for service in desired.services.values_mut() {
-        service.algorithm = Algorithm::Maglev;
-        service.maglev_slots = maglev::DEFAULT_SLOTS;
-    }
+    desired.services.change(
+        |_, _| true,
+        |_, service| {
+            service.algorithm = Algorithm::Maglev;
+            service.maglev_slots = maglev::DEFAULT_SLOTS;
+        },
+    );
     let error = compile(&desired, &surroundings(), &InUse::default()).expect_err("full");
     let text = error.to_string();
     assert!(text.contains("65537 slots of default/s"), "{text}");
@@ -374,13 +380,14 @@ fn the_unhealthy_keep_their_places_and_take_nobody_even_where_all_are() {
         let marked = image.backends.values();
         let marked = marked.filter(|it| it.alive == Backend::FAILED);
         assert_eq!(failed.count(), marked.count());
-        let slots = image.tables.values().flatten();
+        let slots = image.tables.values().flat_map(|slots| slots.iter());
         slots
             .map(|slot| image.backends[&slot.current().index()].addr.to_string())
             .collect::<Vec<_>>()
     };
     let mut fall = |ip: u8| {
-        let service = desired.services.values_mut().next().expect("one");
+        let name = desired.services.keys().next().expect("one").clone();
+        let service = desired.services.get_mut(&name).expect("there");
         let addr = SocketAddr::from(([10, 0, 0, ip], 8080));
         let endpoint = service.endpoints.get_mut(&addr).expect("there");
         endpoint.condition = Condition::Unhealthy;
@@ -395,7 +402,8 @@ fn the_unhealthy_keep_their_places_and_take_nobody_even_where_all_are() {
 #[test]
 fn each_family_has_its_own_table_and_its_own_endpoints() {
     let mut desired = state(&one(1));
-    let service = desired.services.values_mut().next().expect("one");
+    let name = desired.services.keys().next().expect("one").clone();
+    let service = desired.services.get_mut(&name).expect("there");
     let addr: SocketAddr = "[fd00::1]:80".parse().expect("address");
     service.frontends.insert(desired::Frontend {
         addr,

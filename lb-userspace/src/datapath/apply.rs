@@ -3,9 +3,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use imbl::{OrdMap, OrdSet};
 use lb_common::{
     Addr, AddressUse, Backend, BackendId, Claim, Device, Entry, Frontend, Primary, Slot, SlotTable,
     Stats, config,
@@ -18,9 +20,8 @@ use super::{
     difference::{absent, differing, put, take},
     generations::Generations,
     load::Maps,
-    read::removed,
 };
-use crate::compile::image::{self, InUse, MapImage, Network};
+use crate::compile::image::{Backends, InUse, MapImage, Network};
 
 /// How long what was given up is not given out again: far longer than any program run.
 const REST: Duration = Duration::from_secs(2);
@@ -63,17 +64,22 @@ impl Applied {
 /// What the maps hold; read off them when they are opened and kept up with every write.
 #[derive(Default)]
 pub(super) struct Live {
-    pub(super) addresses: BTreeMap<Addr, AddressUse>,
-    pub(super) frontends: BTreeMap<Frontend, Entry>,
-    pub(super) internal: BTreeMap<Frontend, u32>,
-    pub(super) sources: BTreeSet<Network>,
-    pub(super) services: BTreeMap<u32, SlotTable>,
-    pub(super) backends: BTreeMap<u32, Backend>,
-    pub(super) devices: BTreeMap<u32, Device>,
+    pub(super) addresses: OrdMap<Addr, AddressUse>,
+    pub(super) frontends: OrdMap<Frontend, Entry>,
+    pub(super) internal: OrdMap<Frontend, u32>,
+    pub(super) sources: OrdSet<Network>,
+    pub(super) services: OrdMap<u32, SlotTable>,
+    pub(super) backends: Backends,
+    pub(super) devices: OrdMap<u32, Device>,
     pub(super) claims: BTreeSet<Claim>,
-    pub(super) formers: BTreeMap<Addr, Addr>,
-    pub(super) primaries: BTreeMap<Frontend, Primary>,
+    pub(super) formers: OrdMap<Addr, Addr>,
+    pub(super) primaries: OrdMap<Frontend, Primary>,
     pub(super) generations: Generations,
+    /// The image that was applied last, which may be told from the next one without looking at all;
+    /// none where not all of it was written.
+    applied: Option<MapImage>,
+    /// Whether the filter may let packets through that concern nobody any more.
+    pub(super) filter_is_wide: bool,
     /// Backends that are gone, until [`Datapath::stranded`] asks for them.
     pub(super) gone: Vec<Backend>,
     resting_backends: BTreeMap<u32, Instant>,
@@ -83,7 +89,10 @@ pub(super) struct Live {
 
 impl Live {
     pub(super) fn read(maps: &Maps) -> Result<Self, DatapathError> {
-        let mut live = Self::default();
+        let mut live = Self {
+            filter_is_wide: true,
+            ..Self::default()
+        };
         for entry in maps.addresses.iter() {
             live.addresses
                 .extend([entry.map_err(DatapathError::map("ADDRESSES"))?]);
@@ -120,14 +129,29 @@ impl Live {
                 live.services.insert(index, table);
             }
         }
-        for (index, backend) in (0..).zip(maps.backends.iter()) {
+        for backend in maps.backends.iter() {
             let backend = backend.map_err(DatapathError::map("BACKENDS"))?;
             if backend.id != BackendId::NONE {
-                live.backends.insert(index, backend);
+                live.backends.insert(backend);
             }
         }
         live.generations = Generations::read(maps, &live.services);
         Ok(live)
+    }
+
+    /// What is to be told from an image that is wanted.
+    fn image(&self) -> MapImage {
+        MapImage {
+            addresses: self.addresses.clone(),
+            frontends: self.frontends.clone(),
+            internal: self.internal.clone(),
+            sources: self.sources.clone(),
+            services: self.services.clone(),
+            backends: self.backends.by_index().clone(),
+            primaries: self.primaries.clone(),
+            devices: self.devices.clone(),
+            ..MapImage::default()
+        }
     }
 
     fn wake(&mut self) {
@@ -138,13 +162,19 @@ impl Live {
     }
 }
 
+/// From what the maps hold to what they shall.
+pub(super) struct Change<'a> {
+    pub(super) before: MapImage,
+    pub(super) image: &'a MapImage,
+}
+
 impl Datapath {
     /// What must keep its number: the input of `compile` beside what is desired.
     pub fn in_use(&mut self) -> InUse {
         self.live.wake();
         let live = &self.live;
         InUse {
-            frontends: image::services(&live.frontends),
+            frontends: live.frontends.clone(),
             internal: live.internal.clone(),
             services: live.services.clone(),
             backends: live.backends.clone(),
@@ -165,33 +195,22 @@ impl Datapath {
     /// What the maps hold, as far as they tell: services have no names.
     pub fn live_image(&self) -> MapImage {
         let live = &self.live;
-        let alive = |backend: &&Backend| backend.alive != 0;
+        let tables = live.services.values().filter(|table| !table.is_empty());
+        let backends = live.backends.by_index().iter();
         MapImage {
-            addresses: live.addresses.clone(),
-            frontends: live.frontends.clone(),
-            internal: live.internal.clone(),
-            services: live.services.clone(),
-            tables: live
-                .services
-                .values()
-                .filter(|table| !table.is_empty())
+            tables: tables
                 .map(|table| {
                     let range = table.offset()..table.offset() + table.len();
                     let slots = range.map(|index| Slot(self.maps.slots.get(index as usize)));
                     let slots = slots.map(Slot::wanted);
-                    (table.offset(), slots.collect())
+                    (table.offset(), slots.collect::<Arc<[Slot]>>())
                 })
                 .collect(),
-            backends: live
-                .backends
-                .iter()
-                .filter(|(_, backend)| alive(backend))
+            backends: backends
+                .filter(|(_, backend)| backend.alive != 0)
                 .map(|(&index, &backend)| (index, backend))
                 .collect(),
-            devices: live.devices.clone(),
-            sources: live.sources.clone(),
-            primaries: live.primaries.clone(),
-            ..MapImage::default()
+            ..live.image()
         }
     }
 
@@ -203,58 +222,56 @@ impl Datapath {
     /// addresses, and back.
     pub fn apply(&mut self, image: &MapImage) -> Result<Applied, DatapathError> {
         let mut applied = Applied::default();
-        self.open_filter(image);
-        self.add_devices(image, &mut applied)?;
-        self.add_backends(image, &mut applied)?;
+        let before = self.live.applied.take();
+        let change = &Change {
+            before: before.unwrap_or_else(|| self.live.image()),
+            image,
+        };
+        self.open_filter(change);
+        self.add_devices(change, &mut applied)?;
+        self.add_backends(change, &mut applied)?;
         if applied.backends > 0 {
             // Before any slot names them.
             self.forget_hops();
         }
-        self.set_primaries(image, &mut applied)?;
-        self.add_sources(image, &mut applied)?;
-        self.set_affinity(image, &mut applied)?;
-        self.store_slots(image, &mut applied);
-        self.switch_services(image, &mut applied)?;
-        self.exchange_frontends(image, &mut applied)?;
-        self.exchange_internal(image, &mut applied)?;
-        self.remove_sources(image, &mut applied)?;
-        self.retire_services(image, &mut applied);
+        self.set_primaries(change, &mut applied)?;
+        self.add_sources(change, &mut applied)?;
+        self.set_affinity(change, &mut applied)?;
+        self.store_slots(change, &mut applied);
+        self.switch_services(change, &mut applied)?;
+        self.exchange_frontends(change, &mut applied)?;
+        self.exchange_internal(change, &mut applied)?;
+        self.remove_sources(change, &mut applied)?;
+        self.retire_services(change, &mut applied);
         self.forget_clients(image, &applied)?;
-        self.retire_backends(image, &mut applied)?;
-        self.let_primaries_go(image);
-        self.remove_devices(image, &mut applied)?;
-        self.close_filter();
+        self.retire_backends(change, &mut applied)?;
+        self.let_primaries_go(change);
+        self.remove_devices(change, &mut applied)?;
+        self.live.applied = Some(image.clone());
         Ok(applied)
     }
 
     fn add_devices(
         &mut self,
-        image: &MapImage,
+        change: &Change<'_>,
         applied: &mut Applied,
     ) -> Result<(), DatapathError> {
-        self.set_near_sources(image);
-        for (&index, device) in &image.devices {
-            if self.live.devices.get(&index) != Some(device) {
-                self.maps
-                    .devices
-                    .insert(index, device, 0)
-                    .map_err(DatapathError::map("DEVICES"))?;
-                self.live.devices.insert(index, *device);
-                applied.devices += 1;
-            }
-        }
+        self.set_near_sources(change.image);
+        let devices = differing(&change.before.devices, &change.image.devices);
+        let (map, live) = (&mut self.maps.devices, &mut self.live.devices);
+        applied.devices += put("DEVICES", map, live, devices)?;
         self.set_near();
         Ok(())
     }
 
     fn add_backends(
         &mut self,
-        image: &MapImage,
+        change: &Change<'_>,
         applied: &mut Applied,
     ) -> Result<(), DatapathError> {
-        self.forget_learning(image);
-        for (index, backend) in differing(&self.live.backends, &image.backends) {
-            let live = self.live.backends.get(&index).copied();
+        self.forget_learning(change.image);
+        for (index, backend) in differing(&change.before.backends, &change.image.backends) {
+            let live = self.live.backends.get(index).copied();
             let backend = &self.learning(&backend);
             if live == Some(*backend) {
                 continue;
@@ -270,7 +287,7 @@ impl Datapath {
                 .backends
                 .set(index, backend, 0)
                 .map_err(DatapathError::map("BACKENDS"))?;
-            self.live.backends.insert(index, *backend);
+            self.live.backends.insert(*backend);
             applied.backends += 1;
         }
         Ok(())
@@ -278,10 +295,10 @@ impl Datapath {
 
     fn switch_services(
         &mut self,
-        image: &MapImage,
+        change: &Change<'_>,
         applied: &mut Applied,
     ) -> Result<(), DatapathError> {
-        for (&index, &table) in &image.services {
+        for (index, table) in differing(&change.before.services, &change.image.services) {
             let old = self.live.services.get(&index).copied();
             if old == Some(table) {
                 continue;
@@ -324,14 +341,14 @@ impl Datapath {
 
     fn exchange_frontends(
         &mut self,
-        image: &MapImage,
+        change: &Change<'_>,
         applied: &mut Applied,
     ) -> Result<(), DatapathError> {
-        if self.live.frontends == image.frontends {
-            return self.store_frontends(image, applied);
+        if change.before.frontends == change.image.frontends {
+            return self.store_frontends(change, applied);
         }
-        self.set_near_frontends(Some(image));
-        let stored = self.store_frontends(image, applied);
+        self.set_near_frontends(Some(change.image));
+        let stored = self.store_frontends(change, applied);
         // Whatever of it has failed, what is there is found.
         self.set_near_frontends(None);
         stored
@@ -339,31 +356,32 @@ impl Datapath {
 
     fn store_frontends(
         &mut self,
-        image: &MapImage,
+        change: &Change<'_>,
         applied: &mut Applied,
     ) -> Result<(), DatapathError> {
         // An address is known before its frontends are, and forgotten after them: a
         // packet to an unknown frontend of a known VIP is dropped, not misdirected.
-        let addresses = differing(&self.live.addresses, &image.addresses);
+        let Change { before, image } = change;
+        let addresses = differing(&before.addresses, &image.addresses);
         let (changed, new): (Vec<_>, Vec<_>) = addresses
             .into_iter()
             .partition(|(addr, _)| self.live.addresses.contains_key(addr));
         let (maps, live) = (&mut self.maps, &mut self.live);
         let at = "ADDRESSES";
         applied.addresses += put(at, &mut maps.addresses, &mut live.addresses, new)?;
-        let entries = differing(&live.frontends, &image.frontends);
-        let gone = absent(&live.frontends, &image.frontends);
+        let entries = differing(&before.frontends, &image.frontends);
+        let gone = absent(&before.frontends, &image.frontends);
         let of = (&mut maps.frontends, &mut live.frontends);
         applied.frontends += put("FRONTENDS", of.0, of.1, entries)?;
         applied.frontends += take("FRONTENDS", of.0, of.1, gone)?;
-        let gone = absent(&live.addresses, &image.addresses);
+        let gone = absent(&before.addresses, &image.addresses);
         applied.addresses += put(at, &mut maps.addresses, &mut live.addresses, changed)?;
         applied.addresses += take(at, &mut maps.addresses, &mut live.addresses, gone)?;
         Ok(())
     }
 
-    fn retire_services(&mut self, image: &MapImage, applied: &mut Applied) {
-        for index in absent(&self.live.services, &image.services) {
+    fn retire_services(&mut self, change: &Change<'_>, applied: &mut Applied) {
+        for index in absent(&change.before.services, &change.image.services) {
             let empty = SlotTable::default();
             self.forget_former(index);
             self.maps.services.set(index as usize, empty.0);
@@ -377,11 +395,11 @@ impl Datapath {
 
     fn retire_backends(
         &mut self,
-        image: &MapImage,
+        change: &Change<'_>,
         applied: &mut Applied,
     ) -> Result<(), DatapathError> {
-        for index in absent(&self.live.backends, &image.backends) {
-            let live = self.live.backends.get(&index).filter(|it| it.alive != 0);
+        for index in absent(&change.before.backends, &change.image.backends) {
+            let live = self.live.backends.get(index).filter(|it| it.alive != 0);
             let Some(dead) = live.map(Backend::retired) else {
                 continue;
             };
@@ -389,7 +407,7 @@ impl Datapath {
                 .backends
                 .set(index, dead, 0)
                 .map_err(DatapathError::map("BACKENDS"))?;
-            self.live.backends.insert(index, dead);
+            self.live.backends.insert(dead);
             self.live.gone.push(dead);
             self.live.resting_backends.insert(index, Instant::now());
             self.live.generations.retire(index);
@@ -400,14 +418,12 @@ impl Datapath {
 
     fn remove_devices(
         &mut self,
-        image: &MapImage,
+        change: &Change<'_>,
         applied: &mut Applied,
     ) -> Result<(), DatapathError> {
-        for index in absent(&self.live.devices, &image.devices) {
-            removed("DEVICES", self.maps.devices.remove(&index))?;
-            self.live.devices.remove(&index);
-            applied.devices += 1;
-        }
+        let gone = absent(&change.before.devices, &change.image.devices);
+        let (map, live) = (&mut self.maps.devices, &mut self.live.devices);
+        applied.devices += take("DEVICES", map, live, gone)?;
         self.set_near();
         Ok(())
     }

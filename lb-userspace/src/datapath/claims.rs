@@ -7,6 +7,7 @@ use std::{
 };
 
 use aya::maps::MapData;
+use imbl::OrdMap;
 use lb_common::{Addr, Claim, ClaimCount};
 use nix::time::{ClockId, clock_gettime};
 
@@ -111,8 +112,8 @@ impl Datapath {
         self.look_up(&addrs(unknown));
         let entries = formers
             .iter()
-            .map(|(&vip, &node)| (vip.into(), node.into()));
-        let wanted: BTreeMap<Addr, Addr> = entries.collect();
+            .map(|(&vip, &node)| (Addr::from(vip), Addr::from(node)));
+        let wanted: OrdMap<Addr, Addr> = entries.collect();
         for vip in absent(&self.live.formers, &wanted) {
             removed("FORMERS", self.maps.formers.remove(&vip))?;
             self.live.formers.remove(&vip);

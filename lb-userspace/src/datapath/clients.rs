@@ -3,9 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aya::maps::lpm_trie::Key;
+use imbl::{OrdSet, ordset::DiffItem};
 use lb_common::{BackendId, Slot};
 
-use super::{Datapath, DatapathError, apply::Applied, load::Maps, read::removed};
+use super::{
+    Datapath, DatapathError,
+    apply::{Applied, Change},
+    difference::differing,
+    load::Maps,
+    read::removed,
+};
 use crate::compile::image::{MapImage, Network};
 
 fn key(network: &Network) -> Key<lb_common::Client> {
@@ -13,7 +20,7 @@ fn key(network: &Network) -> Key<lb_common::Client> {
 }
 
 /// The networks in map `SOURCES`.
-pub(super) fn sources(maps: &Maps) -> Result<BTreeSet<Network>, DatapathError> {
+pub(super) fn sources(maps: &Maps) -> Result<OrdSet<Network>, DatapathError> {
     let entries = maps.sources.iter();
     entries
         .map(|entry| {
@@ -30,10 +37,13 @@ impl Datapath {
     /// Admits new networks: before any frontend is guarded.
     pub(super) fn add_sources(
         &mut self,
-        image: &MapImage,
+        change: &Change<'_>,
         applied: &mut Applied,
     ) -> Result<(), DatapathError> {
-        for network in image.sources.difference(&self.live.sources.clone()) {
+        for difference in change.before.sources.diff(&change.image.sources) {
+            let DiffItem::Add(network) = difference else {
+                continue;
+            };
             self.maps
                 .sources
                 .insert(&key(network), 0, 0)
@@ -47,18 +57,15 @@ impl Datapath {
     /// Admits networks no more: after the frontends that were open to them.
     pub(super) fn remove_sources(
         &mut self,
-        image: &MapImage,
+        change: &Change<'_>,
         applied: &mut Applied,
     ) -> Result<(), DatapathError> {
-        let gone: Vec<_> = self
-            .live
-            .sources
-            .difference(&image.sources)
-            .copied()
-            .collect();
-        for network in gone {
-            removed("SOURCES", self.maps.sources.remove(&key(&network)))?;
-            self.live.sources.remove(&network);
+        for difference in change.before.sources.diff(&change.image.sources) {
+            let DiffItem::Remove(network) = difference else {
+                continue;
+            };
+            removed("SOURCES", self.maps.sources.remove(&key(network)))?;
+            self.live.sources.remove(network);
             applied.sources += 1;
         }
         Ok(())
@@ -68,10 +75,10 @@ impl Datapath {
     /// that they do.
     pub(super) fn set_affinity(
         &mut self,
-        image: &MapImage,
+        change: &Change<'_>,
         applied: &mut Applied,
     ) -> Result<(), DatapathError> {
-        for (&service, &ticks) in &image.affinity {
+        for (service, ticks) in differing(&change.before.affinity, &change.image.affinity) {
             let old = self.maps.affinity_ticks.get(&service, 0);
             if old.map_err(DatapathError::map("AFFINITY_TICKS"))? != ticks {
                 self.maps
@@ -100,12 +107,8 @@ impl Datapath {
             // The place of an empty one is some other's.
             let place = image.services.get(service).filter(|it| !it.is_empty());
             let slots = place.and_then(|table| image.tables.get(&table.offset()));
-            slots
-                .into_iter()
-                .flatten()
-                .copied()
-                .map(Slot::current)
-                .collect()
+            let slots = slots.into_iter().flat_map(|slots| slots.iter());
+            slots.copied().map(Slot::current).collect()
         };
         let allowed: BTreeMap<u32, BTreeSet<BackendId>> = image
             .affinity

@@ -1,23 +1,26 @@
-//! What differs between what lives and what is wanted, and hash maps that are to hold it.
-
-use std::collections::BTreeMap;
+//! What differs between what there was and what is wanted, and hash maps that are to hold it.
 
 use aya::{
     Pod,
     maps::{HashMap, MapData},
 };
+use imbl::{OrdMap, ordmap::DiffItem};
 
 use super::{DatapathError, read::removed};
 
-/// Writes entries into a hash map and remembers that they live; says how many.
-pub(super) fn put<K: Pod + Ord, V: Pod>(
+/// Writes entries into a hash map unless they live in it, and remembers that they do; says how many.
+pub(super) fn put<K: Pod + Ord, V: Pod + PartialEq>(
     name: &'static str,
     map: &mut HashMap<MapData, K, V>,
-    live: &mut BTreeMap<K, V>,
+    live: &mut OrdMap<K, V>,
     entries: Vec<(K, V)>,
 ) -> Result<usize, DatapathError> {
-    let count = entries.len();
+    let mut count = 0;
     for (key, value) in entries {
+        if live.get(&key) == Some(&value) {
+            continue;
+        }
+        count += 1;
         map.insert(key, value, 0)
             .map_err(DatapathError::map(name))?;
         live.insert(key, value);
@@ -29,7 +32,7 @@ pub(super) fn put<K: Pod + Ord, V: Pod>(
 pub(super) fn take<K: Pod + Ord, V: Pod>(
     name: &'static str,
     map: &mut HashMap<MapData, K, V>,
-    live: &mut BTreeMap<K, V>,
+    live: &mut OrdMap<K, V>,
     keys: Vec<K>,
 ) -> Result<usize, DatapathError> {
     let count = keys.len();
@@ -40,30 +43,30 @@ pub(super) fn take<K: Pod + Ord, V: Pod>(
     Ok(count)
 }
 
-/// What lives and is wanted no more. Both are walked side by side, as most of them is the same.
-pub(super) fn absent<K: Ord + Copy, A, B>(
-    live: &BTreeMap<K, A>,
-    wanted: &BTreeMap<K, B>,
+/// What there was before and is wanted no more.
+pub(super) fn absent<K: Ord + Copy, V: PartialEq>(
+    before: &OrdMap<K, V>,
+    wanted: &OrdMap<K, V>,
 ) -> Vec<K> {
-    let mut wanted = wanted.keys().peekable();
-    let is_absent = |key: &&K| {
-        while wanted.next_if(|it| it < key).is_some() {}
-        wanted.next_if(|it| it == key).is_none()
-    };
-    live.keys().filter(is_absent).copied().collect()
+    let gone = before.diff(wanted).filter_map(|it| match it {
+        DiffItem::Remove(&key, _) => Some(key),
+        DiffItem::Add(..) | DiffItem::Update { .. } => None,
+    });
+    gone.collect()
 }
 
-/// What is wanted and does not live, or as something else.
+/// What is wanted and was not there before, or as something else.
 pub(super) fn differing<K: Ord + Copy, V: PartialEq + Copy>(
-    live: &BTreeMap<K, V>,
-    wanted: &BTreeMap<K, V>,
+    before: &OrdMap<K, V>,
+    wanted: &OrdMap<K, V>,
 ) -> Vec<(K, V)> {
-    let mut live = live.iter().peekable();
-    let differs = |(key, value): &(&K, &V)| {
-        while live.next_if(|(it, _)| it < key).is_some() {}
-        let same = live.next_if(|(it, _)| it == key);
-        same.is_none_or(|(_, live)| live != *value)
-    };
-    let differing = wanted.iter().filter(differs);
-    differing.map(|(&key, &value)| (key, value)).collect()
+    let differing = before.diff(wanted).filter_map(|it| match it {
+        DiffItem::Add(&key, &value) => Some((key, value)),
+        DiffItem::Update {
+            new: (&key, &value),
+            ..
+        } => Some((key, value)),
+        DiffItem::Remove(..) => None,
+    });
+    differing.collect()
 }

@@ -66,7 +66,7 @@ impl Datapath {
         let backend = self
             .live
             .backends
-            .get(&trace.backend.index())
+            .get(trace.backend.index())
             .filter(|backend| backend.id == trace.backend);
         Ok(Explanation {
             verdict,

@@ -1,39 +1,43 @@
 //! What spares packets a lookup: addresses that concern nobody here, frontends and
 //! interfaces by short keys, and next hops while the network stays as it is.
 
-use std::collections::BTreeMap;
-
 use aya::maps::MapData;
 use lb_common::{
     Addr, AddressUse, Frontend, Hook, Near, NearFrontend, exceptions, filter, flow, near::Place,
 };
 
-use super::{Datapath, DatapathError, load::maps_dir, words::Words};
+use super::{
+    Datapath, DatapathError, apply::Change, difference::differing, load::maps_dir, words::Words,
+};
 use crate::compile::image::MapImage;
 
 impl Datapath {
     /// Lets packets of these addresses through to the lookups, beside those that are let through
     /// already: before anything is known of them.
-    pub(super) fn open_filter(&mut self, image: &MapImage) {
-        let mut words = self.wanted_filter();
-        add(&mut words, &image.addresses, image.primaries.keys());
-        self.store_filter(&words);
+    pub(super) fn open_filter(&mut self, Change { before, image }: &Change<'_>) {
+        let addresses = differing(&before.addresses, &image.addresses);
+        let primaries = differing(&before.primaries, &image.primaries);
+        let uses = addresses.iter().map(|(addr, usage)| (addr, *usage));
+        for (index, bit) in places(uses, primaries.iter().map(|(backend, _)| backend)) {
+            let word = self.maps.filter.get(index);
+            self.maps.filter.set(index, word | bit);
+        }
+        // What goes is let through for a moment more, and looked up in vain.
+        self.live.filter_is_wide = true;
     }
 
     /// Lets those through alone of which anything is known.
     pub(super) fn close_filter(&mut self) {
-        let words = self.wanted_filter();
-        self.store_filter(&words);
-    }
-
-    fn wanted_filter(&self) -> Vec<u64> {
+        if !std::mem::take(&mut self.live.filter_is_wide) {
+            return;
+        }
         let mut words = vec![0; filter::LEN];
-        add(&mut words, &self.live.addresses, self.live.primaries.keys());
-        words
-    }
-
-    fn store_filter(&self, words: &[u64]) {
-        for (index, &word) in words.iter().enumerate() {
+        let uses = self.live.addresses.iter();
+        let uses = uses.map(|(addr, usage)| (addr, *usage));
+        for (index, bit) in places(uses, self.live.primaries.keys()) {
+            words[index] |= bit;
+        }
+        for (index, word) in words.into_iter().enumerate() {
             self.maps.filter.set(index, word);
         }
     }
@@ -105,22 +109,18 @@ impl Datapath {
     }
 }
 
-fn add<'a>(
-    words: &mut [u64],
-    addresses: &BTreeMap<Addr, AddressUse>,
+/// Where packets are let through that concern these addresses, and these backends' replies.
+fn places<'a>(
+    addresses: impl Iterator<Item = (&'a Addr, AddressUse)>,
     primaries: impl Iterator<Item = &'a Frontend>,
-) {
-    let mut mark = |hook, addr: &Addr| {
+) -> impl Iterator<Item = (usize, u64)> {
+    let coming = addresses.flat_map(|(addr, usage)| {
+        let client = (usage != AddressUse::LOCAL_BACKEND).then_some((Hook::TcIngress, addr));
+        [Some((Hook::Xdp, addr)), client]
+    });
+    let going = primaries.map(|it| Some((Hook::TcEgress, &it.addr)));
+    coming.chain(going).flatten().map(|(hook, addr)| {
         let (index, bit) = filter::place(hook, addr);
-        words[index as usize] |= bit;
-    };
-    for (addr, usage) in addresses {
-        mark(Hook::Xdp, addr);
-        if *usage != AddressUse::LOCAL_BACKEND {
-            mark(Hook::TcIngress, addr);
-        }
-    }
-    for backend in primaries {
-        mark(Hook::TcEgress, &backend.addr);
-    }
+        (index as usize, bit)
+    })
 }

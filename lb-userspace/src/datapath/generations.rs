@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use imbl::{OrdMap, ordmap::DiffItem};
 use lb_common::{
     Addr, Algorithm, Backend, BackendId, Frontend, Slot, SlotTable, config::MAX_SERVICES,
     service::former_table,
@@ -23,7 +24,7 @@ use lb_common::{
 
 use super::{
     Datapath, DatapathError,
-    apply::Applied,
+    apply::{Applied, Change},
     difference::{absent, differing, put, take},
     load::Maps,
 };
@@ -84,7 +85,7 @@ fn tenths(time: Duration) -> u32 {
 
 impl Generations {
     /// What an earlier agent left to be waited for; the windows begin anew.
-    pub(super) fn read(maps: &Maps, services: &BTreeMap<u32, SlotTable>) -> Self {
+    pub(super) fn read(maps: &Maps, services: &OrdMap<u32, SlotTable>) -> Self {
         let now = Instant::now();
         let mut read = Self::default();
         for (&index, table) in services.range(..MAX_SERVICES as u32) {
@@ -130,24 +131,27 @@ impl Generations {
 
 impl Datapath {
     /// Stores what the slots of all tables shall name, and when flows began is told by them.
-    pub(super) fn store_slots(&mut self, image: &MapImage, applied: &mut Applied) {
+    pub(super) fn store_slots(&mut self, change: &Change<'_>, applied: &mut Applied) {
+        let Change { before, image } = change;
         let now = self.live.generations.started.tenths();
         let mut stored = 0;
         let entries = image.frontends.iter();
         let given_back = entries.filter(|(it, _)| self.live.formers.contains_key(&it.addr));
         let given_back: BTreeSet<u32> = given_back.map(|(_, entry)| entry.service()).collect();
+        let rewritten: BTreeSet<u32> = changed_tables(before, image);
         for (&index, table) in &image.services {
             let Some(wanted) = image.tables.get(&table.offset()) else {
                 continue;
             };
-            if table.is_empty() {
+            let same = before.services.get(&index) == Some(table);
+            if table.is_empty() || same && !rewritten.contains(&table.offset()) {
                 continue;
             }
             let mut began = self.began(index, *table);
             if matches!(began, Began::Never) && given_back.contains(&index) && computes(*table) {
                 began = Began::There;
             }
-            for (slot, &wanted) in (table.offset()..).zip(wanted) {
+            for (slot, &wanted) in (table.offset()..).zip(&**wanted) {
                 let live = Slot(self.maps.slots.get(slot as usize));
                 let next = match began {
                     Began::Here => live.changed(wanted),
@@ -275,7 +279,7 @@ impl Datapath {
     /// have been before.
     pub(super) fn learning(&mut self, wanted: &Backend) -> Backend {
         let index = wanted.id.index();
-        let live = self.live.backends.get(&index);
+        let live = self.live.backends.get(index);
         let restored = live.is_some_and(|live| live.id == wanted.id && live.restored != 0);
         if restored || wanted.restored == 0 {
             return *wanted;
@@ -290,10 +294,10 @@ impl Datapath {
     /// Says what replies are restored to: before any backend counts on it.
     pub(super) fn set_primaries(
         &mut self,
-        image: &MapImage,
+        change: &Change<'_>,
         applied: &mut Applied,
     ) -> Result<(), DatapathError> {
-        let entries = differing(&self.live.primaries, &image.primaries);
+        let entries = differing(&change.before.primaries, &change.image.primaries);
         let (map, live) = (&mut self.maps.primaries, &mut self.live.primaries);
         applied.backends += put("PRIMARIES", map, live, entries)?;
         Ok(())
@@ -301,10 +305,10 @@ impl Datapath {
 
     /// Lets what was said of backends that are gone go as well, when nothing of them is on its
     /// way any more.
-    pub(super) fn let_primaries_go(&mut self, image: &MapImage) {
+    pub(super) fn let_primaries_go(&mut self, Change { before, image }: &Change<'_>) {
         let going = &mut self.live.generations.going;
         going.retain(|addr, _| !image.primaries.contains_key(addr));
-        for addr in absent(&self.live.primaries, &image.primaries) {
+        for addr in absent(&before.primaries, &image.primaries) {
             going.entry(addr).or_insert_with(Instant::now);
         }
     }
@@ -321,13 +325,14 @@ impl Datapath {
         for addr in gone {
             self.live.generations.going.remove(&addr);
         }
-        self.close_filter();
+        self.live.filter_is_wide = true;
         Ok(())
     }
 
     /// Does what the passing of the drain window brings; call it about once a second.
     pub fn settle(&mut self) -> Result<(), DatapathError> {
         self.remove_primaries()?;
+        self.close_filter();
         let window = self.options.drain_window;
         let due = |since: &Instant| since.elapsed() >= window;
         let generations = &mut self.live.generations;
@@ -361,14 +366,15 @@ impl Datapath {
             .collect();
         for index in learned {
             self.live.generations.learning.remove(&index);
-            let Some(backend) = self.live.backends.get_mut(&index) else {
+            let Some(mut backend) = self.live.backends.get(index).copied() else {
                 continue;
             };
             backend.restored = 1;
             self.maps
                 .backends
-                .set(index, *backend, 0)
+                .set(index, backend, 0)
                 .map_err(DatapathError::map("BACKENDS"))?;
+            self.live.backends.insert(backend);
         }
         Ok(())
     }
@@ -426,6 +432,19 @@ enum Began {
     Recorded,
     /// By a former table.
     Elsewhere,
+}
+
+/// The first slots of tables whose contents differ.
+fn changed_tables(before: &MapImage, image: &MapImage) -> BTreeSet<u32> {
+    let differences = before.tables.diff(&image.tables);
+    let differing = differences.filter_map(|it| match it {
+        DiffItem::Add(&first, _) => Some(first),
+        DiffItem::Update {
+            new: (&first, _), ..
+        } => Some(first),
+        DiffItem::Remove(..) => None,
+    });
+    differing.collect()
 }
 
 /// Whether flows of a table need not have records.

@@ -100,7 +100,7 @@ impl Datapath {
             if flows.len() == limit {
                 return Ok((flows, true));
             }
-            let backend = self.live.backends.get(&flow.backend.index());
+            let backend = self.live.backends.get(flow.backend.index());
             let gone_flows = self.options.gone_flows;
             let kept = backend.filter(|backend| gone_flows.keep(&tuple, &flow, backend));
             flows.push(FlowEntry {

@@ -10,13 +10,12 @@ use aya::programs::{CgroupAttachMode, CgroupSockAddr, links::FdLink};
 
 use super::{
     Datapath, DatapathError,
-    apply::Applied,
+    apply::{Applied, Change},
     causes,
     difference::{absent, differing, put, take},
     load::{LINKS, program},
     unpin,
 };
-use crate::compile::image::MapImage;
 
 /// What answers a call comes first: where nothing was translated it does nothing.
 const PROGRAMS: [&str; 8] = [
@@ -79,14 +78,15 @@ impl Datapath {
         Ok(())
     }
 
-    /// Makes sockets find the services of `image`, whose slots are in place.
+    /// Makes sockets find the services of an image, whose slots are in place.
     pub(super) fn exchange_internal(
         &mut self,
-        image: &MapImage,
+        change: &Change<'_>,
         applied: &mut Applied,
     ) -> Result<(), DatapathError> {
-        let entries = differing(&self.live.internal, &image.internal);
-        let gone = absent(&self.live.internal, &image.internal);
+        let Change { before, image } = change;
+        let entries = differing(&before.internal, &image.internal);
+        let gone = absent(&before.internal, &image.internal);
         let (map, live) = (&mut self.maps.internal, &mut self.live.internal);
         applied.frontends += put("INTERNAL", map, live, entries)?;
         applied.frontends += take("INTERNAL", map, live, gone)?;

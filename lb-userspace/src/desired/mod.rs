@@ -44,6 +44,34 @@ pub struct Desired {
     pub advertisements: BTreeMap<String, Advertisement>,
 }
 
+impl Desired {
+    /// The services that have other endpoints than in `other`, as they are here and there; none
+    /// where anything else differs.
+    pub fn endpoint_changes<'a>(
+        &'a self,
+        other: &'a Self,
+    ) -> Option<Vec<(&'a ServiceName, &'a Service, &'a Service)>> {
+        let Self {
+            services,
+            nodes,
+            balancers,
+            pools,
+            foreign,
+            advertisements,
+        } = self;
+        let rest = *nodes == other.nodes
+            && *balancers == other.balancers
+            && *pools == other.pools
+            && *foreign == other.foreign
+            && *advertisements == other.advertisements;
+        let changes = services.changes(&other.services).filter(|_| rest)?;
+        let mut alike = changes.iter();
+        alike
+            .all(|(_, one, other)| one.is_but_for_endpoints(other))
+            .then_some(changes)
+    }
+}
+
 /// One port of one service: `namespace/name:port`.
 ///
 /// `port` is the port's name, or its number where it has none. Services that do not

@@ -5,14 +5,15 @@
 //! all of them; so a copy costs a reference, and comparing two looks at what differs alone.
 
 use std::{
-    collections::BTreeMap,
     fmt::{self, Debug},
     ops::Index,
     sync::Arc,
 };
 
+use imbl::{OrdMap, ordmap::DiffItem};
+
 /// A map in the order of its keys.
-pub struct Shared<K, V>(Arc<BTreeMap<K, Arc<V>>>);
+pub struct Shared<K, V>(OrdMap<K, Arc<V>>);
 
 impl<K: Ord, V> Shared<K, V> {
     /// Whether there is nothing in it.
@@ -32,12 +33,12 @@ impl<K: Ord, V> Shared<K, V> {
 
     /// All keys.
     pub fn keys(&self) -> impl Iterator<Item = &K> + Clone {
-        self.0.keys()
+        self.0.iter().map(|(key, _)| key)
     }
 
     /// All values, in the order of their keys.
     pub fn values(&self) -> impl Iterator<Item = &V> + Clone {
-        self.0.values().map(|value| &**value)
+        self.0.iter().map(|(_, value)| &**value)
     }
 
     /// Whether there is an entry.
@@ -61,19 +62,15 @@ impl<K: Ord, V: Eq> Shared<K, V> {
     /// The entries that differ from those of `other`, as they are here and there; none where the
     /// keys are others.
     pub fn changes<'a>(&'a self, other: &'a Self) -> Option<Vec<(&'a K, &'a V, &'a V)>> {
-        if self.len() != other.len() {
-            return None;
-        }
-        let mut changes = Vec::new();
-        for ((key, one), (its, other)) in self.0.iter().zip(&*other.0) {
-            if key != its {
-                return None;
-            }
-            if !Arc::ptr_eq(one, other) && one != other {
-                changes.push((key, &**one, &**other));
-            }
-        }
-        Some(changes)
+        let differences = other.0.diff(&self.0);
+        let changes = differences.map(|it| match it {
+            DiffItem::Update {
+                old: (_, other),
+                new: (key, one),
+            } => Some((key, &**one, &**other)),
+            DiffItem::Add(..) | DiffItem::Remove(..) => None,
+        });
+        changes.collect()
     }
 }
 
@@ -92,28 +89,25 @@ impl<K: Ord + Clone, V: Clone> Shared<K, V> {
         if !self.contains_key(key) {
             return None;
         }
-        Arc::make_mut(&mut self.0).get_mut(key).map(Arc::make_mut)
-    }
-
-    /// All values, to be changed: nothing is shared any more.
-    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
-        Arc::make_mut(&mut self.0).values_mut().map(Arc::make_mut)
+        self.0.get_mut(key).map(Arc::make_mut)
     }
 
     /// Adds an entry, or replaces one.
     pub fn insert(&mut self, key: K, value: impl Into<Arc<V>>) -> Option<Arc<V>> {
-        Arc::make_mut(&mut self.0).insert(key, value.into())
+        self.0.insert(key, value.into())
     }
 
     /// Takes an entry away.
     pub fn remove(&mut self, key: &K) -> Option<Arc<V>> {
-        Arc::make_mut(&mut self.0).remove(key)
+        self.0.remove(key)
     }
 
     /// Takes away what does not satisfy `keep`.
     pub fn retain(&mut self, mut keep: impl FnMut(&K, &V) -> bool) {
-        if !self.iter().all(|(key, value)| keep(key, value)) {
-            Arc::make_mut(&mut self.0).retain(|key, value| keep(key, value));
+        let dropped = self.iter().filter(|(key, value)| !keep(key, value));
+        let dropped: Vec<K> = dropped.map(|(key, _)| key.clone()).collect();
+        for key in dropped {
+            self.0.remove(&key);
         }
     }
 
@@ -123,12 +117,11 @@ impl<K: Ord + Clone, V: Clone> Shared<K, V> {
         concerns: impl Fn(&K, &V) -> bool,
         mut change: impl FnMut(&K, &mut V),
     ) {
-        if !self.iter().any(|(key, value)| concerns(key, value)) {
-            return;
-        }
-        for (key, value) in Arc::make_mut(&mut self.0) {
-            if concerns(key, value) {
-                change(key, Arc::make_mut(value));
+        let concerned = self.iter().filter(|(key, value)| concerns(key, value));
+        let concerned: Vec<K> = concerned.map(|(key, _)| key.clone()).collect();
+        for key in concerned {
+            if let Some(value) = self.0.get_mut(&key) {
+                change(&key, Arc::make_mut(value));
             }
         }
     }
@@ -136,45 +129,38 @@ impl<K: Ord + Clone, V: Clone> Shared<K, V> {
 
 impl<K, V> Clone for Shared<K, V> {
     fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+        Self(self.0.clone())
     }
 }
 
 impl<K, V> Default for Shared<K, V> {
     fn default() -> Self {
-        Self(Arc::default())
+        Self(OrdMap::new())
     }
 }
 
-impl<K: Debug, V: Debug> Debug for Shared<K, V> {
+impl<K: Ord + Debug, V: Debug> Debug for Shared<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-impl<K: PartialEq, V: Eq> PartialEq for Shared<K, V> {
+impl<K: Ord, V: Eq> PartialEq for Shared<K, V> {
     fn eq(&self, other: &Self) -> bool {
-        let same = |one: &Arc<V>, other: &Arc<V>| Arc::ptr_eq(one, other) || one == other;
-        let equal = || {
-            let mut pairs = self.0.iter().zip(&*other.0);
-            pairs.all(|((key, one), (its, other))| key == its && same(one, other))
-        };
-        Arc::ptr_eq(&self.0, &other.0) || self.0.len() == other.0.len() && equal()
+        self.0 == other.0
     }
 }
 
-impl<K: Eq, V: Eq> Eq for Shared<K, V> {}
+impl<K: Ord, V: Eq> Eq for Shared<K, V> {}
 
-impl<K: Ord, V, S: Into<Arc<V>>> FromIterator<(K, S)> for Shared<K, V> {
+impl<K: Ord + Clone, V, S: Into<Arc<V>>> FromIterator<(K, S)> for Shared<K, V> {
     fn from_iter<I: IntoIterator<Item = (K, S)>>(entries: I) -> Self {
         let entries = entries.into_iter();
-        Self(Arc::new(
-            entries.map(|(key, it)| (key, it.into())).collect(),
-        ))
+        Self(entries.map(|(key, it)| (key, it.into())).collect())
     }
 }
 
-impl<K: Ord, V, S: Into<Arc<V>>, const N: usize> From<[(K, S); N]> for Shared<K, V> {
+impl<K: Ord + Clone, V, S: Into<Arc<V>>, const N: usize> From<[(K, S); N]> for Shared<K, V> {
     fn from(entries: [(K, S); N]) -> Self {
         entries.into_iter().collect()
     }
@@ -199,7 +185,7 @@ mod tests {
         assert!(second.get_mut(&9).is_none());
         second.change(|key, _| *key > 9, |_, _| panic!("there is none"));
         second.retain(|_, _| true);
-        assert!(Arc::ptr_eq(&first.0, &second.0), "nothing was changed");
+        assert!(first.0.ptr_eq(&second.0), "nothing was changed");
 
         second.change(|key, _| *key == 2, |_, it| it.push('!'));
         assert_eq!((first[&2].as_str(), second[&2].as_str()), ("2", "2!"));

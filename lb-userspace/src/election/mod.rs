@@ -120,7 +120,7 @@ pub fn elect(subject: &Subject<'_>, field: &Field<'_>) -> Outcome {
     hold_down(&mut order, field);
     order.sort_by_key(|place| key(place, field.sticky));
     let first = order.first().filter(|it| it.objection.is_none());
-    let winner = if !subject.usable {
+    let winner = if !subject.is_usable() {
         Err(Nobody::NoEndpoint)
     } else if subject.advertised.is_nowhere() {
         Err(Nobody::NotAdvertised)

@@ -8,7 +8,8 @@ use std::{
 use kube_core::{Selector, SelectorExt};
 
 use crate::desired::{
-    Advertisement, Balancer, Condition, Desired, Labels, Service, ServiceName, TrafficPolicy,
+    Advertisement, Balancer, Condition, Desired, Endpoint, Labels, Service, ServiceName,
+    TrafficPolicy,
 };
 
 /// Addresses that stay together: those of a service of two families, and of all that share
@@ -26,12 +27,8 @@ pub struct Subject<'a> {
     pub advertised: Advertised<'a>,
     /// Local where every service on them is.
     pub policy: TrafficPolicy,
-    /// Whether any endpoint is ready or serving.
-    pub usable: bool,
-    /// The nodes that such endpoints are on.
-    nodes: BTreeSet<&'a str>,
-    /// Whether there are such of which no source says where they are.
-    somewhere: bool,
+    /// Those services, as far as a source says what they are.
+    behind: Option<Vec<&'a Service>>,
 }
 
 /// Who may announce an address.
@@ -49,7 +46,7 @@ pub fn subjects(desired: &Desired) -> BTreeMap<IpAddr, Subject<'_>> {
     let balancers = balancers(desired);
     let mut groups: Vec<Option<Subject<'_>>> = Vec::new();
     let mut places: BTreeMap<IpAddr, usize> = BTreeMap::new();
-    for unit in units(desired) {
+    for unit in units(desired, &balancers) {
         let touched: BTreeSet<usize> = unit
             .addresses
             .iter()
@@ -67,9 +64,11 @@ pub fn subjects(desired: &Desired) -> BTreeMap<IpAddr, Subject<'_>> {
     let mut found = BTreeMap::new();
     for mut subject in groups.into_iter().flatten() {
         subject.advertised = advertised(&subject, desired, &balancers);
-        for &ip in &subject.addresses {
-            found.insert(ip, subject.clone());
-        }
+        // Most have one address, or one of each family.
+        let mut addresses = subject.addresses.clone();
+        let last = addresses.pop_last();
+        found.extend(addresses.into_iter().map(|ip| (ip, subject.clone())));
+        found.extend(last.map(|ip| (ip, subject)));
     }
     found
 }
@@ -82,30 +81,30 @@ fn balancers(desired: &Desired) -> BTreeMap<&ServiceName, &Balancer> {
 }
 
 /// A subject for each Service of type LoadBalancer, and for each service that is none.
-fn units(desired: &Desired) -> impl Iterator<Item = Subject<'_>> {
+fn units<'a>(
+    desired: &'a Desired,
+    balancers: &BTreeMap<&ServiceName, &Balancer>,
+) -> impl Iterator<Item = Subject<'a>> {
     let together = desired
         .balancers
         .values()
         .map(|it| (it.ports.keys().collect(), it.given.as_slice()));
-    let known: BTreeSet<&ServiceName> = desired
-        .balancers
-        .values()
-        .flat_map(|it| it.ports.keys())
-        .collect();
-    let alone = desired
-        .services
-        .keys()
-        .filter(move |it| !known.contains(it));
+    let services = desired.services.keys();
+    let alone = services.filter(|it| !balancers.contains_key(it));
     together
         .chain(alone.map(|it| (vec![it], &[] as &[IpAddr])))
         .filter_map(move |(names, given): (Vec<&ServiceName>, &[IpAddr])| {
             let services = names
                 .into_iter()
                 .filter_map(|name| desired.services.get_key_value(name));
+            // Most have cluster IPs alone.
+            services
+                .clone()
+                .any(|(_, service)| !service.frontends.is_empty())
+                .then_some(())?;
             let mut subject = services
                 .map(|(name, service)| Subject::of(name, service))
-                .reduce(joined)
-                .filter(|it| !it.addresses.is_empty())?;
+                .reduce(joined)?;
             // MetalLB goes by the first one in the Service's status, of whatever family.
             if let Some(first) = given.iter().find(|it| subject.addresses.contains(it)) {
                 subject.key = *first;
@@ -160,10 +159,6 @@ fn any_of(selectors: &[Selector], labels: &Labels) -> bool {
 impl<'a> Subject<'a> {
     fn of(name: &'a ServiceName, service: &'a Service) -> Self {
         let addresses: BTreeSet<IpAddr> = service.frontends.iter().map(|it| it.addr.ip()).collect();
-        let usable = || {
-            let all = service.endpoints.values();
-            all.filter(|it| matches!(it.condition, Condition::Ready | Condition::Draining))
-        };
         Self {
             key: addresses
                 .first()
@@ -172,9 +167,7 @@ impl<'a> Subject<'a> {
             services: BTreeSet::from([name]),
             advertised: Advertised::Everywhere,
             policy: service.external_policy,
-            usable: usable().next().is_some(),
-            nodes: usable().filter_map(|it| it.node.as_deref()).collect(),
-            somewhere: usable().any(|it| it.node.is_none()),
+            behind: Some(vec![service]),
             addresses,
         }
     }
@@ -187,18 +180,17 @@ impl<'a> Subject<'a> {
             services: BTreeSet::new(),
             advertised: Advertised::Everywhere,
             policy: TrafficPolicy::Cluster,
-            usable: true,
-            nodes: BTreeSet::new(),
-            somewhere: true,
+            behind: None,
         }
     }
 
     fn join(&mut self, other: Self) {
         self.addresses.extend(other.addresses);
         self.services.extend(other.services);
-        self.nodes.extend(other.nodes);
-        self.somewhere |= other.somewhere;
-        self.usable |= other.usable;
+        self.behind = self.behind.take().zip(other.behind).map(|(mut all, more)| {
+            all.extend(more);
+            all
+        });
         if other.policy == TrafficPolicy::Cluster {
             self.policy = TrafficPolicy::Cluster;
         }
@@ -207,10 +199,24 @@ impl<'a> Subject<'a> {
         }
     }
 
+    /// Whether any endpoint is ready or serving; where nothing is known of them, one is.
+    pub fn is_usable(&self) -> bool {
+        self.serves(|_| true)
+    }
+
     /// Whether an endpoint that serves is on this node, as far as the source says it; where
     /// it does not, the node itself knows.
     pub fn is_on(&self, node: &str) -> bool {
-        self.somewhere || self.nodes.contains(node)
+        self.serves(|it| it.node.as_ref().is_none_or(|it| it == node))
+    }
+
+    fn serves(&self, by: impl Fn(&Endpoint) -> bool) -> bool {
+        let serves =
+            |it: &&Endpoint| matches!(it.condition, Condition::Ready | Condition::Draining);
+        self.behind.as_ref().is_none_or(|services| {
+            let mut endpoints = services.iter().flat_map(|it| it.endpoints.values());
+            endpoints.any(|it| serves(&it) && by(it))
+        })
     }
 }
 

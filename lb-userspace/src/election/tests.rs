@@ -118,11 +118,14 @@ fn every_objection_passes_the_address_on() {
 fn without_an_endpoint_nobody_announces() {
     let mut desired = desired([("web", service(&[VIP], &["gamma"]))]);
     let endpoints = |desired: &mut Desired, condition| {
-        for service in desired.services.values_mut() {
-            for endpoint in service.endpoints.values_mut() {
-                endpoint.condition = condition;
-            }
-        }
+        desired.services.change(
+            |_, _| true,
+            |_, service| {
+                for endpoint in service.endpoints.values_mut() {
+                    endpoint.condition = condition;
+                }
+            },
+        );
     };
     let members = members("gamma alpha");
     endpoints(&mut desired, Condition::Draining);

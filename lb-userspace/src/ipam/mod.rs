@@ -16,7 +16,7 @@ mod usage;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 pub use self::{
@@ -110,6 +110,31 @@ impl fmt::Display for Change {
 /// the ledger of the first changes nothing.
 pub fn assign(desired: &Desired, ledger: &Ledger, authority: Authority<'_>) -> Assignment {
     run::run(desired, ledger, authority)
+}
+
+impl Assignment {
+    /// Goes over to what is wanted `now` where nobody's addresses can be others by it: where that
+    /// differs from what is assigned here, which `before` was wanted of, in endpoints alone that
+    /// have no address of a pool. False where all is to be worked out anew.
+    pub fn follow(&mut self, before: &Desired, now: &Desired) -> bool {
+        let Some(changes) = now.endpoint_changes(before) else {
+            return false;
+        };
+        let pooled = |addr: &SocketAddr| now.pools.values().any(|it| choose::holds(it, addr.ip()));
+        let mut endpoints = changes
+            .iter()
+            .flat_map(|(_, one, other)| one.endpoints.keys().chain(other.endpoints.keys()));
+        if endpoints.any(pooled) {
+            return false;
+        }
+        for (name, service, _) in changes {
+            if let Some(assigned) = self.desired.services.get_mut(name) {
+                assigned.endpoints.clone_from(&service.endpoints);
+            }
+        }
+        self.changes.clear();
+        true
+    }
 }
 
 #[cfg(test)]

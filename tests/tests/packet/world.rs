@@ -301,7 +301,8 @@ impl World {
         let counts = |datapath: &mut Lease| -> BTreeMap<String, u64> {
             let backends = datapath.in_use().backends;
             let count = |index: &u32| datapath.backend_stats(*index).unwrap().packets_in;
-            let counts = backends.iter().map(|(index, it)| {
+            let counts = backends.iter().map(|it| {
+                let index = &it.id.index();
                 let addr = SocketAddr::new(it.addr.to_ip(), it.port.get());
                 (format!("{addr} {}", it.id), count(index))
             });

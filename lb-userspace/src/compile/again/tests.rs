@@ -239,12 +239,12 @@ fn endpoints_alone_are_no_reason_to_compile_everything() {
         "those of shared pods"
     );
     let part = compile(&part, &around, &in_use).expect("fits");
-    assert!(change.merge(&image, part).is_some());
+    assert!(change.merge(&image, part, &in_use).is_some());
 
     // What nobody is reached by any more is no matter of endpoints.
     let none = state(&[sketch(&[1, 2]), sketch(&[]), sketch(&[5])]);
     let change =
         Change::between((&before, &around), (&none, &around), &in_use).expect("endpoints alone");
     let part = compile(&change.part(&none, &image, &in_use), &around, &in_use).expect("fits");
-    assert!(change.merge(&image, part).is_none());
+    assert!(change.merge(&image, part, &in_use).is_none());
 }

@@ -94,7 +94,11 @@ fn is_recorded(image: &MapImage, frontend: &str) -> bool {
 
 /// Whether flows by the slots of every table are recorded; none where tables differ.
 fn all_recorded(image: &MapImage) -> Option<bool> {
-    let mut slots = image.tables.values().flatten().map(|slot| slot.records());
+    let mut slots = image
+        .tables
+        .values()
+        .flat_map(|slots| slots.iter())
+        .map(|slot| slot.records());
     let first = slots.next()?;
     slots.all(|it| it == first).then_some(first)
 }
@@ -260,7 +264,7 @@ fn where_nodes_with_shared_vips_find_different_ways_all_flows_are_recorded() {
         assert_eq!(primary(&image, A), None);
         let to_packets = image.frontends.values().map(|it| it.service());
         let to_packets = to_packets.map(|index| image.services[&index].offset());
-        let mut slots = to_packets.flat_map(|offset| &image.tables[&offset]);
+        let mut slots = to_packets.flat_map(|offset| image.tables[&offset].iter());
         assert!(slots.all(|slot| slot.records()));
         // Flows of the time before rely on it.
         let before = new(&services);

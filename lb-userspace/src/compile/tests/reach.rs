@@ -8,11 +8,14 @@ use super::*;
 fn where_a_backend_is_decides_its_mode() {
     let mut desired = state(&one(1));
     let node = |desired: &mut Desired, node: Option<&str>| {
-        for service in desired.services.values_mut() {
-            for endpoint in service.endpoints.values_mut() {
-                endpoint.node = node.map(str::to_owned);
-            }
-        }
+        desired.services.change(
+            |_, _| true,
+            |_, service| {
+                for endpoint in service.endpoints.values_mut() {
+                    endpoint.node = node.map(str::to_owned);
+                }
+            },
+        );
     };
     let mut surroundings = Surroundings {
         node: "nuc01".into(),
@@ -30,9 +33,12 @@ fn where_a_backend_is_decides_its_mode() {
     node(&mut desired, Some("nuc01"));
     assert_eq!(mode(&desired, &surroundings), Mode::Local);
 
-    for service in desired.services.values_mut() {
-        service.elsewhere = Mode::Dsr;
-    }
+    desired.services.change(
+        |_, _| true,
+        |_, service| {
+            service.elsewhere = Mode::Dsr;
+        },
+    );
     assert_eq!(mode(&desired, &surroundings), Mode::Local);
     node(&mut desired, Some("nuc02"));
     assert_eq!(mode(&desired, &surroundings), Mode::Nat, "not a peer");
@@ -46,16 +52,19 @@ fn where_a_backend_is_decides_its_mode() {
 #[test]
 fn old_flows_go_on_the_way_they_began_by_where_new_ones_take_another() {
     let mut desired = state(&one(1));
-    for service in desired.services.values_mut() {
-        service.elsewhere = Mode::Dsr;
-        for endpoint in service.endpoints.values_mut() {
-            endpoint.node = Some("nuc02".to_owned());
-        }
-    }
+    desired.services.change(
+        |_, _| true,
+        |_, service| {
+            service.elsewhere = Mode::Dsr;
+            for endpoint in service.endpoints.values_mut() {
+                endpoint.node = Some("nuc02".to_owned());
+            }
+        },
+    );
     let mut around = Surroundings::default();
     let alone = compile(&desired, &around, &InUse::default()).expect("fits");
     let new = |image: &MapImage| {
-        let slots = image.tables.values().flatten();
+        let slots = image.tables.values().flat_map(|slots| slots.iter());
         let ids: BTreeSet<_> = slots.map(|slot| slot.current()).collect();
         ids.into_iter().next().expect("one")
     };
@@ -73,9 +82,12 @@ fn old_flows_go_on_the_way_they_began_by_where_new_ones_take_another() {
         compile(&desired, &around, &InUse::of(&met)).expect("fits"),
         met
     );
-    for service in desired.services.values_mut() {
-        service.endpoints.clear();
-    }
+    desired.services.change(
+        |_, _| true,
+        |_, service| {
+            service.endpoints.clear();
+        },
+    );
     let gone = compile(&desired, &around, &InUse::of(&met)).expect("fits");
     assert!(gone.backends.is_empty());
 }
@@ -90,9 +102,12 @@ fn what_peers_hand_over_has_a_table_of_its_own() {
         endpoints: (0..6).map(|n| (n, (1, true))).collect(),
     };
     let mut desired = state(&[(1, sketch)].into());
-    for service in desired.services.values_mut() {
-        service.elsewhere = Mode::Dsr;
-    }
+    desired.services.change(
+        |_, _| true,
+        |_, service| {
+            service.elsewhere = Mode::Dsr;
+        },
+    );
     let around = surroundings();
     let image = compile(&desired, &around, &InUse::default()).expect("fits");
     let lens = |image: &MapImage| -> Vec<_> {

@@ -150,7 +150,7 @@ impl State {
                 open: image
                     .tables
                     .values()
-                    .flatten()
+                    .flat_map(|slots| slots.iter())
                     .any(|slot| slot.current() == backend.id),
                 restored: false,
                 via,
@@ -177,7 +177,7 @@ impl State {
             .collect();
         let wanted: usize = services.iter().map(|service| service.frontends.len()).sum();
         assert_eq!(self.frontends.len(), wanted, "the compiler lost a frontend");
-        self.sticky = image.affinity.clone();
+        self.sticky = image.affinity.clone().into_iter().collect();
         let before = std::mem::take(&mut self.tables);
         self.take(said);
         let indices: Vec<u32> = image.services.keys().copied().collect();
