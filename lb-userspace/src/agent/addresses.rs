@@ -27,17 +27,17 @@ impl State {
         let Some(wanted) = &self.wanted else {
             return;
         };
+        let known = self.merged_ledger();
         let settled = matches!(self.authority(), Authority::This | Authority::Source);
         if let Some(assignment) = &mut self.addresses.assignment
             && let Some(before) = &mut self.addresses.of
             && settled
-            && assignment.ledger == self.memory.addresses
+            && assignment.ledger == known
             && assignment.follow(before, wanted)
         {
             before.clone_from(wanted);
             return;
         }
-        let known = self.merged_ledger();
         let assignment = ipam::assign(wanted, &known, self.authority());
         self.addresses.of = settled.then(|| wanted.clone());
         self.cluster.waits = matches!(self.authority(), Authority::Other(_));

@@ -28,6 +28,20 @@ impl State {
         self.compiled.as_ref().is_some_and(same)
     }
 
+    /// Whether endpoints are others than in what is in force, and nothing else is.
+    pub(super) fn differs_by_endpoints(
+        &self,
+        wanted: &Desired,
+        surroundings: &Surroundings,
+    ) -> bool {
+        self.compiled.as_ref().is_some_and(|it| {
+            it.surroundings.is_but_for_endpoints(surroundings)
+                && wanted
+                    .endpoint_changes(&it.fit.wanted)
+                    .is_some_and(|it| !it.is_empty())
+        })
+    }
+
     /// Of what a cluster wants as much as there is room for, since it has many authors; else all or
     /// nothing.
     pub(super) fn compile(

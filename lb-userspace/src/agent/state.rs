@@ -370,10 +370,7 @@ impl State {
         let Some(effective) = self.effective() else {
             return self.refresh_devices(&surroundings);
         };
-        let endpoints_alone = self.compiled.as_ref().is_some_and(|it| {
-            it.surroundings.is_but_for_endpoints(&surroundings)
-                && effective.endpoint_changes(&self.desired).is_some()
-        });
+        let endpoints_alone = self.differs_by_endpoints(&effective, &surroundings);
         if !self.is_compiled(&effective, &surroundings) {
             let (image, compiled) = self.compile(&effective, surroundings)?;
             let applied = self.datapath.apply(&image)?;

@@ -221,3 +221,38 @@ impl InUse {
         BackendId::new(index, generation)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lb_common::{Mode, Port};
+
+    use super::*;
+
+    #[test]
+    fn backends_are_found_where_they_are_now() {
+        let backend = |index, last, mode| {
+            let (id, addr) = (
+                BackendId::new(index, 0),
+                Addr::from(std::net::Ipv4Addr::new(10, 0, 0, last)),
+            );
+            Backend::new(id, addr, Port::new(80), 6, mode)
+        };
+        let found = |all: &Backends, last| -> Vec<u32> {
+            let there = all.at(place(&backend(0, last, Mode::Nat)));
+            there.map(|it| it.id.index()).collect()
+        };
+        let mut all: Backends = [
+            backend(7, 1, Mode::Nat),
+            backend(3, 1, Mode::Local),
+            backend(5, 2, Mode::Nat),
+        ]
+        .into_iter()
+        .collect();
+        assert_eq!((found(&all, 1), found(&all, 2)), (vec![3, 7], vec![5]));
+        all.insert(backend(3, 2, Mode::Nat));
+        assert_eq!((found(&all, 1), found(&all, 2)), (vec![7], vec![3, 5]));
+        all.insert(backend(3, 2, Mode::Local));
+        assert_eq!(found(&all, 2), [3, 5], "once");
+        assert!(found(&all, 3).is_empty());
+    }
+}

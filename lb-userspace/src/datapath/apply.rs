@@ -154,6 +154,20 @@ impl Live {
         }
     }
 
+    /// Remembers that all of an image was written, with one copy of what is the same here and there.
+    fn hold(&mut self, image: &MapImage) {
+        self.addresses.clone_from(&image.addresses);
+        self.frontends.clone_from(&image.frontends);
+        self.internal.clone_from(&image.internal);
+        self.sources.clone_from(&image.sources);
+        self.services.clone_from(&image.services);
+        // Those of backends that are gone are more, for some seconds.
+        if self.primaries.len() == image.primaries.len() {
+            self.primaries.clone_from(&image.primaries);
+        }
+        self.applied = Some(image.clone());
+    }
+
     fn wake(&mut self) {
         let rested = |since: &Instant| since.elapsed() < REST;
         self.resting_backends.retain(|_, since| rested(since));
@@ -247,7 +261,7 @@ impl Datapath {
         self.retire_backends(change, &mut applied)?;
         self.let_primaries_go(change);
         self.remove_devices(change, &mut applied)?;
-        self.live.applied = Some(image.clone());
+        self.live.hold(image);
         Ok(applied)
     }
 

@@ -1,14 +1,17 @@
 //! What holds whatever services come and go, and in whatever order nodes hear of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use lb_common::Protocol;
 use proptest::prelude::*;
 
 use super::{Assignment, Authority, Ledger, assign, holdings::apart};
 use crate::desired::{
-    AddressRange, Balancer, BalancerName, Desired, Family, Labels, Pool, Service, ServiceName,
-    TrafficPolicy,
+    AddressRange, Balancer, BalancerName, Condition, Desired, Endpoint, Family, Labels, Pool,
+    Service, ServiceName, TrafficPolicy,
 };
 
 const V4: Family = Family::V4;
@@ -219,6 +222,34 @@ proptest! {
                 let kept = back.addresses.get(name);
                 prop_assert!(kept.is_some_and(|it| addresses.is_subset(it)), "{name} moved");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_followed_is_what_is_assigned_anew(
+        before in desired(),
+        ledger in ledger(),
+        authority in prop::sample::select(vec![Authority::This, Authority::Source]),
+        // Of services by number: in a pool's addresses, or in nobody's.
+        endpoints in prop::collection::vec((0..8_usize, 0..3_u8, 1..5_u8, any::<bool>()), 0..4),
+    ) {
+        let mut assignment = assign(&before, &ledger, authority);
+        let mut now = before.clone();
+        let names: Vec<_> = now.services.keys().cloned().collect();
+        for (service, third, last, ready) in endpoints {
+            let Some(name) = names.get(service) else { continue };
+            let service = now.services.get_mut(name).expect("a known one");
+            let addr = ([10, 0, third, last], 80).into();
+            let condition = if ready { Condition::Ready } else { Condition::Draining };
+            let endpoint = Endpoint { condition, weight: 1, node: None, name: None };
+            service.endpoints.insert(addr, endpoint);
+        }
+        let anew = assign(&now, &assignment.ledger, authority);
+        if assignment.follow(&before, &now) {
+            prop_assert_eq!(assignment, anew);
+        } else {
+            let mut all = now.services.values().flat_map(|it| it.endpoints.keys());
+            prop_assert!(all.any(|it| it.ip() < IpAddr::from([10, 0, 2, 0])), "of no pool");
         }
     }
 
