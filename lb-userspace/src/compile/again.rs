@@ -137,7 +137,8 @@ impl<'a> Change<'a> {
     /// `image` with what these services came to, compiled alone; none where more than their
     /// endpoints would differ.
     fn merge(&self, image: &MapImage, part: MapImage, in_use: &InUse) -> Option<MapImage> {
-        // They are what they were, by the same frontends: alone they have no fewer than among all.
+        // They are what they were, by the same frontends: alone they have no fewer than among all,
+        // as frontends are no matter of endpoints, and what another one is given is no node port.
         let same = part
             .names
             .iter()

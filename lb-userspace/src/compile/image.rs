@@ -208,7 +208,8 @@ impl InUse {
 
     /// The backends that connections may go on with although `image` has them no more.
     pub fn gone<'a>(&'a self, image: &'a MapImage) -> impl Iterator<Item = &'a Backend> {
-        let known = self.backends.iter().filter(|_| self.leaves_gone);
+        let known = self.leaves_gone.then(|| self.backends.iter());
+        let known = known.into_iter().flatten();
         known.filter(|it| !image.backends.contains_key(&it.id.index()))
     }
 

@@ -135,8 +135,10 @@ impl Datapath {
         let Change { before, image } = change;
         let now = self.live.generations.started.tenths();
         let mut stored = 0;
-        let entries = image.frontends.iter();
-        let given_back = entries.filter(|(it, _)| self.live.formers.contains_key(&it.addr));
+        let formers = &self.live.formers;
+        let entries = (!formers.is_empty()).then(|| image.frontends.iter());
+        let entries = entries.into_iter().flatten();
+        let given_back = entries.filter(|(it, _)| formers.contains_key(&it.addr));
         let given_back: BTreeSet<u32> = given_back.map(|(_, entry)| entry.service()).collect();
         let rewritten: BTreeSet<u32> = changed_tables(before, image);
         for (&index, table) in &image.services {
@@ -365,16 +367,13 @@ impl Datapath {
             .map(|(&index, _)| index)
             .collect();
         for index in learned {
+            if let Some(mut backend) = self.live.backends.get(index).copied() {
+                backend.restored = 1;
+                let set = self.maps.backends.set(index, backend, 0);
+                set.map_err(DatapathError::map("BACKENDS"))?;
+                self.live.backends.insert(backend);
+            }
             self.live.generations.learning.remove(&index);
-            let Some(mut backend) = self.live.backends.get(index).copied() else {
-                continue;
-            };
-            backend.restored = 1;
-            self.maps
-                .backends
-                .set(index, backend, 0)
-                .map_err(DatapathError::map("BACKENDS"))?;
-            self.live.backends.insert(backend);
         }
         Ok(())
     }

@@ -92,6 +92,13 @@ impl<K: Ord + Clone, V: Clone> Shared<K, V> {
         self.0.get_mut(key).map(Arc::make_mut)
     }
 
+    /// Takes an entry over from another map, and shares it with that.
+    pub fn share(&mut self, key: &K, from: &Self) {
+        if let Some((key, value)) = from.0.get_key_value(key) {
+            self.0.insert(key.clone(), Arc::clone(value));
+        }
+    }
+
     /// Adds an entry, or replaces one.
     pub fn insert(&mut self, key: K, value: impl Into<Arc<V>>) -> Option<Arc<V>> {
         self.0.insert(key, value.into())

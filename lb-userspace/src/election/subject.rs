@@ -1,6 +1,7 @@
 //! What is elected about: addresses that the same node announces.
 
 use std::{
+    cell::OnceCell,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
@@ -29,6 +30,8 @@ pub struct Subject<'a> {
     pub policy: TrafficPolicy,
     /// Those services, as far as a source says what they are.
     behind: Option<Vec<&'a Service>>,
+    /// Where endpoints of these serve, once somebody asks.
+    places: OnceCell<BTreeSet<Option<&'a str>>>,
 }
 
 /// Who may announce an address.
@@ -168,6 +171,7 @@ impl<'a> Subject<'a> {
             advertised: Advertised::Everywhere,
             policy: service.external_policy,
             behind: Some(vec![service]),
+            places: OnceCell::new(),
             addresses,
         }
     }
@@ -181,6 +185,7 @@ impl<'a> Subject<'a> {
             advertised: Advertised::Everywhere,
             policy: TrafficPolicy::Cluster,
             behind: None,
+            places: OnceCell::new(),
         }
     }
 
@@ -191,6 +196,7 @@ impl<'a> Subject<'a> {
             all.extend(more);
             all
         });
+        self.places = OnceCell::new();
         if other.policy == TrafficPolicy::Cluster {
             self.policy = TrafficPolicy::Cluster;
         }
@@ -201,22 +207,21 @@ impl<'a> Subject<'a> {
 
     /// Whether any endpoint is ready or serving; where nothing is known of them, one is.
     pub fn is_usable(&self) -> bool {
-        self.serves(|_| true)
+        self.behind.is_none() || self.serving().next().is_some()
     }
 
     /// Whether an endpoint that serves is on this node, as far as the source says it; where
     /// it does not, the node itself knows.
     pub fn is_on(&self, node: &str) -> bool {
-        self.serves(|it| it.node.as_ref().is_none_or(|it| it == node))
+        let places = || self.serving().map(|it| it.node.as_deref()).collect();
+        let places = self.places.get_or_init(places);
+        self.behind.is_none() || places.contains(&None) || places.contains(&Some(node))
     }
 
-    fn serves(&self, by: impl Fn(&Endpoint) -> bool) -> bool {
-        let serves =
-            |it: &&Endpoint| matches!(it.condition, Condition::Ready | Condition::Draining);
-        self.behind.as_ref().is_none_or(|services| {
-            let mut endpoints = services.iter().flat_map(|it| it.endpoints.values());
-            endpoints.any(|it| serves(&it) && by(it))
-        })
+    fn serving(&self) -> impl Iterator<Item = &'a Endpoint> {
+        let services = self.behind.iter().flatten();
+        let endpoints = services.flat_map(|it| it.endpoints.values());
+        endpoints.filter(|it| matches!(it.condition, Condition::Ready | Condition::Draining))
     }
 }
 

@@ -127,8 +127,12 @@ impl Assignment {
         if endpoints.any(pooled) {
             return false;
         }
-        for (name, service, _) in changes {
-            if let Some(assigned) = self.desired.services.get_mut(name) {
+        for (name, service, former) in changes {
+            let services = &mut self.desired.services;
+            if services.get(name) == Some(former) {
+                // Without an address that was given: what is wanted is what is assigned.
+                services.share(name, &now.services);
+            } else if let Some(assigned) = services.get_mut(name) {
                 assigned.endpoints.clone_from(&service.endpoints);
             }
         }
