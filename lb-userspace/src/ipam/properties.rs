@@ -233,22 +233,25 @@ proptest! {
         // Of services by number: in a pool's addresses, or in nobody's.
         endpoints in prop::collection::vec((0..8_usize, 0..3_u8, 1..5_u8, any::<bool>()), 0..4),
     ) {
-        let mut assignment = assign(&before, &ledger, authority);
-        let mut now = before.clone();
+        let (mut before, mut now) = (before.clone(), before);
         let names: Vec<_> = now.services.keys().cloned().collect();
         for (service, third, last, ready) in endpoints {
             let Some(name) = names.get(service) else { continue };
-            let service = now.services.get_mut(name).expect("a known one");
+            // Some go, others come.
+            let world = if last % 2 == 0 { &mut before } else { &mut now };
+            let service = world.services.get_mut(name).expect("a known one");
             let addr = ([10, 0, third, last], 80).into();
             let condition = if ready { Condition::Ready } else { Condition::Draining };
             let endpoint = Endpoint { condition, weight: 1, node: None, name: None };
             service.endpoints.insert(addr, endpoint);
         }
+        let mut assignment = assign(&before, &ledger, authority);
         let anew = assign(&now, &assignment.ledger, authority);
         if assignment.follow(&before, &now) {
             prop_assert_eq!(assignment, anew);
         } else {
-            let mut all = now.services.values().flat_map(|it| it.endpoints.keys());
+            let services = before.services.values().chain(now.services.values());
+            let mut all = services.flat_map(|it| it.endpoints.keys());
             prop_assert!(all.any(|it| it.ip() < IpAddr::from([10, 0, 2, 0])), "of no pool");
         }
     }
