@@ -56,7 +56,7 @@ fn complete(image: &MapImage) {
                 .values()
                 .any(|table| table.offset() == *first)
         );
-        for slot in slots {
+        for slot in slots.iter() {
             let id = slot.current();
             let backend = image.backends.get(&id.index());
             assert!(backend.is_some_and(|backend| backend.serves(id)), "{id:?}");

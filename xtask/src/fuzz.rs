@@ -32,6 +32,9 @@ Examples:
 
 /// For how long the tier runs each target.
 const TIER_SECONDS: u32 = 20;
+/// In how many pieces the compiler works at a crate: with the usual one, cores lie idle while the
+/// agent is compiled.
+const CODEGEN_UNITS: &str = "16";
 /// Seconds after which a single input counts as a failure.
 const INPUT_SECONDS: u32 = 10;
 
@@ -102,13 +105,29 @@ fn build() -> Result<()> {
     host::status(&mut cargo("build"))
 }
 
-/// The command of cargo-fuzz, with the stable compiler: what it and the sources of the kernel
-/// part want of a nightly, that has as well. Without a sanitizer, which would cost more than
-/// it finds: all that is read of an input here is read with bounds checks.
+/// Clippy over the targets, which tells without a build whether they fit the code.
+pub(crate) fn clippy() -> Command {
+    let mut clippy = ours("clippy");
+    clippy.args(["--manifest-path", "fuzz/Cargo.toml", "--all-targets"]);
+    clippy.args(["--", "-D", "warnings"]);
+    clippy
+}
+
+/// The command of cargo-fuzz. Without a sanitizer, which would cost more than it finds: all
+/// that is read of an input here is read with bounds checks.
 fn cargo(verb: &str) -> Command {
-    let mut cargo = host::cargo("fuzz");
+    let mut cargo = ours("fuzz");
     cargo
         .args([verb, "--fuzz-dir", "fuzz", "--sanitizer", "none"])
+        .args(["--codegen-units", CODEGEN_UNITS]);
+    cargo
+}
+
+/// A command of cargo's with the stable compiler: what the sources of the kernel part and
+/// cargo-fuzz want of a nightly, that has as well.
+fn ours(verb: &str) -> Command {
+    let mut cargo = host::cargo(verb);
+    cargo
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_TARGET_DIR", directory());
     cargo

@@ -9,7 +9,7 @@ use ebpf_toolchain::Toolchain;
 
 use super::count::Count;
 use crate::{
-    docs,
+    docs, fuzz,
     host::{self, status},
     tidy,
 };
@@ -29,6 +29,7 @@ const REST: &[Piece] = &[
     ("format of lb-ebpf", format_ebpf),
     ("format of fuzz", format_fuzz),
     ("clippy of lb-ebpf", clippy_ebpf),
+    ("clippy of fuzz", clippy_fuzz),
     ("documentation", documentation),
     ("pages made out of the code", pages),
     ("licences and sources", licences),
@@ -125,6 +126,10 @@ fn clippy_ebpf() -> Result<Outcome> {
     }
     toolchain.clippy(&host::root().join("lb-ebpf"), &host::target().join("ebpf"))?;
     Ok(Outcome::Passed)
+}
+
+fn clippy_fuzz() -> Result<Outcome> {
+    passes(&mut fuzz::clippy())
 }
 
 fn documentation() -> Result<Outcome> {
