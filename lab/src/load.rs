@@ -50,7 +50,7 @@ pub struct Tally {
     pub failed: u64,
     /// Answers by pod.
     pub by_pod: BTreeMap<String, u64>,
-    /// The first failures, each with the time since the start.
+    /// The first failures, each with the time since the start or the request's number.
     pub failures: Vec<String>,
     /// The longest time that an answer took: a lost packet shows here before anywhere.
     pub slowest: Duration,
@@ -60,13 +60,14 @@ impl Tally {
     /// The tally of requests that are already made.
     pub fn of<'a>(results: impl IntoIterator<Item = &'a Result<Answer>>) -> Self {
         let mut tally = Self::default();
-        for result in results {
-            tally.count(result, Duration::ZERO);
+        for (number, result) in (1..).zip(results) {
+            tally.count(result, || format!("request {number}"));
         }
         tally
     }
 
-    fn count(&mut self, result: &Result<Answer>, at: Duration) {
+    /// Counts one that was made at this time, or in this place.
+    fn count(&mut self, result: &Result<Answer>, at: impl FnOnce() -> String) {
         match result {
             Ok(answer) => {
                 self.ok += 1;
@@ -77,11 +78,10 @@ impl Tally {
         }
     }
 
-    fn fail(&mut self, error: &Error, at: Duration) {
+    fn fail(&mut self, error: &Error, at: impl FnOnce() -> String) {
         self.failed += 1;
         if self.failures.len() < TOLD {
-            self.failures
-                .push(format!("after {:.3} s: {error}", at.as_secs_f64()));
+            self.failures.push(format!("{}: {error}", at()));
         }
     }
 }
@@ -150,12 +150,12 @@ fn ask_on(
         false => Http::per_request(options.timeout),
     };
     while !stopping.load(Ordering::Relaxed) && began.elapsed() < options.limit {
-        let at = began.elapsed();
+        let at = began.elapsed().as_secs_f64();
         let result = http.get(url);
         tally
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .count(&result, at);
+            .count(&result, || format!("after {at:.3} s"));
         sleep(options.pause);
     }
 }
