@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
 };
 
-use lb_common::{Backend, BackendId, Frontend, Mode, Port, config::MAX_BACKENDS};
+use lb_common::{Backend, BackendId, Frontend, Mode, Port};
 
 use super::{
     CompileError,
@@ -86,17 +86,13 @@ pub(super) fn assign(
 /// One that still lives is not free, even if this compile gives it up: packets may be reading
 /// it until it has rested.
 fn free(in_use: &InUse) -> impl Iterator<Item = u32> {
-    let free = |last: bool| {
-        let mut known = in_use.backends.by_index().iter().peekable();
-        (1..MAX_BACKENDS as u32).filter(move |index| {
-            while known.next_if(|(known, _)| *known < index).is_some() {}
-            let backend = known.next_if(|(known, _)| *known == index);
-            let dead = backend.is_none_or(|(_, backend)| backend.alive == 0);
-            let left = in_use.leaves_gone && backend.is_some();
-            dead && left == last && !in_use.resting_backends.contains(index)
-        })
-    };
-    free(false).chain(free(true))
+    let dead = || in_use.backends.dead();
+    let first = (!in_use.leaves_gone).then(dead);
+    let last = in_use.leaves_gone.then(dead);
+    let dead_first = first.into_iter().flatten();
+    let indices = dead_first.chain(in_use.backends.unknown());
+    let indices = indices.chain(last.into_iter().flatten());
+    indices.filter(|index| !in_use.resting_backends.contains(index))
 }
 
 /// The contents of map `BACKENDS`.

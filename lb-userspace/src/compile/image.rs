@@ -9,7 +9,8 @@ use imbl::{OrdMap, OrdSet};
 use ipnet::IpNet;
 use lb_common::{
     Addr, AddressUse, Backend, BackendId, Client, Device, Entry, Family, Frontend, Primary, Slot,
-    SlotTable, config::MAX_SERVICES,
+    SlotTable,
+    config::{MAX_BACKENDS, MAX_SERVICES},
 };
 
 use crate::desired::ServiceName;
@@ -135,6 +136,9 @@ impl MapImage {
     }
 }
 
+/// The lowest index of a backend: 0 is none.
+const FIRST_INDEX: u32 = 1;
+
 /// Entries of map `BACKENDS`, by index and by where they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Backends {
@@ -142,6 +146,10 @@ pub struct Backends {
     all: OrdMap<u32, Backend>,
     /// Their places, with their indices: several at one that have been reached in several ways.
     places: OrdSet<(Frontend, u32)>,
+    /// The indices of those that are dead.
+    dead: OrdSet<u32>,
+    /// How many indices from the lowest on have an entry without a gap.
+    known: u32,
 }
 
 impl Backends {
@@ -166,23 +174,49 @@ impl Backends {
         &self.all
     }
 
+    /// The indices of those that are dead, in ascending order.
+    pub fn dead(&self) -> impl Iterator<Item = u32> {
+        self.dead.iter().copied()
+    }
+
+    /// The indices that never were a backend's, in ascending order.
+    pub fn unknown(&self) -> impl Iterator<Item = u32> {
+        let indices = FIRST_INDEX + self.known..MAX_BACKENDS as u32;
+        indices.filter(|index| !self.all.contains_key(index))
+    }
+
     /// Puts one in the place of whichever had its index.
     pub fn insert(&mut self, backend: Backend) {
         let index = backend.id.index();
+        match backend.alive {
+            0 => drop(self.dead.insert(index)),
+            _ => drop(self.dead.remove(&index)),
+        }
         let before = self.all.insert(index, backend);
         if let Some(before) = before.filter(|it| place(it) != place(&backend)) {
             self.places.remove(&(place(&before), index));
         }
         self.places.insert((place(&backend), index));
+        while self.all.contains_key(&(FIRST_INDEX + self.known)) {
+            self.known += 1;
+        }
     }
 }
 
 impl FromIterator<Backend> for Backends {
     fn from_iter<I: IntoIterator<Item = Backend>>(backends: I) -> Self {
         let mut all = Self::default();
-        backends.into_iter().for_each(|it| all.insert(it));
+        spread(backends).for_each(|it| all.insert(it));
         all
     }
+}
+
+/// What comes in ascending order, in one that leaves the nodes of an ordered map full: each that
+/// overflows is split in halves, and what follows in order would never come to the first.
+pub fn spread<T>(ascending: impl IntoIterator<Item = T>) -> impl Iterator<Item = T> {
+    let numbered = ascending.into_iter().enumerate();
+    let (first, between): (Vec<_>, Vec<_>) = numbered.partition(|(number, _)| number % 2 == 0);
+    first.into_iter().chain(between).map(|(_, it)| it)
 }
 
 /// Where a backend is, whichever way it is reached.
@@ -255,5 +289,30 @@ mod tests {
         all.insert(backend(3, 2, Mode::Local));
         assert_eq!(found(&all, 2), [3, 5], "once");
         assert!(found(&all, 3).is_empty());
+    }
+
+    #[test]
+    fn indices_that_nobody_has_are_told_dead_ones_apart() {
+        let addr = Addr::from(std::net::Ipv4Addr::LOCALHOST);
+        let backend = |index, alive| {
+            let id = BackendId::new(index, 0);
+            let mut backend = Backend::new(id, addr, Port::new(80), 6, Mode::Nat);
+            backend.alive = alive;
+            backend
+        };
+        let mut all = Backends::default();
+        let free = |all: &Backends| -> (Vec<u32>, Vec<u32>) {
+            (all.dead().collect(), all.unknown().take(3).collect())
+        };
+        assert_eq!(free(&all), (vec![], vec![1, 2, 3]));
+        for index in [1, 4, 2] {
+            all.insert(backend(index, Backend::ALIVE));
+        }
+        assert_eq!(free(&all), (vec![], vec![3, 5, 6]));
+        all.insert(backend(3, 0));
+        assert_eq!(free(&all), (vec![3], vec![5, 6, 7]));
+        all.insert(backend(1, 0));
+        all.insert(backend(3, Backend::FAILED));
+        assert_eq!(free(&all), (vec![1], vec![5, 6, 7]));
     }
 }

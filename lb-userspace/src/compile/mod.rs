@@ -3,7 +3,8 @@
 //! No I/O, no clock, no randomness: equal input gives equal bytes. What is in use
 //! keeps its number: a frontend its service index, a backend its id, a service its
 //! place in the slots while its table keeps its length, algorithm and hash. What is new
-//! takes the lowest number that neither lives nor rests.
+//! takes the lowest number that neither lives nor rests; a backend one of another that is gone,
+//! before any that nobody had.
 //!
 //! A service of both families is two to the kernel, each with its own table, and so is
 //! one that serves packets by another policy than sockets of the node ([`parts`]).
@@ -44,7 +45,7 @@ pub use self::{
     parts::is_here,
 };
 use self::{
-    image::{InUse, MapImage, Network},
+    image::{InUse, MapImage, Network, spread},
     parts::{Part, PartName, Parts},
     slots::Space,
 };
@@ -147,9 +148,8 @@ fn whole<'a>(
     };
     let open = place(&mut image, &parts, &indices, surroundings, (in_use, tables))?;
     let backends = backends::entries(&parts, &former).into_iter();
-    image.backends = backends
-        .map(|(index, backend)| (index, open.said_of(backend)))
-        .collect();
+    let backends = backends.map(|(index, backend)| (index, open.said_of(backend)));
+    image.backends = spread(backends).collect();
     image.primaries = primaries::primaries(&primaries::Reached {
         parts: &parts,
         owners: &owners,
@@ -191,16 +191,13 @@ fn whole<'a>(
             announce(&mut addresses, part);
         }
     }
-    image.addresses = addresses.into_iter().collect();
-    image.frontends = image
-        .frontends
-        .iter()
-        .map(|(frontend, entry)| {
-            let usage = image.addresses.get(&frontend.addr);
-            let source = usage.is_some_and(|it| it.contains(AddressUse::SNAT));
-            (*frontend, entry.source(source))
-        })
-        .collect();
+    image.addresses = spread(addresses).collect();
+    let frontends = image.frontends.iter().map(|(frontend, entry)| {
+        let usage = image.addresses.get(&frontend.addr);
+        let source = usage.is_some_and(|it| it.contains(AddressUse::SNAT));
+        (*frontend, entry.source(source))
+    });
+    image.frontends = spread(frontends).collect();
     image.devices = devices(surroundings);
     within("addresses", image.addresses.len(), MAX_ADDRESSES)?;
     within(SOURCE_RANGES, image.sources.len(), MAX_SOURCES)?;

@@ -9,7 +9,7 @@ use imbl::OrdMap;
 use lb_common::{Addr, Frontend, Mode, Port, Primary, Protocol};
 
 use super::{
-    image::{InUse, MapImage},
+    image::{InUse, MapImage, spread},
     key,
     parts::{Located, Part, PartName},
 };
@@ -57,7 +57,7 @@ pub(super) fn primaries(reached: &Reached<'_>) -> OrdMap<Frontend, Primary> {
     here.sort_unstable_by_key(|&(of, place, _)| (of, place));
     // One by one, as all at once would need the memory twice for a moment.
     let mut chosen: OrdMap<Frontend, Primary> = OrdMap::new();
-    for said in here.chunk_by(|one, other| one.0 == other.0) {
+    for said in spread(here.chunk_by(|one, other| one.0 == other.0)) {
         let Some(&(of, _, id)) = said.first() else {
             continue;
         };

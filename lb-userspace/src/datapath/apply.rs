@@ -21,7 +21,7 @@ use super::{
     generations::Generations,
     load::Maps,
 };
-use crate::compile::image::{Backends, InUse, MapImage, Network};
+use crate::compile::image::{Backends, InUse, MapImage, Network, spread};
 
 /// How long what was given up is not given out again: far longer than any program run.
 const REST: Duration = Duration::from_secs(2);
@@ -129,12 +129,12 @@ impl Live {
                 live.services.insert(index, table);
             }
         }
-        for backend in maps.backends.iter() {
-            let backend = backend.map_err(DatapathError::map("BACKENDS"))?;
-            if backend.id != BackendId::NONE {
-                live.backends.insert(backend);
-            }
-        }
+        let backends = maps.backends.iter();
+        let backends: Vec<_> = backends
+            .filter(|it| it.as_ref().map_or(true, |it| it.id != BackendId::NONE))
+            .collect::<Result<_, _>>()
+            .map_err(DatapathError::map("BACKENDS"))?;
+        live.backends = backends.into_iter().collect();
         live.generations = Generations::read(maps, &live.services);
         Ok(live)
     }
@@ -284,7 +284,8 @@ impl Datapath {
         applied: &mut Applied,
     ) -> Result<(), DatapathError> {
         self.forget_learning(change.image);
-        for (index, backend) in differing(&change.before.backends, &change.image.backends) {
+        let backends = differing(&change.before.backends, &change.image.backends);
+        for (index, backend) in spread(backends) {
             let live = self.live.backends.get(index).copied();
             let backend = &self.learning(&backend);
             if live == Some(*backend) {
