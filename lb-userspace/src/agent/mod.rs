@@ -4,6 +4,7 @@
 //! nodes, the health checks, the control socket, the clock. Nothing else writes to the kernel.
 
 mod addresses;
+mod attach;
 mod claims;
 mod cluster;
 mod compiled;

@@ -16,7 +16,6 @@ use super::{
     compiled::Compiled,
     interfaces,
     memory::Memory,
-    mode,
     ownership::Ownership,
     peers::{Peer, Used},
     probes::Probes,
@@ -26,12 +25,12 @@ use crate::{
     announce::Announcer,
     compile::{self, image::MapImage},
     control::SourceStatus,
-    datapath::{Attachment, Datapath, Lease},
+    datapath::{Attachment, Datapath, Lease, heap},
     desired::{Desired, ServiceName, Surroundings},
     health::{Checker, Ledger},
     herald::Herald,
     metrics,
-    net::{Link, LinkKind, Network, Routes, Snapshot, is_local_endpoint},
+    net::{Link, Network, Routes, Snapshot, is_local_endpoint},
     source::{Loaded, News, Outcome, Problem, Source},
 };
 
@@ -97,6 +96,8 @@ pub(super) struct State {
     pub(super) failures: Vec<String>,
     pub(super) routing_warnings: BTreeSet<String>,
     pub(super) warned: Warned,
+    /// Whether much more memory was needed for a moment than is now.
+    heap_is_wide: bool,
 }
 
 impl State {
@@ -162,6 +163,8 @@ impl State {
             failures: Vec::new(),
             routing_warnings: BTreeSet::new(),
             warned: Warned::default(),
+            // The programs have just been loaded.
+            heap_is_wide: true,
         }
     }
 
@@ -269,15 +272,10 @@ impl State {
             tracing::warn!("ending drain windows: {error}; it is tried again");
         }
         self.retry_addresses();
-        let datapath = &self.datapath;
-        let before = self.attachments.len();
-        self.attachments.retain(|name, it| {
-            let there = datapath.is_attached(it);
-            if !there {
-                tracing::warn!("the programs on {name} were taken away; attaching anew");
-            }
-            there
-        });
+        if std::mem::take(&mut self.heap_is_wide) {
+            heap::give_back();
+        }
+        let detached = self.forget_detached();
         let news = self.prove_in_turn();
         // Nobody came for so long that this node gives addresses out alone.
         let gives = self.cluster.waits && self.authority().is_this();
@@ -288,7 +286,7 @@ impl State {
         let silent = self.keep_peers().await;
         let failed = self.may_have_room() || !self.failures.is_empty();
         let due = gives || silent || failed || self.warned.is_due();
-        if due || self.attachments.len() < before {
+        if due || detached {
             self.reconcile().await;
         } else if news || self.awaits() {
             self.claim();
@@ -372,6 +370,7 @@ impl State {
         };
         let endpoints_alone = self.differs_by_endpoints(&effective, &surroundings);
         if !self.is_compiled(&effective, &surroundings) {
+            self.heap_is_wide |= !endpoints_alone;
             let (image, compiled) = self.compile(&effective, surroundings)?;
             let applied = self.datapath.apply(&image)?;
             if applied.total() > 0 {
@@ -439,62 +438,5 @@ impl State {
         surroundings.node_port_addresses =
             snapshot.global_addresses(&self.options.node_port_addresses);
         Ok(surroundings)
-    }
-
-    /// Attaches to the interfaces that exist and are not attached yet, and lets go of
-    /// the others. Gives what failed, interface by interface.
-    fn attach(&mut self, snapshot: &Snapshot) -> Vec<String> {
-        let mut failures = Vec::new();
-        let present: BTreeMap<String, u32> =
-            interfaces::present(&self.options.interfaces, snapshot)
-                .map(|link| (link.name.clone(), link.index))
-                .collect();
-        let named = self.options.interfaces.iter().filter_map(|it| it.name());
-        let missing = named.filter(|name| !present.contains_key(*name));
-        self.missing_interfaces = missing.map(str::to_owned).collect();
-        self.attachments.retain(|name, it| {
-            let same = present.get(name) == Some(&it.ifindex);
-            if !same {
-                tracing::warn!("interface {name} is gone; waiting for it to come back");
-            }
-            same
-        });
-        match self
-            .datapath
-            .detach_others(&present.values().copied().collect())
-        {
-            Ok(detached) => {
-                for index in detached {
-                    if let Some(link) = snapshot.links.get(&index) {
-                        let name = &link.name;
-                        tracing::info!("detached from {name}, which is not among --interface");
-                    }
-                }
-            }
-            Err(error) => failures.push(error.to_string()),
-        }
-        for (name, index) in present {
-            if self.attachments.contains_key(&name) {
-                continue;
-            }
-            let kind = snapshot
-                .links
-                .get(&index)
-                .map_or(LinkKind::Other, |it| it.kind);
-            let mode = match mode::of(self.options.attach, &name, kind) {
-                Ok(mode) => mode,
-                Err(error) => {
-                    failures.push(error.to_string());
-                    continue;
-                }
-            };
-            match self.datapath.attach(&name, index, mode) {
-                Ok(attachment) => {
-                    self.attachments.insert(name, attachment);
-                }
-                Err(error) => failures.push(error.to_string()),
-            }
-        }
-        failures
     }
 }

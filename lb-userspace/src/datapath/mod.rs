@@ -12,6 +12,7 @@ mod difference;
 mod explain;
 mod filter;
 mod generations;
+pub mod heap;
 mod hops;
 mod load;
 mod preflight;
