@@ -3,7 +3,7 @@
 //! Data with their checksum add up to a multiple of 65,535. What they are off by is what a
 //! rewriter has to keep: a right checksum stays right, and a broken packet broken.
 
-use std::ops::Range;
+use std::{iter, ops::Range};
 
 use lb_common::{Family, Protocol};
 
@@ -76,17 +76,15 @@ pub(crate) fn all(bytes: &[u8], headers: &Headers) -> Vec<Sum> {
             true => usize::from(get16(bytes, l4 + 4)).min(end - l4),
             false => end - l4,
         };
-        let mut sum = Sum {
+        let has_pseudo_header = headers.payload == Payload::Ports || family == Family::V6;
+        let pseudo_header = has_pseudo_header.then(|| addresses(l3, family));
+        let constant = u32::from(headers.tuple.protocol) + len as u32;
+        sums.push(Sum {
             field: l4 + offset,
-            covered: vec![l4..l4 + len],
-            constant: 0,
+            covered: iter::once(l4..l4 + len).chain(pseudo_header).collect(),
+            constant: if has_pseudo_header { constant } else { 0 },
             optional,
-        };
-        if headers.payload == Payload::Ports || family == Family::V6 {
-            sum.covered.push(addresses(l3, family));
-            sum.constant = u32::from(headers.tuple.protocol) + len as u32;
-        }
-        sums.push(sum);
+        });
     }
     if family == Family::V4 {
         sums.push(header(l3, l4));

@@ -98,8 +98,9 @@ pub mod generated {
         len: u32,
         _flags: u64,
     ) -> c_long {
-        // SAFETY: by the caller's promise, as is the next.
+        // SAFETY: by the caller's promise.
         let frame = unsafe { frame(context) };
+        // SAFETY: as above.
         let from = unsafe { slice::from_raw_parts(from.cast::<u8>(), len as usize) };
         let at = offset as usize;
         let Some(to) = frame.bytes.get_mut(at..at + from.len()) else {

@@ -27,6 +27,7 @@ mod direct;
 mod dsr;
 mod empty;
 mod errors;
+mod failing;
 mod forward;
 mod fragments;
 mod frames;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
         ports::cases(),
         state::cases(),
         gone::cases(),
+        failing::cases(),
         slots::cases(),
         tables::cases(),
         takeover::cases(),

@@ -13,7 +13,7 @@ use std::{
 use lb_common::{Algorithm, Direct, Hook, Protocol, Verdict, config::DEFAULT_SNAT_PORTS, maglev};
 use naru::{
     compile::compile,
-    datapath::{Applied, GoneFlows, Options},
+    datapath::{Applied, DatapathError, GoneFlows, Options},
     desired::{
         Condition, Desired, DeviceFacts, Endpoint, Frontend, Service, ServiceName, Snat,
         Surroundings,
@@ -218,13 +218,18 @@ impl World {
 
     /// The same, telling what was written.
     pub(crate) fn apply_again(&mut self, services: &[Service]) -> Applied {
+        self.try_change(services).unwrap()
+    }
+
+    /// The same, where it may fail.
+    pub(crate) fn try_change(&mut self, services: &[Service]) -> Result<Applied, DatapathError> {
         self.desired.services = services
             .iter()
             .enumerate()
             .map(|(n, service)| (ServiceName(format!("test/{n}:port")), service.clone()))
             .collect();
         let image = compile(&self.desired, &self.surroundings, &self.datapath.in_use()).unwrap();
-        self.datapath.apply(&image).unwrap()
+        self.datapath.apply(&image)
     }
 
     /// Opens the datapath anew over its pinned maps, as an agent does that restarts.
@@ -300,11 +305,10 @@ impl World {
         let told = explained.unwrap();
         let counts = |datapath: &mut Lease| -> BTreeMap<String, u64> {
             let backends = datapath.in_use().backends;
-            let count = |index: &u32| datapath.backend_stats(*index).unwrap().packets_in;
             let counts = backends.iter().map(|it| {
-                let index = &it.id.index();
                 let addr = SocketAddr::new(it.addr.to_ip(), it.port.get());
-                (format!("{addr} {}", it.id), count(index))
+                let stats = datapath.backend_stats(it.id.index()).unwrap();
+                (format!("{addr} {}", it.id), stats.packets_in)
             });
             counts.collect()
         };
