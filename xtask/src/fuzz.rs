@@ -32,8 +32,8 @@ Examples:
 
 /// For how long the tier runs each target.
 const TIER_SECONDS: u32 = 20;
-/// In how many pieces the compiler works at a crate: with the usual one, cores lie idle while the
-/// agent is compiled.
+/// In how many pieces the compiler works at a crate. With the usual one the targets are faster, as
+/// nothing is inlined across pieces, but cores lie idle for minutes while the agent is compiled.
 const CODEGEN_UNITS: &str = "16";
 /// Seconds after which a single input counts as a failure.
 const INPUT_SECONDS: u32 = 10;
@@ -105,7 +105,7 @@ fn build() -> Result<()> {
     host::status(&mut cargo("build"))
 }
 
-/// Clippy over the targets, which tells without a build whether they fit the code.
+/// Clippy over the targets, which tells in seconds whether they fit the code.
 pub(crate) fn clippy() -> Command {
     let mut clippy = ours("clippy");
     clippy.args(["--manifest-path", "fuzz/Cargo.toml", "--all-targets"]);

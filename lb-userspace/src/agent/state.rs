@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -33,6 +33,9 @@ use crate::{
     net::{Link, Network, Routes, Snapshot, is_local_endpoint},
     source::{Loaded, News, Outcome, Problem, Source},
 };
+
+/// After so long without a compile its memory is given back: the next one would want it again.
+const CALM: Duration = Duration::from_secs(1);
 
 /// The agent's state.
 pub(super) struct State {
@@ -96,8 +99,8 @@ pub(super) struct State {
     pub(super) failures: Vec<String>,
     pub(super) routing_warnings: BTreeSet<String>,
     pub(super) warned: Warned,
-    /// Whether much more memory was needed for a moment than is now.
-    heap_is_wide: bool,
+    /// When something was loaded or compiled last, until what that left is given back.
+    compiled_at: Option<Instant>,
 }
 
 impl State {
@@ -164,7 +167,7 @@ impl State {
             routing_warnings: BTreeSet::new(),
             warned: Warned::default(),
             // The programs have just been loaded.
-            heap_is_wide: true,
+            compiled_at: Some(Instant::now()),
         }
     }
 
@@ -272,7 +275,11 @@ impl State {
             tracing::warn!("ending drain windows: {error}; it is tried again");
         }
         self.retry_addresses();
-        if std::mem::take(&mut self.heap_is_wide) {
+        if self
+            .compiled_at
+            .take_if(|it| it.elapsed() >= CALM)
+            .is_some()
+        {
             heap::give_back();
         }
         let detached = self.forget_detached();
@@ -370,7 +377,7 @@ impl State {
         };
         let endpoints_alone = self.differs_by_endpoints(&effective, &surroundings);
         if !self.is_compiled(&effective, &surroundings) {
-            self.heap_is_wide |= !endpoints_alone;
+            self.compiled_at = Some(Instant::now());
             let (image, compiled) = self.compile(&effective, surroundings)?;
             let applied = self.datapath.apply(&image)?;
             if applied.total() > 0 {

@@ -81,17 +81,17 @@ pub(super) fn assign(
     Ok(Former::among(&left, parts, nodes))
 }
 
-/// The indices that new backends may have, the best ones first.
+/// The indices that new backends may have, the best ones first: those of dead ones, so that the map
+/// stays dense, unless connections go on with such.
 ///
 /// One that still lives is not free, even if this compile gives it up: packets may be reading
 /// it until it has rested.
 fn free(in_use: &InUse) -> impl Iterator<Item = u32> {
-    let dead = || in_use.backends.dead();
-    let first = (!in_use.leaves_gone).then(dead);
-    let last = in_use.leaves_gone.then(dead);
-    let dead_first = first.into_iter().flatten();
-    let indices = dead_first.chain(in_use.backends.unknown());
-    let indices = indices.chain(last.into_iter().flatten());
+    let dead = |wanted: bool| wanted.then(|| in_use.backends.dead()).into_iter().flatten();
+    let last = in_use.leaves_gone;
+    let indices = dead(!last)
+        .chain(in_use.backends.unknown())
+        .chain(dead(last));
     indices.filter(|index| !in_use.resting_backends.contains(index))
 }
 

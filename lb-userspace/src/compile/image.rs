@@ -188,21 +188,25 @@ impl Backends {
     /// Puts one in the place of whichever had its index.
     pub fn insert(&mut self, backend: Backend) {
         let index = backend.id.index();
-        match backend.alive {
-            0 => drop(self.dead.insert(index)),
-            _ => drop(self.dead.remove(&index)),
-        }
         let before = self.all.insert(index, backend);
         if let Some(before) = before.filter(|it| place(it) != place(&backend)) {
             self.places.remove(&(place(&before), index));
         }
         self.places.insert((place(&backend), index));
-        while self.all.contains_key(&(FIRST_INDEX + self.known)) {
-            self.known += 1;
+        if backend.alive == 0 {
+            self.dead.insert(index);
+        } else if before.is_some_and(|before| before.alive == 0) {
+            self.dead.remove(&index);
+        }
+        if before.is_none() {
+            while self.all.contains_key(&(FIRST_INDEX + self.known)) {
+                self.known += 1;
+            }
         }
     }
 }
 
+/// Of backends in the order of their indices, no two of which have the same.
 impl FromIterator<Backend> for Backends {
     fn from_iter<I: IntoIterator<Item = Backend>>(backends: I) -> Self {
         let mut all = Self::default();
@@ -211,8 +215,9 @@ impl FromIterator<Backend> for Backends {
     }
 }
 
-/// What comes in ascending order, in one that leaves the nodes of an ordered map full: each that
-/// overflows is split in halves, and what follows in order would never come to the first.
+/// What comes in ascending order, in one that leaves the nodes of an ordered map of `imbl` full. A
+/// node that overflows is split in halves, and what follows in order never comes to the first: so
+/// every other entry goes first, and those between fill the halves.
 pub fn spread<T>(ascending: impl IntoIterator<Item = T>) -> impl Iterator<Item = T> {
     let numbered = ascending.into_iter().enumerate();
     let (first, between): (Vec<_>, Vec<_>) = numbered.partition(|(number, _)| number % 2 == 0);
@@ -292,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn indices_that_nobody_has_are_told_dead_ones_apart() {
+    fn indices_that_nobody_had_are_told_from_those_of_dead_ones() {
         let addr = Addr::from(std::net::Ipv4Addr::LOCALHOST);
         let backend = |index, alive| {
             let id = BackendId::new(index, 0);

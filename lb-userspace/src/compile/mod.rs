@@ -3,8 +3,8 @@
 //! No I/O, no clock, no randomness: equal input gives equal bytes. What is in use
 //! keeps its number: a frontend its service index, a backend its id, a service its
 //! place in the slots while its table keeps its length, algorithm and hash. What is new
-//! takes the lowest number that neither lives nor rests; a backend one of another that is gone,
-//! before any that nobody had.
+//! takes the lowest number that neither lives nor rests; a backend that of one that is gone before
+//! any that nobody had, or after those where connections go on with such.
 //!
 //! A service of both families is two to the kernel, each with its own table, and so is
 //! one that serves packets by another policy than sockets of the node ([`parts`]).

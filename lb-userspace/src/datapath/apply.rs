@@ -285,6 +285,7 @@ impl Datapath {
     ) -> Result<(), DatapathError> {
         self.forget_learning(change.image);
         let backends = differing(&change.before.backends, &change.image.backends);
+        // In whichever order to the programs: nothing names them yet.
         for (index, backend) in spread(backends) {
             let live = self.live.backends.get(index).copied();
             let backend = &self.learning(&backend);

@@ -40,6 +40,9 @@ fn failed(side: &Side) -> World {
         let refused = world.try_change(&after).unwrap_err();
         assert!(refused.to_string().contains("FRONTENDS"), "{refused}");
     });
+    for pod in all(&mut world, side, SYN) {
+        assert!(side.pods.contains(&&pod[..]), "{pod}");
+    }
     world
 }
 
@@ -62,6 +65,7 @@ pub(crate) fn cases() -> Vec<Case> {
                         assert!(side.pods[1..].contains(&&further[..]), "{further}");
                     }
                     assert_eq!(world.apply_again(&after).total(), 0, "written twice");
+                    assert_eq!(world.reopen().apply_again(&after).total(), 0, "not written");
                 }
             },
         },
@@ -74,9 +78,12 @@ pub(crate) fn cases() -> Vec<Case> {
                     world.change(&before);
                     let pods = all(&mut world, &side, SYN);
                     assert_eq!(pods, vec![side.pods[0]; usize::from(FLOWS)]);
+                    assert_eq!(world.apply_again(&before).total(), 0, "written twice");
+                    // As the maps say it, and not who wrote them.
+                    let mut world = world.reopen();
                     let image = world.datapath.live_image();
                     assert_eq!((image.backends.len(), image.frontends.len()), (1, 1));
-                    assert_eq!(world.apply_again(&before).total(), 0, "written twice");
+                    assert_eq!(world.apply_again(&before).total(), 0, "not taken back");
                 }
             },
         },

@@ -168,7 +168,8 @@ pub(super) const ITEMS: &[Item] = &[
     Item {
         name: "C++ compiler",
         purpose: "build what the fuzz targets link to",
-        needs: FUZZ,
+        // Clippy runs the script that builds it.
+        needs: &[Need::Fuzz, Need::Lint],
         probe: Probe::Program("c++"),
         get: Get::Packages(&["g++"]),
     },
