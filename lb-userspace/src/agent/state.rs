@@ -99,7 +99,7 @@ pub(super) struct State {
     pub(super) failures: Vec<String>,
     pub(super) routing_warnings: BTreeSet<String>,
     pub(super) warned: Warned,
-    /// When something was loaded or compiled last, until what that left is given back.
+    /// When something was compiled last, until what that left is given back.
     compiled_at: Option<Instant>,
 }
 
@@ -166,8 +166,7 @@ impl State {
             failures: Vec::new(),
             routing_warnings: BTreeSet::new(),
             warned: Warned::default(),
-            // The programs have just been loaded.
-            compiled_at: Some(Instant::now()),
+            compiled_at: None,
         }
     }
 
@@ -220,6 +219,8 @@ impl State {
             self.image.backends.len(),
             attached.join(", ")
         );
+        // At once: loading left most of it.
+        heap::give_back();
         Ok(())
     }
 
