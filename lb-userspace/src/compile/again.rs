@@ -6,11 +6,12 @@
 //! out as it is: what is in use keeps its number.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::{IpAddr, SocketAddr},
 };
 
 use imbl::OrdMap;
+use itertools::{EitherOrBoth, Itertools};
 use lb_common::{
     Addr, AddressUse, Backend, Frontend, SlotTable,
     config::{MAX_ADDRESSES, MAX_PRIMARIES, MAX_SERVICES},
@@ -38,12 +39,12 @@ pub fn compile_again(
     tables: &mut Tables,
 ) -> Result<MapImage, CompileError> {
     if let Some(change) = Change::between(before, (desired, surroundings), in_use) {
-        tables.begin_part();
-        let part = change.part(desired, image, in_use);
-        if let Ok((part, parts)) = whole(&part, surroundings, in_use, tables)
-            && let Some(mut image) = change.merge(image, part, in_use)
-        {
-            primaries::record(&mut image, &parts);
+        let now = (desired, surroundings);
+        let again = change.compile(image, now, in_use, tables).or_else(|| {
+            let change = change.widened();
+            change.compile(image, now, in_use, tables)
+        });
+        if let Some(image) = again {
             return Ok(image);
         }
     }
@@ -51,10 +52,11 @@ pub fn compile_again(
 }
 
 /// Services with other endpoints than before, or with endpoints at another place.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Change<'a> {
-    services: BTreeSet<&'a ServiceName>,
-    /// All endpoints that they have or had: what is known of each is worked out anew.
+    /// As they were before and as they are now.
+    services: BTreeMap<&'a ServiceName, [&'a Service; 2]>,
+    /// The endpoints: what is known of each is worked out anew.
     endpoints: HashSet<Frontend>,
     /// Their addresses.
     addresses: BTreeSet<IpAddr>,
@@ -79,31 +81,74 @@ impl<'a> Change<'a> {
             if !before.is_but_for_endpoints(now) {
                 return None;
             }
-            change.add(name, before)?;
-            change.add(name, now)?;
+            change.add(name, [before, now], differing(before, now))?;
         }
         let (before, here) = (&before.1.local_endpoints, &now.1.local_endpoints);
         let moved: BTreeSet<_> = before.symmetric_difference(here).collect();
         if !moved.is_empty() {
-            let has_moved = |addr: &SocketAddr| moved.contains(&addr.ip());
+            let has_moved = |at: &SocketAddr| moved.contains(&at.ip());
             let services = now.0.services.iter();
             for (name, service) in services.filter(|it| it.1.endpoints.keys().any(has_moved)) {
-                change.add(name, service)?;
+                let known = change.services.get(name).copied();
+                let endpoints = service.endpoints.keys().filter(|at| has_moved(at));
+                change.add(name, known.unwrap_or([service; 2]), endpoints)?;
             }
         }
         Some(change)
     }
 
-    /// None where its endpoints are of no protocol.
-    fn add(&mut self, name: &'a ServiceName, service: &Service) -> Option<()> {
-        let protocol = service.protocol()?;
-        self.services.insert(name);
-        for &addr in service.endpoints.keys() {
+    /// Adds a service, as it was and as it is, with these of its endpoints; none where they are of
+    /// no protocol.
+    fn add(
+        &mut self,
+        name: &'a ServiceName,
+        service: [&'a Service; 2],
+        endpoints: impl Iterator<Item = &'a SocketAddr>,
+    ) -> Option<()> {
+        // Their frontends are the same.
+        let protocol = service[0].protocol()?;
+        for &addr in endpoints {
             self.addresses.insert(addr.ip());
             let endpoint = key(&desired::Frontend { addr, protocol });
             self.endpoints.insert(endpoint);
         }
+        self.services.insert(name, service);
         Some(())
+    }
+
+    /// The same services with all endpoints that they had or have.
+    fn widened(&self) -> Self {
+        let mut wide = self.clone();
+        for (&name, &service) in &self.services {
+            let endpoints = service.into_iter().flat_map(|it| it.endpoints.keys());
+            // All of them are of a protocol.
+            wide.add(name, service, endpoints);
+        }
+        wide
+    }
+
+    /// What becomes of `image`; none where it takes more than these endpoints.
+    fn compile(
+        &self,
+        image: &MapImage,
+        (desired, surroundings): (&Desired, &Surroundings),
+        in_use: &InUse,
+        tables: &mut Tables,
+    ) -> Option<MapImage> {
+        tables.begin_part();
+        let desired = self.part(desired, image, in_use);
+        let (part, parts) = whole(&desired, surroundings, in_use, tables).ok()?;
+        // Where none is ready any more others take new flows, and they are other backends by that.
+        let services = parts.values();
+        let services = services.filter(|it| self.services.contains_key(it.name));
+        let mut indices = services.flat_map(|it| it.endpoints.iter().map(|it| it.id.index()));
+        let same = indices.all(|index| {
+            let now = part.backends.get(&index);
+            now.is_none_or(|it| self.has(it)) || now == image.backends.get(&index)
+        });
+        let mut merged = self.merge(image, part, in_use).filter(|_| same)?;
+        primaries::record(&mut merged, &parts);
+        Some(merged)
     }
 
     /// These services, those that have endpoints at the same addresses, and those that replies
@@ -119,7 +164,7 @@ impl<'a> Change<'a> {
         let owners: BTreeSet<&ServiceName> = owners.collect();
         let shares = |addr: &SocketAddr| self.addresses.contains(&addr.ip());
         let concerned = |name: &ServiceName, service: &Service| {
-            self.services.contains(name)
+            self.services.contains_key(name)
                 || owners.contains(name)
                 || service.endpoints.keys().any(shares)
         };
@@ -155,7 +200,7 @@ impl<'a> Change<'a> {
         }
         let mut merged = image.clone();
         for (&index, name) in &part.names {
-            if !self.services.contains(name) {
+            if !self.services.contains_key(name) {
                 continue;
             }
             for index in [index, handover_table(index)] {
@@ -172,7 +217,7 @@ impl<'a> Change<'a> {
             }
         }
         for (&index, name) in &part.names {
-            if !self.services.contains(name) {
+            if !self.services.contains_key(name) {
                 continue;
             }
             for index in [index, handover_table(index)] {
@@ -235,6 +280,17 @@ impl<'a> Change<'a> {
             merged.addresses.len() <= MAX_ADDRESSES && merged.primaries.len() <= MAX_PRIMARIES;
         fits.then_some(merged)
     }
+}
+
+/// Where one has an endpoint that the other has not, or not as it is there.
+fn differing<'a>(one: &'a Service, other: &'a Service) -> impl Iterator<Item = &'a SocketAddr> {
+    let by_address = |one: &(&SocketAddr, _), other: &(&SocketAddr, _)| one.0.cmp(other.0);
+    let endpoints = one.endpoints.iter();
+    let pairs = endpoints.merge_join_by(&other.endpoints, by_address);
+    pairs.filter_map(|it| match it {
+        EitherOrBoth::Both(one, other) => (one != other).then_some(one.0),
+        EitherOrBoth::Left((at, _)) | EitherOrBoth::Right((at, _)) => Some(at),
+    })
 }
 
 #[cfg(test)]

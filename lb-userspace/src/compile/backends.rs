@@ -1,7 +1,7 @@
 //! Which backend has which id, and how it is reached.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::SocketAddr,
 };
 
@@ -32,50 +32,55 @@ pub(super) fn assign(
     nodes: &BTreeMap<String, Node>,
     in_use: &InUse,
 ) -> Result<Former, CompileError> {
-    let count = parts.values().map(|part| part.endpoints.len()).sum();
-    let mut ids: HashMap<Identity, BackendId> = HashMap::with_capacity(count);
-    for part in parts.values() {
-        let protocol = part.protocol as u8;
-        let endpoints = part.endpoints.iter();
-        ids.extend(endpoints.map(|it| (Identity::of(it, protocol), BackendId::NONE)));
-    }
+    let mut new = BTreeMap::new();
     let mut others = Vec::new();
-    for (identity, id) in &mut ids {
-        for backend in in_use
-            .backends
-            .at(identity.place())
-            .filter(|it| it.alive != 0)
-        {
-            if Identity::read(backend) != *identity {
-                others.push(backend);
-            } else if id.is_none() {
-                *id = backend.id;
+    for part in parts.values_mut() {
+        let protocol = part.protocol as u8;
+        for it in &mut part.endpoints {
+            let identity = Identity::of(it, protocol);
+            let there = in_use.backends.at(identity.place());
+            for backend in there.filter(|it| it.alive != 0) {
+                if Identity::read(backend) != identity {
+                    others.push(backend);
+                } else if it.id.is_none() {
+                    it.id = backend.id;
+                }
+            }
+            if it.id.is_none() {
+                new.insert(identity, BackendId::NONE);
             }
         }
     }
-    let mut left = BTreeMap::new();
-    for backend in others {
-        let identity = Identity::read(backend);
-        if !ids.contains_key(&identity) {
-            left.entry(identity).or_insert(backend.id);
-        }
-    }
-    // In order, so that the same comes of the same.
-    let new = ids.iter_mut().filter(|(_, id)| id.is_none());
-    let mut new: Vec<_> = new.collect();
-    new.sort_unstable_by_key(|(identity, _)| **identity);
     let mut free = free(in_use);
-    for (identity, id) in new {
+    for (identity, id) in &mut new {
         let index = free.next().ok_or(CompileError::NoBackendIndex {
             backend: identity.addr,
         })?;
         *id = in_use.next_id(index);
     }
-    for part in parts.values_mut() {
-        let protocol = part.protocol as u8;
-        for it in &mut part.endpoints {
-            let id = ids.get(&Identity::of(it, protocol));
-            it.id = id.copied().unwrap_or(BackendId::NONE);
+    if !new.is_empty() {
+        for part in parts.values_mut() {
+            let protocol = part.protocol as u8;
+            for it in part.endpoints.iter_mut().filter(|it| it.id.is_none()) {
+                let id = new.get(&Identity::of(it, protocol));
+                it.id = id.copied().unwrap_or(BackendId::NONE);
+            }
+        }
+    }
+    let mut left = BTreeMap::new();
+    if !others.is_empty() {
+        let parts = parts.values();
+        let wanted = parts.flat_map(|part| {
+            let protocol = part.protocol as u8;
+            let endpoints = part.endpoints.iter();
+            endpoints.map(move |it| Identity::of(it, protocol))
+        });
+        let wanted: HashSet<Identity> = wanted.collect();
+        for backend in others {
+            let identity = Identity::read(backend);
+            if !wanted.contains(&identity) {
+                left.entry(identity).or_insert(backend.id);
+            }
         }
     }
     Ok(Former::among(&left, parts, nodes))

@@ -1,5 +1,7 @@
 //! The output of `compile`: what every BPF map shall hold, as plain data.
 
+mod backends;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -9,10 +11,10 @@ use imbl::{OrdMap, OrdSet};
 use ipnet::IpNet;
 use lb_common::{
     Addr, AddressUse, Backend, BackendId, Client, Device, Entry, Family, Frontend, Primary, Slot,
-    SlotTable,
-    config::{MAX_BACKENDS, MAX_SERVICES},
+    SlotTable, config::MAX_SERVICES,
 };
 
+pub use self::backends::Backends;
 use crate::desired::ServiceName;
 
 /// The contents of all maps that configuration decides.
@@ -136,85 +138,6 @@ impl MapImage {
     }
 }
 
-/// The lowest index of a backend: 0 is none.
-const FIRST_INDEX: u32 = 1;
-
-/// Entries of map `BACKENDS`, by index and by where they are.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Backends {
-    /// By [`BackendId::index`].
-    all: OrdMap<u32, Backend>,
-    /// Their places, with their indices: several at one that have been reached in several ways.
-    places: OrdSet<(Frontend, u32)>,
-    /// The indices of those that are dead.
-    dead: OrdSet<u32>,
-    /// How many indices from the lowest on have an entry without a gap.
-    known: u32,
-}
-
-impl Backends {
-    /// The one of this index.
-    pub fn get(&self, index: u32) -> Option<&Backend> {
-        self.all.get(&index)
-    }
-
-    /// All, in the order of their indices.
-    pub fn iter(&self) -> impl Iterator<Item = &Backend> {
-        self.all.values()
-    }
-
-    /// Those of this address, port and protocol, in the order of their indices.
-    pub fn at(&self, place: Frontend) -> impl Iterator<Item = &Backend> {
-        let there = self.places.range((place, 0)..=(place, u32::MAX));
-        there.filter_map(|(_, index)| self.get(*index))
-    }
-
-    /// All, by index.
-    pub fn by_index(&self) -> &OrdMap<u32, Backend> {
-        &self.all
-    }
-
-    /// The indices of those that are dead, in ascending order.
-    pub fn dead(&self) -> impl Iterator<Item = u32> {
-        self.dead.iter().copied()
-    }
-
-    /// The indices that never were a backend's, in ascending order.
-    pub fn unknown(&self) -> impl Iterator<Item = u32> {
-        let indices = FIRST_INDEX + self.known..MAX_BACKENDS as u32;
-        indices.filter(|index| !self.all.contains_key(index))
-    }
-
-    /// Puts one in the place of whichever had its index.
-    pub fn insert(&mut self, backend: Backend) {
-        let index = backend.id.index();
-        let before = self.all.insert(index, backend);
-        if let Some(before) = before.filter(|it| place(it) != place(&backend)) {
-            self.places.remove(&(place(&before), index));
-        }
-        self.places.insert((place(&backend), index));
-        if backend.alive == 0 {
-            self.dead.insert(index);
-        } else if before.is_some_and(|before| before.alive == 0) {
-            self.dead.remove(&index);
-        }
-        if before.is_none() {
-            while self.all.contains_key(&(FIRST_INDEX + self.known)) {
-                self.known += 1;
-            }
-        }
-    }
-}
-
-/// Of backends in the order of their indices, no two of which have the same.
-impl FromIterator<Backend> for Backends {
-    fn from_iter<I: IntoIterator<Item = Backend>>(backends: I) -> Self {
-        let mut all = Self::default();
-        spread(backends).for_each(|it| all.insert(it));
-        all
-    }
-}
-
 /// What comes in ascending order, in one that leaves the nodes of an ordered map of `imbl` full. A
 /// node that overflows is split in halves, and what follows in order never comes to the first: so
 /// every other entry goes first, and those between fill the halves.
@@ -259,65 +182,5 @@ impl InUse {
             .get(index)
             .map_or(0, |backend| backend.id.generation() + 1);
         BackendId::new(index, generation)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use lb_common::{Mode, Port};
-
-    use super::*;
-
-    #[test]
-    fn backends_are_found_where_they_are_now() {
-        let backend = |index, last, mode| {
-            let (id, addr) = (
-                BackendId::new(index, 0),
-                Addr::from(std::net::Ipv4Addr::new(10, 0, 0, last)),
-            );
-            Backend::new(id, addr, Port::new(80), 6, mode)
-        };
-        let found = |all: &Backends, last| -> Vec<u32> {
-            let there = all.at(place(&backend(0, last, Mode::Nat)));
-            there.map(|it| it.id.index()).collect()
-        };
-        let mut all: Backends = [
-            backend(7, 1, Mode::Nat),
-            backend(3, 1, Mode::Local),
-            backend(5, 2, Mode::Nat),
-        ]
-        .into_iter()
-        .collect();
-        assert_eq!((found(&all, 1), found(&all, 2)), (vec![3, 7], vec![5]));
-        all.insert(backend(3, 2, Mode::Nat));
-        assert_eq!((found(&all, 1), found(&all, 2)), (vec![7], vec![3, 5]));
-        all.insert(backend(3, 2, Mode::Local));
-        assert_eq!(found(&all, 2), [3, 5], "once");
-        assert!(found(&all, 3).is_empty());
-    }
-
-    #[test]
-    fn indices_that_nobody_had_are_told_from_those_of_dead_ones() {
-        let addr = Addr::from(std::net::Ipv4Addr::LOCALHOST);
-        let backend = |index, alive| {
-            let id = BackendId::new(index, 0);
-            let mut backend = Backend::new(id, addr, Port::new(80), 6, Mode::Nat);
-            backend.alive = alive;
-            backend
-        };
-        let mut all = Backends::default();
-        let free = |all: &Backends| -> (Vec<u32>, Vec<u32>) {
-            (all.dead().collect(), all.unknown().take(3).collect())
-        };
-        assert_eq!(free(&all), (vec![], vec![1, 2, 3]));
-        for index in [1, 4, 2] {
-            all.insert(backend(index, Backend::ALIVE));
-        }
-        assert_eq!(free(&all), (vec![], vec![3, 5, 6]));
-        all.insert(backend(3, 0));
-        assert_eq!(free(&all), (vec![3], vec![5, 6, 7]));
-        all.insert(backend(1, 0));
-        all.insert(backend(3, Backend::FAILED));
-        assert_eq!(free(&all), (vec![1], vec![5, 6, 7]));
     }
 }

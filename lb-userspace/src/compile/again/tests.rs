@@ -31,13 +31,13 @@ struct Sketch {
     pods: Vec<Pod>,
 }
 
-fn pods() -> impl Strategy<Value = Vec<Pod>> {
+fn pod() -> impl Strategy<Value = Pod> {
     let condition = prop_oneof![
         4 => Just(Condition::Ready),
         1 => Just(Condition::Draining),
         1 => Just(Condition::Unhealthy),
     ];
-    let pod = (
+    (
         0_u8..8,
         prop::bool::weighted(0.2),
         0_u8..4,
@@ -50,8 +50,40 @@ fn pods() -> impl Strategy<Value = Vec<Pod>> {
             node,
             condition,
             weight,
-        });
-    prop::collection::vec(pod, 0..6)
+        })
+}
+
+fn pods() -> impl Strategy<Value = Vec<Pod>> {
+    prop::collection::vec(pod(), 0..6)
+}
+
+/// What becomes of a service's pods.
+#[derive(Clone, Debug)]
+enum Fate {
+    Replaced(Vec<Pod>),
+    /// One comes in the place of that of this number, or beside them.
+    Joined(usize, Pod),
+    Left(usize),
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![
+        1 => pods().prop_map(Fate::Replaced),
+        2 => (0_usize..6, pod()).prop_map(|(n, pod)| Fate::Joined(n, pod)),
+        1 => (0_usize..6).prop_map(Fate::Left),
+    ]
+}
+
+fn befall(pods: &mut Vec<Pod>, fate: Fate) {
+    match fate {
+        Fate::Replaced(others) => *pods = others,
+        Fate::Joined(n, pod) => match pods.get_mut(n) {
+            Some(place) => *place = pod,
+            None => pods.push(pod),
+        },
+        Fate::Left(n) if n < pods.len() => drop(pods.remove(n)),
+        Fate::Left(_) => {}
+    }
 }
 
 fn sketch() -> impl Strategy<Value = Sketch> {
@@ -73,16 +105,16 @@ fn sketch() -> impl Strategy<Value = Sketch> {
     })
 }
 
-/// Which service has other pods then, whether more about it is another, which of the pods whose
+/// Of which service what becomes of the pods then, whether more about it is another, which of the pods whose
 /// node is not named are here, and whether it is a while until the next one.
-type Step = (usize, Vec<Pod>, bool, u8, bool);
+type Step = (usize, Fate, bool, u8, bool);
 
 /// Services, and what becomes of their pods, step by step; now and then more than that.
 fn history() -> impl Strategy<Value = (Vec<Sketch>, Vec<Step>)> {
     let places = prop_oneof![4 => Just(0b111_u8), 1 => any::<u8>()];
     let step = (
         0_usize..6,
-        pods(),
+        fate(),
         prop::bool::weighted(0.1),
         places,
         any::<bool>(),
@@ -176,7 +208,7 @@ fn surroundings(places: u8) -> Surroundings {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(1024))]
     #[test]
     fn it_is_what_compiling_all_of_it_comes_to((mut sketches, steps) in history()) {
         let mut around = surroundings(0b111);
@@ -185,9 +217,9 @@ proptest! {
         let mut in_use = InUse::default();
         let mut image = compile(&before, &around, &in_use).expect("fits");
         in_use = apply(&in_use, &image);
-        for (n, pods, other, places, settled) in steps {
+        for (n, fate, other, places, settled) in steps {
             let n = n % sketches.len();
-            sketches[n].pods = pods;
+            befall(&mut sketches[n].pods, fate);
             sketches[n].dsr ^= other;
             let now = state(&sketches);
             let then = surroundings(places);
@@ -224,27 +256,84 @@ fn endpoints_alone_are_no_reason_to_compile_everything() {
         pods: pods.iter().map(|&ip| pod(ip)).collect(),
     };
     let around = surroundings(0b111);
-    let before = state(&[sketch(&[1, 2]), sketch(&[1, 2]), sketch(&[5])]);
-    let now = state(&[sketch(&[1, 2]), sketch(&[1, 3]), sketch(&[5])]);
+    let before = state(&[sketch(&[1, 2]), sketch(&[1, 2, 4]), sketch(&[5])]);
     let in_use = InUse::default();
     let image = compile(&before, &around, &in_use).expect("fits");
     let in_use = apply(&in_use, &image);
-    let change =
-        Change::between((&before, &around), (&now, &around), &in_use).expect("endpoints alone");
-    let part = change.part(&now, &image, &in_use);
-    let names: Vec<&str> = part.services.keys().map(|it| it.0.as_str()).collect();
+    let between = |now| {
+        let change = Change::between((&before, &around), (now, &around), &in_use);
+        change.expect("endpoints alone")
+    };
+    let names = |change: &Change<'_>, now| -> Vec<String> {
+        let part = change.part(now, &image, &in_use);
+        part.services.keys().map(ToString::to_string).collect()
+    };
+    let mut tables = Tables::default();
+    let mut compiles = |change: &Change<'_>, now| {
+        let found = change.compile(&image, (now, &around), &in_use, &mut tables);
+        found.is_some()
+    };
+
+    let now = state(&[sketch(&[1, 2]), sketch(&[1, 3, 4]), sketch(&[5])]);
+    let change = between(&now);
     assert_eq!(
-        names,
+        change.endpoints.len(),
+        2,
+        "the one that went and the new one"
+    );
+    assert_eq!(
+        names(&change, &now),
         ["default/s0:80", "default/s1:80"],
         "those of shared pods"
     );
-    let part = compile(&part, &around, &in_use).expect("fits");
-    assert!(change.merge(&image, part, &in_use).is_some());
+    assert!(compiles(&change, &now));
+
+    let now = state(&[sketch(&[1, 2]), sketch(&[1, 2, 3, 4]), sketch(&[5])]);
+    let change = between(&now);
+    assert_eq!(
+        names(&change, &now),
+        ["default/s1:80"],
+        "whoever else has its other pods"
+    );
+    assert!(compiles(&change, &now));
 
     // What nobody is reached by any more is no matter of endpoints.
     let none = state(&[sketch(&[1, 2]), sketch(&[]), sketch(&[5])]);
-    let change =
-        Change::between((&before, &around), (&none, &around), &in_use).expect("endpoints alone");
-    let part = compile(&change.part(&none, &image, &in_use), &around, &in_use).expect("fits");
-    assert!(change.merge(&image, part, &in_use).is_none());
+    let change = between(&none);
+    assert!(!compiles(&change, &none) && !compiles(&change.widened(), &none));
+}
+
+/// Others than the endpoint that changed may take new flows from then on, or none any more.
+#[test]
+fn endpoints_that_others_make_way_for_are_worked_out_anew() {
+    let pod = |ip: u8, condition| Pod {
+        ip,
+        other_port: false,
+        node: 1,
+        condition,
+        weight: 1,
+    };
+    let sketch = |first| Sketch {
+        algorithm: Algorithm::RoundRobin,
+        dsr: false,
+        udp: false,
+        node_port: false,
+        cluster: false,
+        local: [false, false],
+        pods: vec![pod(1, first), pod(2, Condition::Draining)],
+    };
+    let around = surroundings(0b111);
+    let before = state(&[sketch(Condition::Ready)]);
+    let now = state(&[sketch(Condition::Draining)]);
+    let in_use = InUse::default();
+    let image = compile(&before, &around, &in_use).expect("fits");
+    let in_use = apply(&in_use, &image);
+    let change = Change::between((&before, &around), (&now, &around), &in_use);
+    let change = change.expect("endpoints alone");
+    let mut tables = Tables::default();
+    let now = (&now, &around);
+    assert!(change.compile(&image, now, &in_use, &mut tables).is_none());
+    let wide = change.widened();
+    let wide = wide.compile(&image, now, &in_use, &mut tables);
+    assert_eq!(wide, compile(now.0, now.1, &in_use).ok());
 }
