@@ -58,14 +58,14 @@ impl State {
             .map(|it| ((&it.fit, &it.surroundings), &self.image));
         let now = (wanted, &surroundings);
         let (image, fit) = if matches!(self.options.source, Source::Cluster(_)) {
-            compile::compile_fitting(before, now, &in_use, &mut self.tables)?
+            compile::compile_fitting(before, now, &in_use, &mut self.memo)?
         } else {
             let image = match before {
                 Some(((fit, around), image)) => {
                     let before = ((&fit.desired, around), image);
-                    compile::compile_again(before, now, &in_use, &mut self.tables)?
+                    compile::compile_again(before, now, &in_use, &mut self.memo)?
                 }
-                None => compile::compile_with(wanted, &surroundings, &in_use, &mut self.tables)?,
+                None => compile::compile_with(wanted, &surroundings, &in_use, &mut self.memo)?,
             };
             (image, Fit::whole(wanted))
         };

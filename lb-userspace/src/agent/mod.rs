@@ -21,6 +21,7 @@ mod probes;
 mod report;
 mod state;
 mod stranded;
+mod survey;
 mod warnings;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -157,7 +158,7 @@ pub async fn run(mut options: Options) -> anyhow::Result<()> {
                 let changes = changes.context("following the network's changes")?;
                 state.datapath.forget_hops();
                 if changes.in_snapshot() {
-                    state.forget_routes();
+                    state.survey.forget();
                     network_changed_at.get_or_insert_with(Instant::now);
                 }
             }

@@ -27,6 +27,15 @@ pub(super) struct Peer {
     pub(super) interface: u32,
 }
 
+/// The peers whose link addresses the kernel is to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Kept {
+    /// By node name: by which interface, and where.
+    there: BTreeMap<String, (u32, IpAddr)>,
+    /// Those of them that left, and may be switched off by now.
+    gone: BTreeSet<(u32, IpAddr)>,
+}
+
 /// When the kernel was told last who is sent to, and why it could not be.
 #[derive(Debug, Default)]
 pub(super) struct Used {
@@ -38,32 +47,35 @@ impl State {
     /// The nodes that packets may be handed over to: those that need no router in between, and
     /// that run Naru. Others would not know what to do with them.
     pub(super) async fn find_peers(
-        &self,
+        &mut self,
         attached: &BTreeSet<u32>,
     ) -> Result<BTreeMap<String, Peer>, NetError> {
-        let mut peers = BTreeMap::new();
         let Some(wanted) = &self.wanted else {
-            return Ok(peers);
+            return Ok(BTreeMap::new());
         };
         let mut services = wanted.services.values();
         let dsr = services.any(|service| service.elsewhere == Mode::Dsr);
         if !dsr && self.options.gossip.is_none() {
-            return Ok(peers);
+            return Ok(BTreeMap::new());
         }
         let others = wanted.nodes.iter();
         let others = others.filter(|(name, _)| **name != self.options.node);
-        for (name, node) in others.filter(|(name, _)| self.is_met(name)) {
-            for &addr in &node.addresses {
-                let route = self.network.route_to(addr).await?;
-                let direct = route.kind == RouteKind::Unicast && route.gateway.is_none();
-                let by = route.egress.filter(|egress| attached.contains(egress));
-                if let (true, Some(interface)) = (direct, by) {
-                    peers.insert(name.clone(), Peer { addr, interface });
-                    break;
-                }
-            }
-        }
-        Ok(peers)
+        let met: BTreeMap<_, _> = others.filter(|(name, _)| self.is_met(name)).collect();
+        let addresses = met.values().flat_map(|node| &node.addresses);
+        let addresses = addresses.copied().collect();
+        let routes = &mut self.survey.nodes;
+        routes.look_up(&self.network, addresses).await?;
+        let peer = |&addr: &IpAddr| {
+            let route = routes.get(addr)?;
+            let direct = route.kind == RouteKind::Unicast && route.gateway.is_none();
+            let interface = route.egress.filter(|it| direct && attached.contains(it))?;
+            Some(Peer { addr, interface })
+        };
+        let peers = met.into_iter().filter_map(|(name, node)| {
+            let mut found = node.addresses.iter().filter_map(peer);
+            Some((name.clone(), found.next()?))
+        });
+        Ok(peers.collect())
     }
 
     /// Has the kernel ask, now and then, whether those are still there to whom programs send by
@@ -88,23 +100,35 @@ impl State {
         self.used.failure = failure;
     }
 
-    /// Sees to it that the kernel goes on knowing the link addresses of the peers that are
-    /// not lost. True where some peer has fallen silent, or speaks again.
-    pub(super) async fn keep_peers(&mut self) -> bool {
+    fn peers_to_keep(&self) -> Kept {
         let lost = &self.cluster.view.lost;
         let there = self.peers.iter().filter(|(name, _)| !lost.contains(*name));
         let there: BTreeMap<_, _> = there
             .map(|(name, it)| (name.clone(), (it.interface, it.addr)))
             .collect();
-        let wanted = there.values().copied().collect();
         let members = &self.cluster.view.members;
-        // Who left may be switched off by now.
         let met = &self.memory.peers;
         let gone = there
             .iter()
             .filter(|(name, _)| met.contains_key(*name) && !members.contains_key(*name))
             .map(|(_, key)| *key);
-        let gone: BTreeSet<_> = gone.collect();
+        Kept {
+            gone: gone.collect(),
+            there,
+        }
+    }
+
+    /// Whether the kernel has to be told of others than those that it keeps.
+    pub(super) fn keeps_other_peers(&self) -> bool {
+        self.survey.kept.as_ref() != Some(&self.peers_to_keep())
+    }
+
+    /// Sees to it that the kernel goes on knowing the link addresses of the peers that are
+    /// not lost. True where some peer has fallen silent, or speaks again.
+    pub(super) async fn keep_peers(&mut self) -> bool {
+        let kept = self.peers_to_keep();
+        let Kept { there, gone } = &kept;
+        let wanted = there.values().copied().collect();
         let doubted = |key: &(u32, IpAddr)| gone.contains(key);
         let known = match self.network.keep_neighbours(wanted, doubted).await {
             Ok(known) => known,
@@ -114,6 +138,7 @@ impl State {
                 return false;
             }
         };
+        self.survey.kept = Some(kept.clone());
         let (now, members) = (Instant::now(), &self.cluster.view.members);
         let away = there
             .iter()

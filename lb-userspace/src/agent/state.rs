@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -19,6 +18,7 @@ use super::{
     ownership::Ownership,
     peers::{Peer, Used},
     probes::Probes,
+    survey::Survey,
     warnings::Warned,
 };
 use crate::{
@@ -26,11 +26,11 @@ use crate::{
     compile::{self, image::MapImage},
     control::SourceStatus,
     datapath::{Attachment, Datapath, Lease, heap},
-    desired::{Desired, ServiceName, Surroundings},
+    desired::{Census, Desired, Service, ServiceName, Shared, Surroundings},
     health::{Checker, Ledger},
     herald::Herald,
     metrics,
-    net::{Link, Network, Routes, Snapshot, is_local_endpoint},
+    net::{Link, Network, Snapshot, is_local_endpoint},
     source::{Loaded, News, Outcome, Problem, Source},
 };
 
@@ -67,8 +67,8 @@ pub(super) struct State {
     /// What `image` was compiled from, where that is in force: a change of the network that concerns
     /// nobody costs nothing, and one of some endpoints what those take.
     pub(super) compiled: Option<Compiled>,
-    /// The Maglev tables of that compile.
-    pub(super) tables: compile::Tables,
+    /// What makes the next one short.
+    pub(super) memo: compile::Memo,
     /// What there was no room for then, by service.
     pub(super) lacking: BTreeMap<ServiceName, String>,
     pub(super) source: SourceStatus,
@@ -77,6 +77,8 @@ pub(super) struct State {
     /// How long such took, in seconds.
     pub(super) durations: Histogram,
     pub(super) taken_over: Option<Instant>,
+    /// The endpoints of which the source does not say where they are.
+    unplaced: Census,
     /// By interface name.
     pub(super) attachments: BTreeMap<String, Attachment>,
     pub(super) missing_interfaces: Vec<String>,
@@ -87,10 +89,8 @@ pub(super) struct State {
     /// Those of them that are no members and answer neither ARP nor neighbour discovery: they
     /// left and were switched off, or were dead before this agent began.
     pub(super) silent_peers: BTreeSet<String>,
-    /// The routes to endpoints of which the source does not say where they are.
-    pub(super) placed: Routes,
-    /// The routes to backends of other nodes.
-    pub(super) remote: Routes,
+    /// As of the last word of a change of the network.
+    pub(super) survey: Survey,
     probes: Probes,
     pub(super) used: Used,
     /// Those whose link addresses are being asked for, and since when.
@@ -144,7 +144,7 @@ impl State {
             checker,
             ledger: Ledger::default(),
             compiled: None,
-            tables: compile::Tables::default(),
+            memo: compile::Memo::default(),
             lacking: BTreeMap::new(),
             source: SourceStatus {
                 from,
@@ -153,13 +153,13 @@ impl State {
             heard: None,
             durations: metrics::durations(),
             taken_over: None,
+            unplaced: Census::of(|it| it.node.is_none()),
             attachments: BTreeMap::new(),
             missing_interfaces: Vec::new(),
             links: BTreeMap::new(),
             peers: BTreeMap::new(),
             silent_peers: BTreeSet::new(),
-            placed: Routes::default(),
-            remote: Routes::default(),
+            survey: Survey::default(),
             probes: Probes::default(),
             used: Used::default(),
             unanswered: BTreeMap::new(),
@@ -176,7 +176,7 @@ impl State {
     /// Where the source is refused and no earlier agent has left anything in force, or
     /// where an interface cannot be attached to.
     pub(super) async fn start(&mut self, first: Outcome) -> anyhow::Result<()> {
-        let snapshot = self.network.snapshot().await?;
+        let snapshot = self.survey.snapshot(&self.network).await?;
         let inherited = !self.image.services.is_empty();
         match first {
             Ok(loaded) => {
@@ -257,7 +257,12 @@ impl State {
     }
 
     fn want(&mut self, desired: Desired) {
-        self.follow_health(&desired);
+        let before = self.wanted.as_ref();
+        let changes = before.and_then(|before| desired.endpoint_changes(before));
+        let checked = |it: &[(_, &Service, _)]| it.iter().any(|it| it.1.health_check.is_some());
+        if changes.is_none_or(|it| checked(&it)) {
+            self.follow_health(&desired);
+        }
         self.wanted = Some(desired);
         self.seek();
         self.assign();
@@ -324,7 +329,7 @@ impl State {
     }
 
     async fn try_reconcile(&mut self) -> anyhow::Result<()> {
-        let snapshot = self.network.snapshot().await?;
+        let snapshot = self.survey.snapshot(&self.network).await?;
         let before = std::mem::replace(&mut self.links, snapshot.links.clone());
         let failures = self.attach(&snapshot);
         self.failures.extend(failures);
@@ -337,16 +342,10 @@ impl State {
             .map(|it| (it.ifindex, it.native))
             .collect();
         self.compile_and_apply(&snapshot, &attached).await?;
-        if self.keep_peers().await {
+        if self.keeps_other_peers() && self.keep_peers().await {
             self.compile_and_apply(&snapshot, &attached).await?;
         }
         Ok(())
-    }
-
-    /// Links, addresses or routes have changed: what followed from them is looked up anew.
-    pub(super) fn forget_routes(&mut self) {
-        self.placed.forget();
-        self.remote.forget();
     }
 
     /// Whether an attached interface has its carrier again, after a time without.
@@ -422,17 +421,11 @@ impl State {
         attached: &BTreeMap<u32, bool>,
     ) -> anyhow::Result<Surroundings> {
         let indices: BTreeSet<_> = attached.keys().copied().collect();
-        let services = self
-            .wanted
-            .iter()
-            .flat_map(|wanted| wanted.services.values());
-        let endpoints: BTreeSet<IpAddr> = services
-            .flat_map(|service| &service.endpoints)
-            .filter(|(_, endpoint)| endpoint.node.is_none())
-            .map(|(addr, _)| addr.ip())
-            .collect();
-        self.placed.look_up(&self.network, endpoints).await?;
-        let local = self.placed.iter();
+        let wanted = self.wanted.as_ref().map(|it| &it.services);
+        self.unplaced.follow(wanted.unwrap_or(&Shared::default()));
+        let endpoints = self.unplaced.addresses().collect();
+        self.survey.placed.look_up(&self.network, endpoints).await?;
+        let local = self.survey.placed.iter();
         let local = local.filter(|(_, route)| is_local_endpoint(route, &indices));
         let local = local.map(|(ip, _)| ip).collect();
         self.peers = self.find_peers(&indices).await?;

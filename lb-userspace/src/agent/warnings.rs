@@ -57,7 +57,7 @@ impl State {
 
     /// Logs what is newly in the way of traffic.
     pub(super) async fn warn(&mut self, snapshot: &Snapshot) {
-        let mut remote = std::mem::take(&mut self.remote);
+        let mut remote = std::mem::take(&mut self.survey.remote);
         let found = find(
             &self.options,
             &self.image,
@@ -67,7 +67,7 @@ impl State {
             |node| self.has_met().then(|| self.is_met(node)),
         )
         .await;
-        self.remote = remote;
+        self.survey.remote = remote;
         for warning in found.difference(&self.routing_warnings) {
             tracing::warn!("{warning}");
         }

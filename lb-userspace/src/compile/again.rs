@@ -19,11 +19,11 @@ use lb_common::{
 };
 
 use super::{
-    CompileError, Tables, compile_with, image,
+    CompileError, Memo, compile_with, image,
     image::{InUse, MapImage},
     key, primaries, whole,
 };
-use crate::desired::{self, Desired, Service, ServiceName, Surroundings};
+use crate::desired::{self, Census, Desired, Service, ServiceName, Shared, Surroundings};
 
 /// The same as [`compile_with`], in the time that the services take whose endpoints have changed
 /// since `before` came to `image`; where more has changed, in that of all.
@@ -36,19 +36,19 @@ pub fn compile_again(
     (before, image): ((&Desired, &Surroundings), &MapImage),
     (desired, surroundings): (&Desired, &Surroundings),
     in_use: &InUse,
-    tables: &mut Tables,
+    memo: &mut Memo,
 ) -> Result<MapImage, CompileError> {
     if let Some(change) = Change::between(before, (desired, surroundings), in_use) {
         let now = (desired, surroundings);
-        let again = change.compile(image, now, in_use, tables).or_else(|| {
+        let again = change.compile(image, now, in_use, memo).or_else(|| {
             let change = change.widened();
-            change.compile(image, now, in_use, tables)
+            change.compile(image, now, in_use, memo)
         });
         if let Some(image) = again {
             return Ok(image);
         }
     }
-    compile_with(desired, surroundings, in_use, tables)
+    compile_with(desired, surroundings, in_use, memo)
 }
 
 /// Services with other endpoints than before, or with endpoints at another place.
@@ -133,10 +133,12 @@ impl<'a> Change<'a> {
         image: &MapImage,
         (desired, surroundings): (&Desired, &Surroundings),
         in_use: &InUse,
-        tables: &mut Tables,
+        memo: &mut Memo,
     ) -> Option<MapImage> {
+        let Memo { tables, census } = memo;
         tables.begin_part();
-        let desired = self.part(desired, image, in_use);
+        census.follow(&desired.services);
+        let desired = self.part(desired, image, in_use, census);
         let (part, parts) = whole(&desired, surroundings, in_use, tables).ok()?;
         // Where none is ready any more others take new flows, and they are other backends by that.
         let services = parts.values();
@@ -154,22 +156,37 @@ impl<'a> Change<'a> {
     /// These services, those that have endpoints at the same addresses, and those that replies
     /// of such are restored to, though they may have left them: what is in use has more of these
     /// than the image.
-    fn part(&self, desired: &Desired, image: &MapImage, in_use: &InUse) -> Desired {
+    fn part(
+        &self,
+        desired: &Desired,
+        image: &MapImage,
+        in_use: &InUse,
+        census: &Census,
+    ) -> Desired {
         let primaries = self.endpoints.iter();
         let primaries = primaries.filter_map(|it| Some((in_use.primaries.get(it)?, it.protocol)));
         let owners = primaries.filter_map(|(to, protocol)| {
             let frontend = Frontend::new(to.addr, to.port, protocol);
             image.names.get(&image.frontends.get(&frontend)?.service())
         });
-        let owners: BTreeSet<&ServiceName> = owners.collect();
-        let shares = |addr: &SocketAddr| self.addresses.contains(&addr.ip());
-        let concerned = |name: &ServiceName, service: &Service| {
-            self.services.contains_key(name)
-                || owners.contains(name)
-                || service.endpoints.keys().any(shares)
+        let names = self.services.keys().copied().chain(owners);
+        let names: BTreeSet<&ServiceName> = names.collect();
+        let own = |ip: IpAddr| self.services.values().map(move |[_, it]| it.at(ip).count());
+        let mut addresses = self.addresses.iter();
+        let services = if addresses.any(|&ip| census.count(ip) > own(ip).sum()) {
+            let concerned = |name: &ServiceName, service: &Service| {
+                names.contains(name) || service.is_at(&self.addresses)
+            };
+            desired.services.filtered(concerned)
+        } else {
+            let mut named = Shared::<ServiceName, _>::default();
+            for name in &names {
+                named.share(name, &desired.services);
+            }
+            named
         };
         Desired {
-            services: desired.services.filtered(concerned),
+            services,
             nodes: desired.nodes.clone(),
             ..Desired::default()
         }

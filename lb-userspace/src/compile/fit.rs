@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use lb_common::Algorithm;
 
 use super::{
-    CompileError, SOURCE_RANGES, Tables, compile_again, compile_with,
+    CompileError, Memo, SOURCE_RANGES, compile_again, compile_with,
     image::{InUse, MapImage},
     whole,
 };
@@ -58,16 +58,16 @@ pub fn compile_fitting(
     before: Option<((&Fit, &Surroundings), &MapImage)>,
     (wanted, surroundings): (&Desired, &Surroundings),
     in_use: &InUse,
-    tables: &mut Tables,
+    memo: &mut Memo,
 ) -> Result<(MapImage, Fit), CompileError> {
     let last = before.map(|((fit, _), _)| fit);
     let mut fit = Fit::begun(wanted, last);
     let now = (&fit.desired, surroundings);
     let mut compiled = match before {
         Some(((last, around), image)) => {
-            compile_again(((&last.desired, around), image), now, in_use, tables)
+            compile_again(((&last.desired, around), image), now, in_use, memo)
         }
-        None => compile_with(&fit.desired, surroundings, in_use, tables),
+        None => compile_with(&fit.desired, surroundings, in_use, memo),
     };
     loop {
         match compiled {
@@ -75,7 +75,8 @@ pub fn compile_fitting(
             Err(error) => fit.do_without(error, last)?,
         }
         // Of the same compile, as far as tables go that are at hand.
-        compiled = whole(&fit.desired, surroundings, in_use, tables).map(|(image, _)| image);
+        compiled =
+            whole(&fit.desired, surroundings, in_use, &mut memo.tables).map(|(image, _)| image);
     }
 }
 

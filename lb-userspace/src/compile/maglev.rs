@@ -14,7 +14,7 @@ use lb_common::maglev::{self, Cursor};
 
 /// Maglev tables that need not be built again.
 #[derive(Debug, Default)]
-pub struct Tables {
+pub(super) struct Tables {
     /// Those that are at hand.
     known: BTreeMap<Input, Turns>,
     /// The one that each service has, by its table's index.

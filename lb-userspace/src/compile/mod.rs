@@ -36,19 +36,36 @@ use lb_common::{
     service::handover_table,
 };
 
-use crate::desired::{self, Desired, DeviceFacts, ServiceName, Snat, Surroundings};
+use crate::desired::{self, Census, Desired, DeviceFacts, ServiceName, Snat, Surroundings};
 
 pub use self::{
     again::compile_again,
     fit::{Fit, Lack, compile_fitting},
-    maglev::Tables,
     parts::is_here,
 };
 use self::{
     image::{InUse, MapImage, Network, spread},
+    maglev::Tables,
     parts::{Part, PartName, Parts},
     slots::Space,
 };
+
+/// What one compile leaves to the next. It decides how long that takes, never what comes of it.
+#[derive(Debug)]
+pub struct Memo {
+    tables: Tables,
+    /// All endpoints.
+    census: Census,
+}
+
+impl Default for Memo {
+    fn default() -> Self {
+        Self {
+            tables: Tables::default(),
+            census: Census::of(|_| true),
+        }
+    }
+}
 
 /// Why a desired state does not fit into the maps.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -112,18 +129,18 @@ pub fn compile(
     surroundings: &Surroundings,
     in_use: &InUse,
 ) -> Result<MapImage, CompileError> {
-    compile_with(desired, surroundings, in_use, &mut Tables::default())
+    compile_with(desired, surroundings, in_use, &mut Memo::default())
 }
 
-/// The same, with Maglev tables that were built before.
+/// The same, with what an earlier one has left.
 pub fn compile_with(
     desired: &Desired,
     surroundings: &Surroundings,
     in_use: &InUse,
-    tables: &mut Tables,
+    memo: &mut Memo,
 ) -> Result<MapImage, CompileError> {
-    tables.begin();
-    whole(desired, surroundings, in_use, tables).map(|(image, _)| image)
+    memo.tables.begin();
+    whole(desired, surroundings, in_use, &mut memo.tables).map(|(image, _)| image)
 }
 
 /// The same, with the parts that it is of.

@@ -257,7 +257,7 @@ impl Datapath {
         self.exchange_internal(change, &mut applied)?;
         self.remove_sources(change, &mut applied)?;
         self.retire_services(change, &mut applied);
-        self.forget_clients(image, &applied)?;
+        self.forget_clients(change, &applied)?;
         self.retire_backends(change, &mut applied)?;
         self.let_primaries_go(change);
         self.remove_devices(change, &mut applied)?;

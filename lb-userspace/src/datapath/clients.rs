@@ -13,7 +13,7 @@ use super::{
     load::Maps,
     read::removed,
 };
-use crate::compile::image::{MapImage, Network};
+use crate::compile::image::Network;
 
 fn key(network: &Network) -> Key<lb_common::Client> {
     Key::new(network.bits, network.client)
@@ -97,10 +97,14 @@ impl Datapath {
     /// then as good as new.
     pub(super) fn forget_clients(
         &mut self,
-        image: &MapImage,
+        change: &Change<'_>,
         applied: &Applied,
     ) -> Result<(), DatapathError> {
-        if applied.services + applied.slots == 0 {
+        let Change { before, image } = change;
+        // No service has any, nor had; or it is not known of those of an earlier agent.
+        let none =
+            before.affinity.is_empty() && image.affinity.is_empty() && !before.names.is_empty();
+        if none || applied.services + applied.slots == 0 {
             return Ok(());
         }
         let table = |service: &u32| -> BTreeSet<BackendId> {

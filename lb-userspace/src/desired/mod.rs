@@ -3,6 +3,7 @@
 //! Every source (manifests, flags, a config file, a cluster) ends here, and nothing
 //! behind this point knows where a service came from. No I/O, no kernel types.
 
+mod census;
 mod lan;
 mod shared;
 
@@ -17,6 +18,7 @@ use ipnet::IpNet;
 use lb_common::{Algorithm, Mode, Protocol, config, maglev};
 
 pub use self::{
+    census::Census,
     lan::{
         AddressRange, Advertisement, Balancer, BalancerName, Labels, Node, Pool, ServiceAllocation,
     },
@@ -170,6 +172,21 @@ impl Service {
     pub fn named(&self) -> impl Iterator<Item = &Frontend> {
         let for_packets = self.frontends.union(&self.external);
         for_packets.chain(&self.cluster)
+    }
+
+    /// Those of its endpoints that have this address.
+    pub fn at(&self, ip: IpAddr) -> impl Iterator<Item = (&SocketAddr, &Endpoint)> {
+        let ports = SocketAddr::new(ip, 0)..=SocketAddr::new(ip, u16::MAX);
+        self.endpoints.range(ports)
+    }
+
+    /// Whether any of its endpoints has one of these addresses.
+    pub fn is_at(&self, addresses: &BTreeSet<IpAddr>) -> bool {
+        if addresses.len() > self.endpoints.len() {
+            let mut endpoints = self.endpoints.keys();
+            return endpoints.any(|at| addresses.contains(&at.ip()));
+        }
+        addresses.iter().any(|&ip| self.at(ip).next().is_some())
     }
 
     /// Whether packets that come in can reach it.

@@ -74,6 +74,21 @@ impl<K: Ord, V: Eq> Shared<K, V> {
     }
 }
 
+impl<K: Ord, V: Eq> Shared<K, V> {
+    /// The values that `other` has not, or not by the same keys, and those that it has instead.
+    pub fn exchanged<'a>(
+        &'a self,
+        other: &'a Self,
+    ) -> impl Iterator<Item = (Option<&'a V>, Option<&'a V>)> {
+        let differences = other.0.diff(&self.0);
+        differences.map(|it| match it {
+            DiffItem::Add(_, one) => (Some(&**one), None),
+            DiffItem::Update { old, new } => (Some(&**new.1), Some(&**old.1)),
+            DiffItem::Remove(_, other) => (None, Some(&**other)),
+        })
+    }
+}
+
 impl<K: Ord + Clone, V> Shared<K, V> {
     /// Those entries that satisfy `keep`, shared.
     pub fn filtered(&self, keep: impl Fn(&K, &V) -> bool) -> Self {

@@ -92,15 +92,17 @@ fn units<'a>(
         .balancers
         .values()
         .map(|it| (it.ports.keys().collect(), it.given.as_slice()));
-    let services = desired.services.keys();
-    let alone = services.filter(|it| !balancers.contains_key(it));
+    // Most have cluster IPs alone.
+    let services = desired.services.iter();
+    let services = services.filter(|(_, service)| !service.frontends.is_empty());
+    let alone = services.map(|(name, _)| name);
+    let alone = alone.filter(|it| !balancers.contains_key(it));
     together
         .chain(alone.map(|it| (vec![it], &[] as &[IpAddr])))
         .filter_map(move |(names, given): (Vec<&ServiceName>, &[IpAddr])| {
             let services = names
                 .into_iter()
                 .filter_map(|name| desired.services.get_key_value(name));
-            // Most have cluster IPs alone.
             services
                 .clone()
                 .any(|(_, service)| !service.frontends.is_empty())

@@ -20,11 +20,6 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Has all of them asked for anew: links, addresses, routes or rules have changed.
-    pub fn forget(&mut self) {
-        *self = Self::default();
-    }
-
     /// Asks for those of these addresses that are not known, and forgets those to others.
     ///
     /// # Errors
@@ -50,6 +45,11 @@ impl Routes {
             self.known.insert(ip, route);
         }
         Ok(())
+    }
+
+    /// The one to an address that was looked up last.
+    pub fn get(&self, ip: IpAddr) -> Option<&Route> {
+        self.known.get(&ip).map(|route| &**route)
     }
 
     /// Those that were looked up last.

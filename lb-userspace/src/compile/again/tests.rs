@@ -212,7 +212,7 @@ proptest! {
     #[test]
     fn it_is_what_compiling_all_of_it_comes_to((mut sketches, steps) in history()) {
         let mut around = surroundings(0b111);
-        let mut tables = Tables::default();
+        let mut memo = Memo::default();
         let mut before = state(&sketches);
         let mut in_use = InUse::default();
         let mut image = compile(&before, &around, &in_use).expect("fits");
@@ -225,7 +225,7 @@ proptest! {
             let then = surroundings(places);
             let all = compile(&now, &then, &in_use).expect("fits");
             let before_this = ((&before, &around), &image);
-            let again = compile_again(before_this, (&now, &then), &in_use, &mut tables);
+            let again = compile_again(before_this, (&now, &then), &in_use, &mut memo);
             prop_assert_eq!(&again.expect("fits"), &all);
             in_use = apply(&in_use, &all);
             if settled {
@@ -264,13 +264,15 @@ fn endpoints_alone_are_no_reason_to_compile_everything() {
         let change = Change::between((&before, &around), (now, &around), &in_use);
         change.expect("endpoints alone")
     };
-    let names = |change: &Change<'_>, now| -> Vec<String> {
-        let part = change.part(now, &image, &in_use);
+    let names = |change: &Change<'_>, now: &Desired| -> Vec<String> {
+        let mut census = Census::of(|_| true);
+        census.follow(&now.services);
+        let part = change.part(now, &image, &in_use, &census);
         part.services.keys().map(ToString::to_string).collect()
     };
-    let mut tables = Tables::default();
+    let mut memo = Memo::default();
     let mut compiles = |change: &Change<'_>, now| {
-        let found = change.compile(&image, (now, &around), &in_use, &mut tables);
+        let found = change.compile(&image, (now, &around), &in_use, &mut memo);
         found.is_some()
     };
 
@@ -330,10 +332,10 @@ fn endpoints_that_others_make_way_for_are_worked_out_anew() {
     let in_use = apply(&in_use, &image);
     let change = Change::between((&before, &around), (&now, &around), &in_use);
     let change = change.expect("endpoints alone");
-    let mut tables = Tables::default();
+    let mut memo = Memo::default();
     let now = (&now, &around);
-    assert!(change.compile(&image, now, &in_use, &mut tables).is_none());
+    assert!(change.compile(&image, now, &in_use, &mut memo).is_none());
     let wide = change.widened();
-    let wide = wide.compile(&image, now, &in_use, &mut tables);
+    let wide = wide.compile(&image, now, &in_use, &mut memo);
     assert_eq!(wide, compile(now.0, now.1, &in_use).ok());
 }

@@ -41,7 +41,7 @@ fn lacking(fit: &Fit) -> Vec<&str> {
 #[test]
 fn who_finds_no_room_is_served_by_a_smaller_table_and_displaces_nobody() {
     let around = Surroundings::default();
-    let tables = &mut Tables::default();
+    let tables = &mut Memo::default();
     let in_use = InUse::default();
     let first = large(1..=32);
     let refused = compile(&first, &around, &in_use);
@@ -88,7 +88,7 @@ fn who_has_more_source_ranges_than_all_may_have_is_left_out_alone() {
         .collect();
     desired.services.get_mut(&name).unwrap().source_ranges = all.clone();
     let around = Surroundings::default();
-    let (in_use, tables) = (InUse::default(), &mut Tables::default());
+    let (in_use, tables) = (InUse::default(), &mut Memo::default());
     let (image, fit) = compile_fitting(None, (&desired, &around), &in_use, tables).unwrap();
     assert_eq!(lacking(&fit), ["default/s02:80"]);
     assert!(fit.lacking[&name].what.contains("not served by its"));
