@@ -9,6 +9,7 @@
 
 mod lease;
 mod plan;
+mod settled;
 mod write;
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
@@ -24,6 +25,7 @@ use tokio::{
 use self::{
     lease::{Candidate, Seat},
     plan::Event,
+    settled::Settled,
     write::Writer,
 };
 use crate::{
@@ -146,12 +148,18 @@ struct Office {
     /// What was said of the source last.
     told: Vec<String>,
     failures: Vec<String>,
+    /// What was worked out last; none where not all of it is written down.
+    settled: Option<Settled>,
     page: ControllerPage,
 }
 
 impl Office {
     /// Gives, takes back and writes down; says whether something is to be tried again.
     async fn work(&mut self, scene: &Scene, writer: &Writer) -> bool {
+        if self.settled.as_mut().is_some_and(|it| it.holds(scene)) {
+            return false;
+        }
+        self.settled = None;
         self.tell(&scene.outcome);
         self.page.leads = true;
         // Nothing that was valid is in force before the first time.
@@ -199,6 +207,10 @@ impl Office {
             tracing::warn!("{failure}; trying again");
         }
         self.failures = failures;
+        if self.failures.is_empty() {
+            let scene = scene.clone();
+            self.settled = Some(Settled::new(scene, assignment));
+        }
         !self.failures.is_empty()
     }
 

@@ -146,8 +146,11 @@ impl Kept {
         if refused.keys().any(|it| it.starts_with(self.slices.kind)) {
             return None;
         }
-        let loaded = known.again(&self.objects(refused), &self.terms)?;
-        Some((loaded, last))
+        let loaded = match refused.is_empty() {
+            true => known.again(objects, &self.terms),
+            false => known.again(&self.objects(refused), &self.terms),
+        };
+        Some((loaded?, last))
     }
 
     fn judge(

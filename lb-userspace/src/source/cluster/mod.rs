@@ -70,9 +70,9 @@ pub struct Scene {
     pub advertisements: Vec<Arc<Sourced<L2Advertisement>>>,
 }
 
-impl PartialEq for Scene {
-    /// Objects that were read anew may be others.
-    fn eq(&self, other: &Self) -> bool {
+impl Scene {
+    /// Whether the objects are the very same: those that were read anew may be others.
+    pub fn is_of_same_objects(&self, other: &Self) -> bool {
         fn same<T>(one: &[Arc<T>], other: &[Arc<T>]) -> bool {
             let pairs = || one.iter().zip(other);
             one.len() == other.len() && pairs().all(|(one, other)| Arc::ptr_eq(one, other))
@@ -80,7 +80,12 @@ impl PartialEq for Scene {
         same(&self.services, &other.services)
             && same(&self.pools, &other.pools)
             && same(&self.advertisements, &other.advertisements)
-            && self.outcome == other.outcome
+    }
+}
+
+impl PartialEq for Scene {
+    fn eq(&self, other: &Self) -> bool {
+        self.is_of_same_objects(other) && self.outcome == other.outcome
     }
 }
 

@@ -3,7 +3,10 @@
 //! That is what happens all day in a cluster. It concerns the Services of these slices, and of those
 //! the endpoints; all else is as it was. Where anything more could be another, all is translated.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use super::{Key, Known, Objects, Slice, Sourced, Terms, known::Input, service};
 use crate::source::{Findings, Loaded};
@@ -31,19 +34,21 @@ impl Known {
             objects: before,
             mut loaded,
         } = self.last.take()?;
-        let mut concerned = BTreeMap::new();
-        for service in before.differing(objects)? {
-            concerned.insert(service?, Vec::new());
+        let (former, changed) = before.other_slices(objects)?;
+        let gone: HashSet<_> = former.iter().map(Arc::as_ptr).collect();
+        let mut concerned: BTreeMap<&Key, Vec<_>> = BTreeMap::new();
+        for service in services(former) {
+            concerned.entry(service?).or_default();
         }
-        for slice in &objects.slices {
-            let service = slice.object.service.as_ref();
-            if let Some(slices) = service.and_then(|it| concerned.get_mut(it)) {
-                slices.push(Arc::clone(slice));
-            }
+        for (service, slice) in services(changed).zip(changed) {
+            concerned.entry(service?).or_default().push(slice);
         }
-        for (key, mut slices) in concerned {
-            slices.sort_by(|one, other| one.object.key.cmp(&other.object.key));
+        for (key, changed) in concerned {
             let entry = self.entries.get_mut(key)?;
+            let before = entry.input.slices.iter();
+            let kept = before.filter(|it| !gone.contains(&Arc::as_ptr(it)));
+            let mut slices: Vec<_> = kept.chain(changed).map(Arc::clone).collect();
+            slices.sort_by(|one, other| one.object.key.cmp(&other.object.key));
             // Its Endpoints count where there are no slices.
             if slices.is_empty() || entry.input.legacy.is_some() {
                 return None;
@@ -89,10 +94,15 @@ impl Objects {
         &'a self,
         others: &'a Self,
     ) -> Option<impl Iterator<Item = Option<&'a Key>>> {
+        let (former, changed) = self.other_slices(others)?;
+        Some(services(former).chain(services(changed)))
+    }
+
+    /// The slices that are others, with what lies between them, as they were and are.
+    fn other_slices<'a>(&'a self, others: &'a Self) -> Option<(&'a Slices, &'a Slices)> {
         let (former, changed) = differing(&self.slices, &others.slices);
         let alike = self.is_but_for_slices(others) && names(former) == names(changed);
-        let slices = former.iter().chain(changed);
-        alike.then(|| slices.map(|slice| slice.object.service.as_ref()))
+        alike.then_some((former, changed))
     }
 
     /// Whether the others are the very same but for the slices.
@@ -117,6 +127,13 @@ impl Objects {
     }
 }
 
+type Slices = [Arc<Sourced<Slice>>];
+
+/// Whose they are.
+fn services(slices: &Slices) -> impl Iterator<Item = Option<&Key>> {
+    slices.iter().map(|it| it.object.service.as_ref())
+}
+
 fn same<T>(some: &[Arc<T>], others: &[Arc<T>]) -> bool {
     let mut pairs = some.iter().zip(others);
     some.len() == others.len() && pairs.all(|(one, other)| Arc::ptr_eq(one, other))
@@ -133,7 +150,7 @@ fn differing<'a, T>(some: &'a [Arc<T>], others: &'a [Arc<T>]) -> (&'a [Arc<T>], 
 }
 
 /// The names of slices, in order.
-fn names(slices: &[Arc<Sourced<Slice>>]) -> Vec<&Key> {
+fn names(slices: &Slices) -> Vec<&Key> {
     let mut names: Vec<_> = slices.iter().map(|it| &it.object.key).collect();
     names.sort();
     names
