@@ -144,7 +144,7 @@ fn routes_tell_where_an_endpoint_is() {
         node.ip("route add 10.244.2.9/32 dev pod0");
         routes.look_up(&net, all.clone()).await.unwrap();
         assert!(!local(&routes).contains(&ip("10.244.2.9")), "asked again");
-        routes.forget();
+        routes = Routes::default();
         routes.look_up(&net, all).await.unwrap();
         assert!(local(&routes).contains(&ip("10.244.2.9")));
         routes.look_up(&net, BTreeSet::new()).await.unwrap();
