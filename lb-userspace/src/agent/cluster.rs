@@ -98,6 +98,8 @@ impl State {
     }
 
     async fn first_address(&mut self) -> anyhow::Result<IpAddr> {
+        // Nobody listens to its changes yet.
+        self.survey.forget();
         let snapshot = self.survey.snapshot(&self.network).await?;
         let mut attached = self.attachments.values();
         let found = attached.find_map(|it| {

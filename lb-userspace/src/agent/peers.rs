@@ -61,21 +61,19 @@ impl State {
         let others = wanted.nodes.iter();
         let others = others.filter(|(name, _)| **name != self.options.node);
         let met: BTreeMap<_, _> = others.filter(|(name, _)| self.is_met(name)).collect();
-        let addresses = met.values().flat_map(|node| &node.addresses);
-        let addresses = addresses.copied().collect();
-        let routes = &mut self.survey.nodes;
-        routes.look_up(&self.network, addresses).await?;
-        let peer = |&addr: &IpAddr| {
-            let route = routes.get(addr)?;
-            let direct = route.kind == RouteKind::Unicast && route.gateway.is_none();
-            let interface = route.egress.filter(|it| direct && attached.contains(it))?;
-            Some(Peer { addr, interface })
-        };
-        let peers = met.into_iter().filter_map(|(name, node)| {
-            let mut found = node.addresses.iter().filter_map(peer);
-            Some((name.clone(), found.next()?))
-        });
-        Ok(peers.collect())
+        let mut peers = BTreeMap::new();
+        for (name, node) in met {
+            for &addr in &node.addresses {
+                let route = self.survey.nodes.to(&self.network, addr).await?;
+                let direct = route.kind == RouteKind::Unicast && route.gateway.is_none();
+                let by = route.egress.filter(|egress| attached.contains(egress));
+                if let (true, Some(interface)) = (direct, by) {
+                    peers.insert(name.clone(), Peer { addr, interface });
+                    break;
+                }
+            }
+        }
+        Ok(peers)
     }
 
     /// Has the kernel ask, now and then, whether those are still there to whom programs send by
@@ -125,19 +123,16 @@ impl State {
 
     /// Sees to it that the kernel goes on knowing the link addresses of the peers that are
     /// not lost. True where some peer has fallen silent, or speaks again.
-    pub(super) async fn keep_peers(&mut self) -> bool {
+    ///
+    /// # Errors
+    /// Where the kernel does not answer; it is to be asked again.
+    pub(super) async fn keep_peers(&mut self) -> Result<bool, NetError> {
         let kept = self.peers_to_keep();
         let Kept { there, gone } = &kept;
         let wanted = there.values().copied().collect();
         let doubted = |key: &(u32, IpAddr)| gone.contains(key);
-        let known = match self.network.keep_neighbours(wanted, doubted).await {
-            Ok(known) => known,
-            Err(error) => {
-                let failure = format!("{error}; packets are not handed over to a node without it");
-                self.failures.push(failure);
-                return false;
-            }
-        };
+        self.survey.kept = None;
+        let known = self.network.keep_neighbours(wanted, doubted).await?;
         self.survey.kept = Some(kept.clone());
         let (now, members) = (Instant::now(), &self.cluster.view.members);
         let away = there
@@ -155,6 +150,6 @@ impl State {
         for name in self.silent_peers.difference(&before) {
             tracing::warn!("node {name} does not answer: its backends take no new flows");
         }
-        before != self.silent_peers
+        Ok(before != self.silent_peers)
     }
 }

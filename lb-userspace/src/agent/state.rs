@@ -204,6 +204,8 @@ impl State {
         self.datapath
             .attach_sockets(self.options.cgroup.as_deref())?;
         self.datapath.remove_other_versions()?;
+        // Nobody listens to its changes yet.
+        self.survey.forget();
         self.reconcile().await;
         let attached: Vec<_> = self
             .attachments
@@ -296,7 +298,8 @@ impl State {
             self.assign();
         }
         self.use_next_hops().await;
-        let silent = self.keep_peers().await;
+        // What failed is asked again by the reconcile, which tells it.
+        let silent = self.keep_peers().await.unwrap_or(true);
         let failed = self.may_have_room() || !self.failures.is_empty();
         let due = gives || silent || failed || self.warned.is_due();
         if due || detached {
@@ -342,8 +345,14 @@ impl State {
             .map(|it| (it.ifindex, it.native))
             .collect();
         self.compile_and_apply(&snapshot, &attached).await?;
-        if self.keeps_other_peers() && self.keep_peers().await {
-            self.compile_and_apply(&snapshot, &attached).await?;
+        if self.keeps_other_peers() {
+            match self.keep_peers().await {
+                Ok(true) => self.compile_and_apply(&snapshot, &attached).await?,
+                Ok(false) => {}
+                Err(error) => self.failures.push(format!(
+                    "{error}; packets are not handed over to a node without it"
+                )),
+            }
         }
         Ok(())
     }

@@ -11,7 +11,6 @@ use std::{
 };
 
 use imbl::OrdMap;
-use itertools::{EitherOrBoth, Itertools};
 use lb_common::{
     Addr, AddressUse, Backend, Frontend, SlotTable,
     config::{MAX_ADDRESSES, MAX_PRIMARIES, MAX_SERVICES},
@@ -40,11 +39,11 @@ pub fn compile_again(
 ) -> Result<MapImage, CompileError> {
     if let Some(change) = Change::between(before, (desired, surroundings), in_use) {
         let now = (desired, surroundings);
-        let again = change.compile(image, now, in_use, memo).or_else(|| {
-            let change = change.widened();
-            change.compile(image, now, in_use, memo)
-        });
-        if let Some(image) = again {
+        let mut again = change.compile(image, now, in_use, memo);
+        if let Err(TooNarrow::Endpoints) = again {
+            again = change.widened().compile(image, now, in_use, memo);
+        }
+        if let Ok(image) = again {
             return Ok(image);
         }
     }
@@ -60,6 +59,15 @@ struct Change<'a> {
     endpoints: HashSet<Frontend>,
     /// Their addresses.
     addresses: BTreeSet<IpAddr>,
+}
+
+/// Why a change takes more than what it is of.
+#[derive(Debug, PartialEq)]
+enum TooNarrow {
+    /// Others of the same services' endpoints are concerned.
+    Endpoints,
+    /// More than endpoints is.
+    Altogether,
 }
 
 impl<'a> Change<'a> {
@@ -81,7 +89,8 @@ impl<'a> Change<'a> {
             if !before.is_but_for_endpoints(now) {
                 return None;
             }
-            change.add(name, [before, now], differing(before, now))?;
+            let endpoints = before.exchanged(now).map(|(at, ..)| at);
+            change.add(name, [before, now], endpoints)?;
         }
         let (before, here) = (&before.1.local_endpoints, &now.1.local_endpoints);
         let moved: BTreeSet<_> = before.symmetric_difference(here).collect();
@@ -127,19 +136,21 @@ impl<'a> Change<'a> {
         wide
     }
 
-    /// What becomes of `image`; none where it takes more than these endpoints.
+    /// What becomes of `image`.
     fn compile(
         &self,
         image: &MapImage,
         (desired, surroundings): (&Desired, &Surroundings),
         in_use: &InUse,
         memo: &mut Memo,
-    ) -> Option<MapImage> {
+    ) -> Result<MapImage, TooNarrow> {
         let Memo { tables, census } = memo;
         tables.begin_part();
         census.follow(&desired.services);
         let desired = self.part(desired, image, in_use, census);
-        let (part, parts) = whole(&desired, surroundings, in_use, tables).ok()?;
+        let Ok((part, parts)) = whole(&desired, surroundings, in_use, tables) else {
+            return Err(TooNarrow::Altogether);
+        };
         // Where none is ready any more others take new flows, and they are other backends by that.
         let services = parts.values();
         let services = services.filter(|it| self.services.contains_key(it.name));
@@ -148,9 +159,14 @@ impl<'a> Change<'a> {
             let now = part.backends.get(&index);
             now.is_none_or(|it| self.has(it)) || now == image.backends.get(&index)
         });
-        let mut merged = self.merge(image, part, in_use).filter(|_| same)?;
+        let Some(mut merged) = self.merge(image, part, in_use) else {
+            return Err(TooNarrow::Altogether);
+        };
+        if !same {
+            return Err(TooNarrow::Endpoints);
+        }
         primaries::record(&mut merged, &parts);
-        Some(merged)
+        Ok(merged)
     }
 
     /// These services, those that have endpoints at the same addresses, and those that replies
@@ -297,17 +313,6 @@ impl<'a> Change<'a> {
             merged.addresses.len() <= MAX_ADDRESSES && merged.primaries.len() <= MAX_PRIMARIES;
         fits.then_some(merged)
     }
-}
-
-/// Where one has an endpoint that the other has not, or not as it is there.
-fn differing<'a>(one: &'a Service, other: &'a Service) -> impl Iterator<Item = &'a SocketAddr> {
-    let by_address = |one: &(&SocketAddr, _), other: &(&SocketAddr, _)| one.0.cmp(other.0);
-    let endpoints = one.endpoints.iter();
-    let pairs = endpoints.merge_join_by(&other.endpoints, by_address);
-    pairs.filter_map(|it| match it {
-        EitherOrBoth::Both(one, other) => (one != other).then_some(one.0),
-        EitherOrBoth::Left((at, _)) | EitherOrBoth::Right((at, _)) => Some(at),
-    })
 }
 
 #[cfg(test)]

@@ -27,23 +27,15 @@ impl Census {
 
     /// Takes those of these services in place of those before.
     pub fn follow(&mut self, services: &Shared<ServiceName, Service>) {
-        let counts = self.counts;
-        let addresses = |service: &'_ Service| -> Vec<IpAddr> {
-            let endpoints = service.endpoints.iter();
-            let counted = endpoints.filter(|(_, endpoint)| counts(endpoint));
-            counted.map(|(at, _)| at.ip()).collect()
-        };
+        let none = Service::default();
         for (now, before) in services.exchanged(&self.services) {
-            for ip in now.into_iter().flat_map(addresses) {
-                *self.at.entry(ip).or_default() += 1;
-            }
-            for ip in before.into_iter().flat_map(addresses) {
-                let left = self.at.get_mut(&ip).map(|count| {
-                    *count = count.saturating_sub(1);
-                    *count
-                });
-                if left == Some(0) {
-                    self.at.remove(&ip);
+            let (now, before) = (now.unwrap_or(&none), before.unwrap_or(&none));
+            for (at, one, other) in now.exchanged(before) {
+                let count = self.at.entry(at.ip()).or_default();
+                *count += usize::from(one.is_some_and(self.counts));
+                *count = count.saturating_sub(other.is_some_and(self.counts).into());
+                if *count == 0 {
+                    self.at.remove(&at.ip());
                 }
             }
         }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use itertools::{EitherOrBoth, Itertools};
 use lb_common::{Algorithm, Mode, Protocol, maglev};
 
 #[cfg(doc)]
@@ -95,6 +96,24 @@ impl Service {
     pub fn named(&self) -> impl Iterator<Item = &Frontend> {
         let for_packets = self.frontends.union(&self.external);
         for_packets.chain(&self.cluster)
+    }
+
+    /// Where it has an endpoint that `other` has not, or not as it is there, with both; and the other
+    /// way round.
+    pub fn exchanged<'a>(
+        &'a self,
+        other: &'a Self,
+    ) -> impl Iterator<Item = (&'a SocketAddr, Option<&'a Endpoint>, Option<&'a Endpoint>)> {
+        let by_address = |one: &(&SocketAddr, _), other: &(&SocketAddr, _)| one.0.cmp(other.0);
+        let endpoints = self.endpoints.iter();
+        let pairs = endpoints.merge_join_by(&other.endpoints, by_address);
+        pairs.filter_map(|it| match it {
+            EitherOrBoth::Both((at, one), (_, other)) => {
+                (one != other).then_some((at, Some(one), Some(other)))
+            }
+            EitherOrBoth::Left((at, one)) => Some((at, Some(one), None)),
+            EitherOrBoth::Right((at, other)) => Some((at, None, Some(other))),
+        })
     }
 
     /// Those of its endpoints that have this address.

@@ -63,11 +63,16 @@ impl Route {
     };
 
     /// Whether this error of the kernel is how it says "no way there": no route,
-    /// and routes of type unreachable, prohibit and blackhole, in this order.
+    /// routes of type unreachable, prohibit and blackhole, in this order, and none of a family that
+    /// it does not know (`ipv6.disable=1`).
     pub(super) fn is_refusal(errno: Errno) -> bool {
         matches!(
             errno,
-            Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EACCES | Errno::EINVAL
+            Errno::ENETUNREACH
+                | Errno::EHOSTUNREACH
+                | Errno::EACCES
+                | Errno::EINVAL
+                | Errno::EOPNOTSUPP
         )
     }
 

@@ -47,9 +47,18 @@ impl Routes {
         Ok(())
     }
 
-    /// The one to an address that was looked up last.
-    pub fn get(&self, ip: IpAddr) -> Option<&Route> {
-        self.known.get(&ip).map(|route| &**route)
+    /// The one to this address, asked for where it is not known.
+    ///
+    /// # Errors
+    /// Where the kernel does not answer about it.
+    pub async fn to(&mut self, network: &Network, ip: IpAddr) -> Result<Arc<Route>, NetError> {
+        if let Some(route) = self.known.get(&ip) {
+            return Ok(Arc::clone(route));
+        }
+        let route = network.route_to(ip).await?;
+        let route = self.shared(route);
+        self.known.insert(ip, Arc::clone(&route));
+        Ok(route)
     }
 
     /// Those that were looked up last.

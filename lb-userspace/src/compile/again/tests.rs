@@ -105,16 +105,15 @@ fn sketch() -> impl Strategy<Value = Sketch> {
     })
 }
 
-/// Of which service what becomes of the pods then, whether more about it is another, which of the pods whose
+/// Of which services what becomes of the pods then, whether more about the first is another, which of the pods whose
 /// node is not named are here, and whether it is a while until the next one.
-type Step = (usize, Fate, bool, u8, bool);
+type Step = (Vec<(usize, Fate)>, bool, u8, bool);
 
 /// Services, and what becomes of their pods, step by step; now and then more than that.
 fn history() -> impl Strategy<Value = (Vec<Sketch>, Vec<Step>)> {
     let places = prop_oneof![4 => Just(0b111_u8), 1 => any::<u8>()];
     let step = (
-        0_usize..6,
-        fate(),
+        prop::collection::vec((0_usize..6, fate()), 1..3),
         prop::bool::weighted(0.1),
         places,
         any::<bool>(),
@@ -217,10 +216,12 @@ proptest! {
         let mut in_use = InUse::default();
         let mut image = compile(&before, &around, &in_use).expect("fits");
         in_use = apply(&in_use, &image);
-        for (n, fate, other, places, settled) in steps {
-            let n = n % sketches.len();
-            befall(&mut sketches[n].pods, fate);
-            sketches[n].dsr ^= other;
+        for (fates, other, places, settled) in steps {
+            let count = sketches.len();
+            sketches[fates[0].0 % count].dsr ^= other;
+            for (n, fate) in fates {
+                befall(&mut sketches[n % count].pods, fate);
+            }
             let now = state(&sketches);
             let then = surroundings(places);
             let all = compile(&now, &then, &in_use).expect("fits");
@@ -271,10 +272,8 @@ fn endpoints_alone_are_no_reason_to_compile_everything() {
         part.services.keys().map(ToString::to_string).collect()
     };
     let mut memo = Memo::default();
-    let mut compiles = |change: &Change<'_>, now| {
-        let found = change.compile(&image, (now, &around), &in_use, &mut memo);
-        found.is_some()
-    };
+    let mut compiled =
+        |change: &Change<'_>, now| change.compile(&image, (now, &around), &in_use, &mut memo);
 
     let now = state(&[sketch(&[1, 2]), sketch(&[1, 3, 4]), sketch(&[5])]);
     let change = between(&now);
@@ -288,7 +287,7 @@ fn endpoints_alone_are_no_reason_to_compile_everything() {
         ["default/s0:80", "default/s1:80"],
         "those of shared pods"
     );
-    assert!(compiles(&change, &now));
+    assert!(compiled(&change, &now).is_ok());
 
     let now = state(&[sketch(&[1, 2]), sketch(&[1, 2, 3, 4]), sketch(&[5])]);
     let change = between(&now);
@@ -297,12 +296,12 @@ fn endpoints_alone_are_no_reason_to_compile_everything() {
         ["default/s1:80"],
         "whoever else has its other pods"
     );
-    assert!(compiles(&change, &now));
+    assert!(compiled(&change, &now).is_ok());
 
     // What nobody is reached by any more is no matter of endpoints.
     let none = state(&[sketch(&[1, 2]), sketch(&[]), sketch(&[5])]);
     let change = between(&none);
-    assert!(!compiles(&change, &none) && !compiles(&change.widened(), &none));
+    assert_eq!(compiled(&change, &none), Err(TooNarrow::Altogether));
 }
 
 /// Others than the endpoint that changed may take new flows from then on, or none any more.
@@ -334,8 +333,10 @@ fn endpoints_that_others_make_way_for_are_worked_out_anew() {
     let change = change.expect("endpoints alone");
     let mut memo = Memo::default();
     let now = (&now, &around);
-    assert!(change.compile(&image, now, &in_use, &mut memo).is_none());
+    let narrow = change.compile(&image, now, &in_use, &mut memo);
+    assert_eq!(narrow, Err(TooNarrow::Endpoints));
     let wide = change.widened();
     let wide = wide.compile(&image, now, &in_use, &mut memo);
-    assert_eq!(wide, compile(now.0, now.1, &in_use).ok());
+    let all = compile(now.0, now.1, &in_use).expect("fits");
+    assert_eq!(wide, Ok(all));
 }
