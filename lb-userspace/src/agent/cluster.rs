@@ -97,10 +97,8 @@ impl State {
         node.addresses.first().copied()
     }
 
-    async fn first_address(&mut self) -> anyhow::Result<IpAddr> {
-        // Nobody listens to its changes yet.
-        self.survey.forget();
-        let snapshot = self.survey.snapshot(&self.network).await?;
+    async fn first_address(&self) -> anyhow::Result<IpAddr> {
+        let snapshot = self.network.snapshot().await?;
         let mut attached = self.attachments.values();
         let found = attached.find_map(|it| {
             let v4 = snapshot.first_global(it.ifindex, false);

@@ -101,7 +101,8 @@ impl Datapath {
         applied: &Applied,
     ) -> Result<(), DatapathError> {
         let Change { before, image } = change;
-        // No service has any, nor had; or it is not known of those of an earlier agent.
+        // No service has affinity, nor had any; of an earlier agent's that is not known, and an image
+        // that was read off the maps has no names.
         let none =
             before.affinity.is_empty() && image.affinity.is_empty() && !before.names.is_empty();
         if none || applied.services + applied.slots == 0 {

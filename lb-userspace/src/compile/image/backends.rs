@@ -11,7 +11,7 @@ const FIRST_INDEX: u32 = 1;
 /// Entries of map `BACKENDS`, by index and by where they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Backends {
-    /// By [`BackendId::index`].
+    /// By [`lb_common::BackendId::index`].
     all: OrdMap<u32, Backend>,
     /// The lowest index of each place where one is.
     places: OrdMap<Frontend, u32>,

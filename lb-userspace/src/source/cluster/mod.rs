@@ -29,7 +29,7 @@ use tokio::{
 use self::{follow::Change, kept::Kept};
 use super::{
     Loaded, News, Origin, Outcome, Problem, Rejected,
-    kubernetes::{self, Sourced, Terms},
+    kubernetes::{self, Sourced, Terms, same},
     metallb::types::{IpAddressPool, L2Advertisement},
     watch::PATIENCE,
 };
@@ -73,10 +73,6 @@ pub struct Scene {
 impl Scene {
     /// Whether the objects are the very same: those that were read anew may be others.
     pub fn is_of_same_objects(&self, other: &Self) -> bool {
-        fn same<T>(one: &[Arc<T>], other: &[Arc<T>]) -> bool {
-            let pairs = || one.iter().zip(other);
-            one.len() == other.len() && pairs().all(|(one, other)| Arc::ptr_eq(one, other))
-        }
         same(&self.services, &other.services)
             && same(&self.pools, &other.pools)
             && same(&self.advertisements, &other.advertisements)

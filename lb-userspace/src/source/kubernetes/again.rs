@@ -134,7 +134,8 @@ fn services(slices: &Slices) -> impl Iterator<Item = Option<&Key>> {
     slices.iter().map(|it| it.object.service.as_ref())
 }
 
-fn same<T>(some: &[Arc<T>], others: &[Arc<T>]) -> bool {
+/// Whether they are the very same, by their places in memory.
+pub(in crate::source) fn same<T>(some: &[Arc<T>], others: &[Arc<T>]) -> bool {
     let mut pairs = some.iter().zip(others);
     some.len() == others.len() && pairs.all(|(one, other)| Arc::ptr_eq(one, other))
 }

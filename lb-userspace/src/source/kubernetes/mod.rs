@@ -27,7 +27,7 @@ use k8s_openapi::{
 use lb_common::Protocol;
 
 pub(crate) use self::balancer::ingress;
-pub(super) use self::{balancer::is_wish, policies::is_guarded};
+pub(super) use self::{again::same, balancer::is_wish, policies::is_guarded};
 pub use self::{known::Known, slice::Slice};
 use super::{
     Findings, Origin, Outcome,
