@@ -1,6 +1,11 @@
 //! What the client asks, and the turns that the answers must show.
 
-use std::{collections::BTreeSet, net::UdpSocket, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::UdpSocket,
+    sync::atomic::{AtomicU16, Ordering},
+    time::Duration,
+};
 
 use crate::{
     machine::{Machine, inside},
@@ -36,9 +41,12 @@ pub(crate) fn by_udp(machine: &Machine, site: &Site, count: usize) -> Vec<String
     })
 }
 
-/// A socket to ask from.
+/// A socket to ask from, with a port that none had before: who asks again by one within half a
+/// minute is sent to the same server, out of turn.
 pub(crate) fn question() -> UdpSocket {
-    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
+    let port = NEXT.fetch_add(1, Ordering::Relaxed);
+    let socket = UdpSocket::bind(("0.0.0.0", port)).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket
 }

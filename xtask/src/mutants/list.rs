@@ -270,8 +270,8 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "compiling again: replies to a service that a pod has left are forgotten",
         file: "lb-userspace/src/compile/again.rs",
-        good: "                || owners.contains(name)\n",
-        bad: "                || owners.is_empty() && name.0.is_empty()\n",
+        good: "self.services.keys().copied().chain(owners);",
+        bad: "self.services.keys().copied().chain(owners.take(0));",
         caught_by: Unit("naru"),
     },
     Fault {
@@ -279,6 +279,13 @@ pub(super) const FAULTS: &[Fault] = &[
         file: "lb-userspace/src/compile/again.rs",
         good: "        if !moved.is_empty() {\n",
         bad: "        if moved.len() > 9 {\n",
+        caught_by: Unit("naru"),
+    },
+    Fault {
+        name: "compiling again: others of a service that take new flows now did not matter before",
+        file: "lb-userspace/src/compile/again.rs",
+        good: "            now.is_none_or(|it| self.has(it)) || now == image.backends.get(&index)\n",
+        bad: "            now.is_none_or(|it| self.has(it)) || image.backends.contains_key(&index)\n",
         caught_by: Unit("naru"),
     },
     Fault {

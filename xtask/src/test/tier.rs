@@ -115,7 +115,7 @@ impl Tier {
             Self::Lan => lan(tail),
             Self::Cluster => cluster::run(tail),
             Self::Fuzz => fuzz::tier().map(Into::into),
-            Self::Kernel => kernel::run(tail).map(Into::into),
+            Self::Kernel => kernel::run(tail),
             Self::Vm => vm::run(tail),
         }
     }

@@ -23,8 +23,8 @@ const MODULES: [&str; 4] = ["virtio_pci", "9pnet_virtio", "9p", "overlay"];
 /// After so long without a line a guest counts as hanging. The longest silence is that of
 /// a case that loads programs: half a minute on a busy machine.
 const SILENCE: Duration = Duration::from_secs(180);
-/// How long a guest may take in all.
-const PATIENCE: Duration = Duration::from_secs(900);
+/// How long a guest may take in all: twice what it does beside another one on two processors.
+const PATIENCE: Duration = Duration::from_secs(1600);
 /// Lines of the guest's console that are shown where it fails.
 const CONSOLE: usize = 40;
 const QEMU: &str = "qemu-system-x86_64";

@@ -8,7 +8,7 @@ mod guest;
 mod record;
 
 use std::{
-    env,
+    env, mem,
     process::{ExitCode, Stdio},
     sync::{Mutex, PoisonError},
     thread,
@@ -19,7 +19,7 @@ use anyhow::{Context, Result, bail};
 
 use self::record::Record;
 use super::{
-    count::{Count, Reader},
+    count::{Count, Reader, Tally},
     debian::{
         series::{self, Series},
         store::{Kernel, Store},
@@ -53,7 +53,7 @@ struct Outcome {
     series: Series,
     /// The series, and the release where it was found.
     name: String,
-    count: Count,
+    tally: Tally,
     took: Duration,
     record: Record,
 }
@@ -70,7 +70,7 @@ pub(super) fn obstacle() -> Option<&'static str> {
 }
 
 /// Runs the tier. `tail` goes to the test programs.
-pub(super) fn run(tail: &[String]) -> Result<Count> {
+pub(super) fn run(tail: &[String]) -> Result<Tally> {
     let committed = Record::read()?;
     let programs = Programs::build()?;
     let job = |kernel: &Kernel| programs.job(kernel, &["packet", PROGRAM], tail);
@@ -79,10 +79,10 @@ pub(super) fn run(tail: &[String]) -> Result<Count> {
     for outcome in &mut outcomes {
         // A part of the tests may be without the one that counts.
         if tail.is_empty() || outcome.record != Record::default() {
-            outcome.count += hold_against(&committed, outcome.series, &outcome.record);
+            outcome.hold_against(&committed);
         }
     }
-    Ok(account(&outcomes))
+    Ok(account(outcomes))
 }
 
 /// `cargo xtask verifier`: writes the record anew.
@@ -94,18 +94,18 @@ pub(crate) fn record() -> Result<ExitCode> {
     let programs = Programs::build()?;
     let only = ["verifier".to_owned()];
     let job = |kernel: &Kernel| programs.job(kernel, &[PROGRAM], &only);
-    let outcomes = each_kernel(series::ALL.to_vec(), &job)?;
-    let count = account(&outcomes);
+    let mut outcomes = each_kernel(series::ALL.to_vec(), &job)?;
     // The first time there is none.
     let mut record = Record::read().unwrap_or_default();
-    for outcome in outcomes {
-        if outcome.count.failed == 0 {
-            record.replace(outcome.series.name, outcome.record);
+    for outcome in &mut outcomes {
+        if outcome.tally.count.failed == 0 {
+            record.replace(outcome.series.name, mem::take(&mut outcome.record));
         }
     }
+    let tally = account(outcomes);
     record.write()?;
     println!("written: tests/verifier.txt");
-    if count.failed > 0 {
+    if tally.count.failed > 0 {
         bail!("what stands there of the kernels that failed is as old as it was");
     }
     Ok(ExitCode::SUCCESS)
@@ -125,7 +125,7 @@ fn each_kernel(all: Vec<Series>, job: &Job<'_>) -> Result<Vec<Outcome>> {
             scope.spawn(|| {
                 while let Some((outcome, kernel)) = next() {
                     if let Err(error) = kernel.and_then(|kernel| outcome.boot(&kernel, job)) {
-                        eprintln!("!!!! kernel {}: {error:#}", outcome.series.name);
+                        outcome.failed(&format!("{error:#}"));
                     }
                 }
             });
@@ -135,41 +135,29 @@ fn each_kernel(all: Vec<Series>, job: &Job<'_>) -> Result<Vec<Outcome>> {
     Ok(outcomes)
 }
 
-fn hold_against(committed: &Record, series: Series, counted: &Record) -> Count {
-    let differences = counted.differences(series.name, committed);
-    for difference in &differences {
-        eprintln!("!!!! kernel {}: {difference}", series.name);
-    }
-    if differences.is_empty() {
-        Count {
-            passed: 1,
-            ..Count::default()
-        }
-    } else {
-        eprintln!("     if that is meant: `cargo xtask verifier` records what there is now");
-        Count::FAILED
-    }
-}
-
-fn account(outcomes: &[Outcome]) -> Count {
-    let mut total = Count::default();
+/// Prints a line for each kernel, and sums up what all of them have said.
+fn account(outcomes: Vec<Outcome>) -> Tally {
+    let mut total = Tally::default();
+    let kernels = outcomes.len();
     println!();
     for Outcome {
-        name, count, took, ..
+        name, tally, took, ..
     } in outcomes
     {
-        total += *count;
         println!(
             "kernel {name:<32}{:>5} passed{:>5} failed{:>8.1} s",
-            count.passed,
-            count.failed,
+            tally.count.passed,
+            tally.count.failed,
             took.as_secs_f32()
         );
+        total.count += tally.count;
+        let said = tally.failures.into_iter();
+        let said = said.map(|said| format!("kernel {name}\n{said}"));
+        total.failures.extend(said);
     }
     println!(
-        "{} cases on {} kernels",
-        total.passed + total.failed,
-        outcomes.len()
+        "{} cases on {kernels} kernels",
+        total.count.passed + total.count.failed
     );
     total
 }
@@ -181,7 +169,7 @@ impl Outcome {
         Self {
             series,
             name: series.name.to_owned(),
-            count: Count::FAILED,
+            tally: Count::FAILED.into(),
             took: Duration::ZERO,
             record: Record::default(),
         }
@@ -197,13 +185,32 @@ impl Outcome {
             println!("{series:<7}| {line}");
             reader.line(line);
             record.line(series, line);
-        })?;
-        self.took = end.took;
-        self.count = reader.finish(end.success).count;
-        if !end.success {
+        });
+        let success = end.as_ref().is_ok_and(|it| it.success);
+        self.tally = reader.finish(success);
+        self.took = end?.took;
+        if !success {
             bail!("the guest has not come to its end with all programs successful");
         }
         Ok(())
+    }
+
+    /// Counts a test more: whether the record is what is committed of it.
+    fn hold_against(&mut self, committed: &Record) {
+        let differences = self.record.differences(self.series.name, committed);
+        if differences.is_empty() {
+            self.tally.count.passed += 1;
+            return;
+        }
+        self.tally.count.failed += 1;
+        let remedy = "if that is meant: `cargo xtask verifier` records what there is now";
+        self.failed(&format!("{}\n{remedy}", differences.join("\n")));
+    }
+
+    /// Tells at once, and at the end, what has failed beside tests.
+    fn failed(&mut self, why: &str) {
+        eprintln!("!!!! kernel {}: {why}", self.series.name);
+        self.tally.failures.push(why.to_owned());
     }
 }
 
