@@ -62,6 +62,21 @@ impl Delta {
         fold(self.0)
     }
 
+    /// Whether no sum is another by it.
+    #[inline(always)]
+    pub const fn is_neutral(self) -> bool {
+        matches!(self.sum(), 0 | 0xffff)
+    }
+
+    /// Whether a field that this change of addresses has brought from `before` to `after` is one that
+    /// the device is still to complete (`CHECKSUM_PARTIAL`): the sum of the pseudo header, to which a
+    /// change is added, and not its complement, from which it is taken. Of a neutral change both are
+    /// true.
+    #[inline(always)]
+    pub const fn is_pending(self, before: u16, after: u16) -> bool {
+        Self(self.0 + before as u64 + (!after) as u64).is_neutral()
+    }
+
     /// The checksum field after the changes, from the field before them.
     #[inline(always)]
     pub const fn apply(self, checksum: u16) -> u16 {
@@ -131,6 +146,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_a_device_is_to_complete_is_told_from_a_checksum(
+            before in any::<u16>(), old in any::<[u8; 16]>(), new in any::<[u8; 16]>(),
+        ) {
+            let addr = |bytes: [u8; 16]| std::net::Ipv6Addr::from(bytes).into();
+            let change = Delta::NONE.addr(&addr(old), &addr(new));
+            let pending = fold(u64::from(before) + u64::from(change.sum()));
+            prop_assert!(change.is_pending(before, pending));
+            prop_assert_eq!(change.is_pending(before, change.apply(before)), change.is_neutral());
+        }
+
         #[test]
         fn a_delta_equals_a_full_recomputation(
             mut data in prop::collection::vec(any::<u8>(), 40..400),

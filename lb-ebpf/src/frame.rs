@@ -53,7 +53,7 @@ pub trait Frame {
 
     /// Rewrites addresses and ports from `headers.tuple` to `to`, checksums included,
     /// and counts the TTL down where `hop` says so.
-    fn rewrite(&mut self, headers: &Headers, to: &Tuple, hop: bool) -> Result<(), Verdict>;
+    fn rewrite(&mut self, headers: &mut Headers, to: &Tuple, hop: bool) -> Result<(), Verdict>;
 
     /// Takes off the VLAN tags of a frame that leaves by another device than it came by.
     fn untag(&mut self, headers: &Headers) -> Result<(), Verdict>;

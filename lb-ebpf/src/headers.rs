@@ -40,7 +40,15 @@ pub struct Headers {
     /// Whether routers must not cut it.
     pub whole: bool,
     pad: u8,
+    /// Room for what [`crate::frame::Frame::rewrite`] makes of some of them.
+    pub words: [u32; NETWORK + TRANSPORT],
 }
+
+/// Words of a network header that may be rewritten, to its last fixed one: all but the first of
+/// IPv6's.
+pub const NETWORK: usize = 9;
+/// Words of a transport header that may be: all of TCP's without options.
+pub const TRANSPORT: usize = 5;
 
 /// What follows the network header. Zero is one of them, as in memory never written.
 #[repr(u8)]

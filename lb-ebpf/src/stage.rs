@@ -228,7 +228,7 @@ stage! {
 #[inline(always)]
 pub fn rewrite<F: Frame>(
     frame: &mut F,
-    headers: &Headers,
+    headers: &mut Headers,
     work: &Work,
     hop: bool,
 ) -> Result<(), Verdict> {

@@ -15,12 +15,10 @@ use aya_ebpf::{
 use lb_common::{Family, Hook, Tuple, Verdict, checksum::Delta};
 
 use crate::{
-    frame::{
-        Context, Frame, IPV4_CHECKSUM, IPV4_TTL, IPV6_HOPS, address_offsets, checksum_at,
-        has_transport,
-    },
-    headers::Headers,
+    frame::{Context, Frame, IPV4_TTL, checksum_at, has_transport},
+    headers::{Headers, NETWORK},
     packet::{View, Wire},
+    transport::{TCP_LEN, UDP_LEN},
 };
 
 /// `PACKET_HOST`: the frame is addressed to this host.
@@ -68,15 +66,21 @@ impl<const EGRESS: bool> TcFrame<EGRESS> {
 
     #[inline(always)]
     fn write<T: Wire>(&mut self, offset: usize, value: &T, flags: u64) -> Result<(), Verdict> {
-        // SAFETY: a helper on this run's context and a value of the size passed.
+        self.write_bytes(offset, value, size_of::<T>(), flags)
+    }
+
+    /// Writes `len` bytes that are this run's own.
+    #[inline(always)]
+    fn write_bytes<T: Wire>(
+        &mut self,
+        offset: usize,
+        from: *const T,
+        len: usize,
+        flags: u64,
+    ) -> Result<(), Verdict> {
+        // SAFETY: a helper on this run's context and bytes of the caller's.
         ok(unsafe {
-            bpf_skb_store_bytes(
-                self.raw(),
-                offset as u32,
-                core::ptr::from_ref(value).cast(),
-                size_of::<T>() as u32,
-                flags,
-            )
+            bpf_skb_store_bytes(self.raw(), offset as u32, from.cast(), len as u32, flags)
         })
     }
 
@@ -85,30 +89,75 @@ impl<const EGRESS: bool> TcFrame<EGRESS> {
         self.context().view.load(offset).ok_or(Verdict::EmitFailed)
     }
 
-    /// Brings the transport checksum at `offset` in line with a change.
+    /// Brings the transport checksum at `offset` in line with a change of addresses, and gives what
+    /// it is to be when the ports are written that move, too.
+    ///
+    /// One call does for both: what it has made of the field tells whether the device is still to
+    /// complete that, as the ports then are in its own sum.
     #[inline(always)]
-    fn transport(&mut self, offset: usize, change: Delta, flags: u64) -> Result<(), Verdict> {
-        let sum = u64::from(change.sum());
+    fn checksum(
+        &mut self,
+        offset: usize,
+        tcp: bool,
+        addresses: Delta,
+        ports: Delta,
+        moves: bool,
+    ) -> Result<u16, Verdict> {
+        let flags = if tcp { 0 } else { BPF_F_MARK_MANGLED_0 };
+        let neutral = addresses.is_neutral();
+        let (change, flags) = match neutral {
+            true => (ports, flags),
+            false => (addresses, flags | BPF_F_PSEUDO_HDR),
+        };
+        let before: u16 = self.load(offset)?;
         // SAFETY: a helper on this run's context; a size of 0 in the flags: the change itself.
-        ok(unsafe { bpf_l4_csum_replace(self.raw(), offset as u32, 0, sum, flags) })
+        ok(unsafe {
+            let sum = u64::from(change.sum());
+            bpf_l4_csum_replace(self.raw(), offset as u32, 0, sum, flags.into())
+        })?;
+        if !moves {
+            return Ok(0);
+        }
+        let after = self.load(offset)?;
+        Ok(if neutral || addresses.is_pending(before, after) {
+            after
+        } else if tcp {
+            ports.apply(after)
+        } else {
+            ports.apply_udp(after)
+        })
+    }
+
+    /// Puts the transport header into [`Headers::words`], to the word with the checksum, with the
+    /// ports of `to` and this checksum; gives the bytes.
+    #[inline(always)]
+    fn transport(&self, headers: &mut Headers, to: &Tuple, sum: u16) -> Result<usize, Verdict> {
+        let l4 = headers.l4();
+        let [a, b] = to.src_port.word().to_ne_bytes();
+        let [c, d] = to.dst_port.word().to_ne_bytes();
+        headers.words[NETWORK] = u32::from_ne_bytes([a, b, c, d]);
+        let [e, f] = sum.to_ne_bytes();
+        if headers.is_tcp() {
+            let [_, seq, ack, window, last] = self.load::<[u32; 5]>(l4)?;
+            let [.., g, h] = last.to_ne_bytes();
+            headers.words[NETWORK + 1] = seq;
+            headers.words[NETWORK + 2] = ack;
+            headers.words[NETWORK + 3] = window;
+            headers.words[NETWORK + 4] = u32::from_ne_bytes([e, f, g, h]);
+            Ok(TCP_LEN)
+        } else {
+            let [_, last] = self.load::<[u32; 2]>(l4)?;
+            let [g, h, ..] = last.to_ne_bytes();
+            headers.words[NETWORK + 1] = u32::from_ne_bytes([g, h, e, f]);
+            Ok(UDP_LEN)
+        }
     }
 }
 
-/// Offset of the transport checksum, where the packet has one, and the flags its updates
-/// need.
-#[inline(always)]
-fn checksum(headers: &Headers) -> (Option<usize>, u64) {
-    let flags = if headers.is_tcp() {
-        0
-    } else {
-        u64::from(BPF_F_MARK_MANGLED_0)
-    };
-    if has_transport(headers) {
-        (checksum_at(headers), flags)
-    } else {
-        (None, flags)
-    }
-}
+/// Bytes of a word.
+const WORD: usize = size_of::<u32>();
+/// Offset of the word of an IPv6 header that has the hop limit.
+const IPV6_LIMIT: usize = 4;
 
 #[inline(always)]
 fn ok(ret: i64) -> Result<(), Verdict> {
@@ -170,7 +219,7 @@ impl<const EGRESS: bool> Frame for TcFrame<EGRESS> {
     }
 
     #[inline(always)]
-    fn rewrite(&mut self, headers: &Headers, to: &Tuple, hop: bool) -> Result<(), Verdict> {
+    fn rewrite(&mut self, headers: &mut Headers, to: &Tuple, hop: bool) -> Result<(), Verdict> {
         let from = &headers.tuple;
         let addresses = Delta::NONE
             .addr(&from.src, &to.src)
@@ -179,45 +228,58 @@ impl<const EGRESS: bool> Frame for TcFrame<EGRESS> {
             .port(from.src_port, to.src_port)
             .port(from.dst_port, to.dst_port);
         let moves = from.src_port != to.src_port || from.dst_port != to.dst_port;
-        let ttl = headers.ttl - u8::from(hop);
         let (l3, l4) = (headers.l3(), headers.l4());
-        let old: u16 = match from.family() {
-            Family::V4 => self.load(l3 + IPV4_CHECKSUM)?,
-            Family::V6 => 0,
-        };
-        let (checksum, flags) = checksum(headers);
-        if let Some(checksum) = checksum {
-            // The two differ where the device is still to complete the checksum.
-            self.transport(checksum, addresses, flags | u64::from(BPF_F_PSEUDO_HDR))?;
+        // Before anything else, since what is written below has its outcome in it.
+        let mut transport = 0;
+        if let Some(at) = checksum_at(headers).filter(|_| has_transport(headers)) {
+            let sum = self.checksum(at, headers.is_tcp(), addresses, ports, moves)?;
             if moves {
-                self.transport(checksum, ports, flags)?;
+                transport = self.transport(headers, to, sum)?;
             }
         }
-        match from.family() {
+        let protocol = headers.tuple.protocol;
+        let ttl = headers.ttl - u8::from(hop);
+        let (first, at, flags) = match headers.tuple.family() {
             Family::V4 => {
-                let before = u16::from_ne_bytes([headers.ttl, from.protocol]);
-                let after = u16::from_ne_bytes([ttl, from.protocol]);
-                let sum = addresses.word16(before, after).apply(old);
-                let words = [
-                    u32::from(after) | u32::from(sum) << 16,
-                    to.src.v4_word(),
-                    to.dst.v4_word(),
-                ];
-                self.store(l3 + IPV4_TTL, words)?;
+                let at = l3 + IPV4_TTL;
+                let [.., low, high] = self.load::<u32>(at)?.to_ne_bytes();
+                let before = u16::from_ne_bytes([headers.ttl, protocol]);
+                let after = u16::from_ne_bytes([ttl, protocol]);
+                let change = addresses.word16(before, after);
+                let [low, high] = change.apply(u16::from_ne_bytes([low, high])).to_ne_bytes();
+                headers.words[NETWORK - 3] = u32::from_ne_bytes([ttl, protocol, low, high]);
+                headers.words[NETWORK - 2] = to.src.v4_word();
+                headers.words[NETWORK - 1] = to.dst.v4_word();
+                (NETWORK - 3, at, 0)
             }
             Family::V6 => {
-                let (src, _) = address_offsets(Family::V6);
+                let at = l3 + IPV6_LIMIT;
+                let [high, low, next, _] = self.load::<u32>(at)?.to_ne_bytes();
+                headers.words[0] = u32::from_ne_bytes([high, low, next, ttl]);
                 let ([a, b, c, d], [e, f, g, h]) = (to.src.words(), to.dst.words());
+                headers.words[1..NETWORK].copy_from_slice(&[a, b, c, d, e, f, g, h]);
                 // In a sum over all of the packet this and the checksum make up for each other,
-                // which the helper above does not know of IPv6.
-                self.overwrite(l3 + src, [a, b, c, d, e, f, g, h])?;
-                if hop {
-                    self.store(l3 + IPV6_HOPS, ttl)?;
-                }
+                // which the helper does not know of IPv6; neutral, it need not know, and has
+                // changed the checksum by the ports.
+                let flags = match addresses.is_neutral() {
+                    true => 0,
+                    false => BPF_F_RECOMPUTE_CSUM,
+                };
+                (0, at, flags)
             }
+        };
+        let network = (NETWORK - first) * WORD;
+        let flags = u64::from(flags);
+        let words = headers.words.as_ptr();
+        // SAFETY: both are within the array.
+        let (network_words, transport_words) = unsafe { (words.add(first), words.add(NETWORK)) };
+        if at + network == l4 {
+            return self.write_bytes(at, network_words, network + transport, flags);
         }
-        if moves && has_transport(headers) {
-            self.store(l4, [to.src_port.word(), to.dst_port.word()])?;
+        // Options stand between.
+        self.write_bytes(at, network_words, network, flags)?;
+        if transport > 0 {
+            self.write_bytes(l4, transport_words, transport, 0)?;
         }
         Ok(())
     }

@@ -101,7 +101,7 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
-    fn rewrite(&mut self, headers: &Headers, to: &Tuple, hop: bool) -> Result<(), Verdict> {
+    fn rewrite(&mut self, headers: &mut Headers, to: &Tuple, hop: bool) -> Result<(), Verdict> {
         let from = &headers.tuple;
         let addresses = Delta::NONE
             .addr(&from.src, &to.src)

@@ -5,12 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use naru_lab::UPLINK;
+use naru_lab::{PodKind, ServiceSpec, Topology, UPLINK};
 
 use crate::{
     capture::{Capture, Packet},
     probe,
-    scene::{CLIENT_ADDRESS, NODE, NODE_ADDRESS, Scene, VIP, assert_everyone, services},
+    scene::{self, CLIENT_ADDRESS, NODE, NODE_ADDRESS, Scene, VIP, assert_everyone, services},
 };
 
 const ICMP: u8 = 1;
@@ -107,6 +107,41 @@ fn the_client_sees_the_virtual_ip_alone_and_pods_elsewhere_the_node_with_sound_c
         .iter()
         .find(|packet| *packet.src.ip() == CLIENT_ADDRESS);
     assert!(strange.is_none(), "{strange:?}");
+}
+
+/// A checksum that a pod's device has left to complete is the sum of the pseudo header alone, which
+/// does not change where addresses add up to the same; ports do.
+#[test]
+fn checksums_are_sound_where_the_virtual_ip_and_the_pod_add_up_to_the_same() {
+    // c0a8 + 384e is 0af4 + ee02, with the carry.
+    let vip = Ipv4Addr::new(192, 168, 56, 78);
+    let mut topology = Topology::nuc_without_pods();
+    topology.nodes[0].pod_net = "10.244.238.0/24".parse().unwrap();
+    topology.add_pods("nest-server", PodKind::Echo, 3000, 1);
+    let (lab, manifests) = scene::set_up(topology);
+    let [near] = &lab.topology().pods[..] else {
+        panic!("{:?}", lab.topology().pods)
+    };
+    assert_eq!(near.address, Ipv4Addr::new(10, 244, 238, 2));
+    for service in services() {
+        let service = ServiceSpec {
+            address: vip,
+            ..service
+        };
+        manifests.service(&service).unwrap();
+    }
+    let options = scene::options(&manifests);
+    let scene = Scene::start(lab, manifests, options);
+    let client = scene.lab.node("client");
+    let at_client = Capture::start(client);
+    let body = probe::pattern(100_000);
+    let mut stream = probe::connect(client, 0, probe::at(vip, 80)).unwrap();
+    assert!(probe::echo(&mut stream, &body).unwrap().body == body);
+    probe::ask_from(client, 20_000..20_005, probe::at(vip, 80));
+    let seen = at_client.packets();
+    let mut heard = seen.iter().filter(|it| *it.src.ip() == vip);
+    assert!(heard.clone().count() > 5, "{seen:?}");
+    assert!(heard.all(|it| it.sound), "{seen:?}");
 }
 
 #[test]

@@ -49,6 +49,28 @@ pub(crate) fn cases() -> Vec<Case> {
             },
         },
         Case {
+            name: "primary: checksums hold where VIP and pod add up to the same",
+            run: || {
+                // Both are 0xf8b3 as the checksum has them, and 0xfd11.
+                let pairs = [
+                    ("192.168.56.11:80", "10.244.237.191:3000", V4),
+                    ("[fd00::11]:80", "[fd00:1::10]:3000", V6),
+                ];
+                for (vip, pod, side) in pairs {
+                    let udp_vip = format!("{vip}/udp");
+                    let services = [vip, &udp_vip].map(|vip| here(maglev(&[vip], &[pod])));
+                    let mut world = World::new(&services).settled();
+                    let client = &side.client(0);
+                    assert_eq!(world.served(&tcp(client, vip, SYN)), pod);
+                    restored(&mut world, pod, client, vip);
+                    assert_eq!(world.served(&udp(client, vip, b"query")), pod);
+                    let sent = udp(pod, client, b"answer");
+                    let (seen, verdict) = (sent.clone().from(vip).bytes(), Verdict::ReplyLocal);
+                    world.expect(Hook::TcEgress, &sent.bytes(), verdict, Act::Pass, &seen);
+                }
+            },
+        },
+        Case {
             name: "primary: a new pod's flows are recorded for a window, and need not be after it",
             run: || {
                 let mut world = World::new(&[maglev(&[V4.vip], &V4.pods)]);
@@ -210,6 +232,14 @@ pub(crate) fn cases() -> Vec<Case> {
             },
         },
     ]
+}
+
+/// The same with all backends on this node.
+fn here(mut service: Service) -> Service {
+    for endpoint in service.endpoints.values_mut() {
+        endpoint.node = Some("nuc01".to_owned());
+    }
+    service
 }
 
 fn two_services() {

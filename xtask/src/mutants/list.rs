@@ -183,6 +183,20 @@ pub(super) const FAULTS: &[Fault] = &[
         caught_by: Packet("TC rewrites for a local pod as XDP does"),
     },
     Fault {
+        name: "ports left out of a checksum that TC completes itself",
+        file: "lb-ebpf/src/tc.rs",
+        good: "Ok(if neutral || addresses.is_pending(before, after) {",
+        bad: "Ok(if neutral || !addresses.is_pending(before, before) {",
+        caught_by: Packet("primary: replies get the VIP back, and nothing is recorded"),
+    },
+    Fault {
+        name: "a checksum whose addresses add up to the same taken for whole",
+        file: "lb-ebpf/src/tc.rs",
+        good: "        let neutral = addresses.is_neutral();\n",
+        bad: "        let neutral = addresses.is_neutral() & false;\n",
+        caught_by: Packet("primary: checksums hold where VIP and pod add up to the same"),
+    },
+    Fault {
         name: "claims answered without a lease",
         file: "lb-ebpf/src/announce.rs",
         good: "is_none_or(|until| *until <= now)",
