@@ -40,19 +40,6 @@ const MODEL_SEED: &str = "0x6e617275";
 /// What the agent says where the verifier does not take a program.
 const REFUSED: &str = "the kernel refused program";
 
-/// How a fault's name is shown in a column.
-const WIDTH: usize = {
-    let mut width = 0;
-    let mut n = 0;
-    while n < list::FAULTS.len() {
-        if list::FAULTS[n].name.len() > width {
-            width = list::FAULTS[n].name.len();
-        }
-        n += 1;
-    }
-    width
-};
-
 /// Arguments of `mutants`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -108,13 +95,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let chosen = |fault: &&Fault| {
         args.words.is_empty() || args.words.iter().any(|word| fault.name.contains(word))
     };
-    let faults: Vec<_> = list::FAULTS.iter().filter(chosen).collect();
+    let faults: Vec<_> = list::all().filter(chosen).collect();
     if faults.is_empty() {
         bail!("no fault's name contains that; `cargo xtask mutants --list` shows them");
     }
     if args.list {
         for fault in &faults {
-            println!("{:width$}  {}", fault.name, fault.file, width = WIDTH);
+            println!("{:width$}  {}", fault.name, fault.file, width = width());
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -144,9 +131,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     })
 }
 
+/// The column that every fault's name fits in.
+fn width() -> usize {
+    let names = list::all().map(|fault| fault.name.len());
+    names.max().unwrap_or_default()
+}
+
 /// Begins the line of something that takes its time.
 fn show(what: &str) {
-    print!("{what:width$}  ", width = WIDTH + 8);
+    print!("{what:width$}  ", width = width() + 8);
     // A lost progress line is no reason to fail.
     let _ = io::stdout().flush();
 }
@@ -175,7 +168,7 @@ impl Fault {
         match text.matches(self.good).count() {
             1 => Ok(text.replace(self.good, self.bad)),
             n => bail!(
-                "fault \"{}\": {} has {n} places that read\n{}\nmake xtask/src/mutants/list.rs \
+                "fault \"{}\": {} has {n} places that read\n{}\nmake xtask/src/mutants/list \
                  name one",
                 self.name,
                 self.file,
@@ -346,16 +339,16 @@ mod tests {
 
     #[test]
     fn every_fault_has_its_place_and_a_name_of_its_own() {
-        for fault in list::FAULTS {
+        for fault in list::all() {
             if let Err(error) = fault.applied(host::root()) {
                 panic!("{error:#}");
             }
             assert_ne!(fault.good, fault.bad, "{}", fault.name);
         }
-        let mut names: Vec<_> = list::FAULTS.iter().map(|fault| fault.name).collect();
+        let mut names: Vec<_> = list::all().map(|fault| fault.name).collect();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), list::FAULTS.len());
+        assert_eq!(names.len(), list::all().count());
     }
 
     #[test]
