@@ -1,5 +1,5 @@
-//! Frames at TC: bytes and checksums are changed by the kernel's helpers, which know
-//! what a packet with a checksum still to be completed (CHECKSUM_PARTIAL) needs.
+//! Frames at TC: bytes are changed by the kernel's helpers, and checksums by what they tell of
+//! them: a packet's may be still to be completed (CHECKSUM_PARTIAL).
 
 use aya_ebpf::{
     EbpfContext,

@@ -113,7 +113,7 @@ fn the_client_sees_the_virtual_ip_alone_and_pods_elsewhere_the_node_with_sound_c
 /// does not change where addresses add up to the same; ports do.
 #[test]
 fn checksums_are_sound_where_the_virtual_ip_and_the_pod_add_up_to_the_same() {
-    // c0a8 + 384e is 0af4 + ee02, with the carry.
+    // As the checksum has them: c0a8 + 384e is 0af4 + ee02.
     let vip = Ipv4Addr::new(192, 168, 56, 78);
     let mut topology = Topology::nuc_without_pods();
     topology.nodes[0].pod_net = "10.244.238.0/24".parse().unwrap();

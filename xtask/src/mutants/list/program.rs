@@ -181,7 +181,7 @@ pub(super) const FAULTS: &[Fault] = &[
         caught_by: Packet("primary: replies get the VIP back, and nothing is recorded"),
     },
     Fault {
-        name: "a checksum whose addresses add up to the same taken for whole",
+        name: "a checksum whose addresses add up to the same taken for one to be completed",
         file: "lb-ebpf/src/tc.rs",
         good: "        let neutral = addresses.is_neutral();\n",
         bad: "        let neutral = addresses.is_neutral() & false;\n",
